@@ -1,0 +1,24 @@
+"""STEM Inversion for ComfyUI: edit a real video by text, without training."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .nodes.frame_context import FrameContext
+from .nodes.inversion_sampler import InversionSampler
+from .nodes.reconstruct import Reconstruct
+from .nodes.stem_bases import StemBases
+from .nodes.tokenflow_edit import TokenFlowEdit
+from .nodes.video_load import VideoLoad
+
+
+class StemInversionExtension(ComfyExtension):
+    """The pack, as the host sees it."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [VideoLoad, StemBases, FrameContext, InversionSampler, Reconstruct, TokenFlowEdit]
+
+
+async def comfy_entrypoint() -> StemInversionExtension:
+    """The host's way into the pack."""
+    return StemInversionExtension()

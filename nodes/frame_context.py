@@ -1,0 +1,70 @@
+"""Frame Context: the baselines of the paper's Table 1, self-attention over other frames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..stem_kernels.frame_context import parse_frame_references
+from .host.checks import check_model
+from .host.frame_context import FrameContextAttention
+from .host.self_attention import install
+from .sockets import CATEGORY
+
+CONTEXTS = {
+    "own and middle frame (2 frames, Eq. 6)": "0, mid",
+    "middle frame": "mid",
+    "previous and first frame": "-1, first",
+    "own frame": "0",
+    "all frames": None,
+    "custom": None,
+}
+
+
+class FrameContext(io.ComfyNode):
+    """MODEL -> MODEL whose frames attend to a choice of frames."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="STEMFrameContext",
+            display_name="Frame Context",
+            category=CATEGORY,
+            description="Lets every frame's self-attention read chosen frames, or all of them: what STEM Bases is "
+            "compared with. Use it in place of STEM Bases.",
+            inputs=[
+                io.Model.Input("model", tooltip="A Stable Diffusion 1.x model."),
+                io.Combo.Input(
+                    "frames",
+                    options=list(CONTEXTS),
+                    default="own and middle frame (2 frames, Eq. 6)",
+                    tooltip="Which frames a frame reads. All frames is exact and slow; the others are what earlier "
+                    "methods use.",
+                ),
+                io.String.Input(
+                    "custom_frames",
+                    default="0, mid",
+                    optional=True,
+                    tooltip="For custom: offsets from the frame itself (-1, 0, 1, …) or first, mid, last, separated by "
+                    "commas.",
+                ),
+                io.Int.Input(
+                    "finest_level",
+                    default=0,
+                    min=0,
+                    max=3,
+                    optional=True,
+                    tooltip="Layers finer than this level keep to their own frame: 0 includes all, 1 leaves out the "
+                    "resolution of the latent, as FateZero does, 3 keeps only the coarsest.",
+                ),
+            ],
+            outputs=[io.Model.Output(tooltip="The model with this self-attention.")],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, frames: str, custom_frames: str = "0, mid", finest_level: int = 0) -> io.NodeOutput:
+        check_model(model, "Frame Context")
+        listed = custom_frames if frames == "custom" else CONTEXTS[frames]
+        references = None if listed is None else parse_frame_references(listed)
+        return io.NodeOutput(install(model, FrameContextAttention(references, finest_level)))

@@ -1,0 +1,120 @@
+"""Refusals: what would silently give a wrong picture is named before anything is computed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_base
+import comfy.model_sampling
+import torch
+from torch import Tensor
+
+from .inversion import Inversion, identity_of
+
+_UNSUPPORTED_CONDITIONING = {
+    "area": "a region of the picture (area)",
+    "mask": "a mask",
+    "gligen": "GLIGEN boxes",
+    "control": "a ControlNet",
+    "hooks": "hooks",
+    "start_percent": "a range of the schedule",
+    "end_percent": "a range of the schedule",
+}
+
+
+def check_model(model: Any, purpose: str) -> None:
+    """Raise unless MODEL predicts noise or velocity on a table of discrete noise levels."""
+    sampling = model.get_model_object("model_sampling")
+    kinds = (comfy.model_sampling.EPS, comfy.model_sampling.V_PREDICTION)
+    known = isinstance(sampling, comfy.model_sampling.ModelSamplingDiscrete) and isinstance(sampling, kinds)
+    if not known or isinstance(sampling, (comfy.model_sampling.EDM, comfy.model_sampling.X0)):
+        bases = ", ".join(base.__name__ for base in type(sampling).__mro__[1:3])
+        raise ValueError(
+            f"{purpose}: this MODEL ({type(model.model).__name__}) samples with {bases}, but DDIM inversion is defined "
+            "for models that predict noise (eps) or velocity (v) on discrete timesteps; a flow-matching model has "
+            "another algebra. Load a Stable Diffusion 1.x checkpoint."
+        )
+    refused = {
+        "context_handler": "context windows",
+        "sampler_calc_cond_batch_function": "a node that replaces how conditionings are batched",
+    }
+    for option, what in refused.items():
+        if option in model.model_options:
+            raise ValueError(
+                f"{purpose}: this MODEL carries {what}, which splits or reorders the frames behind our back. Remove "
+                "that node from the MODEL's way."
+            )
+
+
+def check_latent(latent: dict, purpose: str) -> Tensor:
+    """The samples [n, 4, h, w] of a LATENT of video frames."""
+    samples = latent["samples"]
+    if getattr(samples, "is_nested", False) or samples.ndim != 4 or samples.shape[1] != 4:
+        shape = "nested" if getattr(samples, "is_nested", False) else f"shaped {list(samples.shape)}"
+        raise ValueError(
+            f"{purpose}: the LATENT is {shape}; a batch of frames [frames, 4, height, width] is needed. Encode the "
+            "frames with the VAE Encode node and the VAE of an SD 1.x checkpoint."
+        )
+    if samples.shape[0] < 1:
+        raise ValueError(f"{purpose}: the LATENT holds no frame. Select at least one frame.")
+    if "noise_mask" in latent:
+        raise ValueError(
+            f"{purpose}: the LATENT has a noise mask, which would paste the original back at every step. Use VAE "
+            "Encode instead of VAE Encode (for Inpainting), or remove Set Latent Noise Mask."
+        )
+    return samples
+
+
+def check_conditioning(conditioning: list, role: str, purpose: str) -> None:
+    """Raise unless a CONDITIONING is one prompt for the whole picture and the whole run."""
+    if len(conditioning) != 1:
+        raise ValueError(
+            f"{purpose}: the {role} conditioning has {len(conditioning)} entries (combined, scheduled or area "
+            "prompts); one is needed. Connect a single CLIP Text Encode."
+        )
+    embedding, options = conditioning[0]
+    for key, what in _UNSUPPORTED_CONDITIONING.items():
+        if options.get(key) is not None:
+            raise ValueError(
+                f"{purpose}: the {role} conditioning is limited to {what} ({key}), which is not supported: the edit "
+                "would silently ignore or misplace it. Connect a plain CLIP Text Encode."
+            )
+    if embedding.shape[0] != 1:
+        raise ValueError(
+            f"{purpose}: the {role} conditioning holds {embedding.shape[0]} prompts, one per frame; one prompt for all "
+            "frames is needed. Connect a plain CLIP Text Encode."
+        )
+
+
+def check_same_checkpoint(model: Any, inversion: Inversion, purpose: str) -> None:
+    """Raise unless MODEL is the checkpoint, with or without LoRA, and the noise levels of the inversion."""
+    if model.model is not inversion.model.model:
+        theirs, ours = inversion.identity, identity_of(model)
+        differ = theirs.family != ours.family
+        if not differ and theirs.fingerprint is not None and ours.fingerprint is not None:
+            differ = not torch.allclose(torch.tensor(theirs.fingerprint), torch.tensor(ours.fingerprint), rtol=1e-3)
+        if differ:
+            raise ValueError(
+                f"{purpose}: the INVERSION was made with another checkpoint ({theirs.family}) than this MODEL "
+                f"({ours.family}); its noise means nothing to it. Connect the same checkpoint to both nodes (a LoRA on "
+                "top is fine), or invert again."
+            )
+    table = model.get_model_object("model_sampling").sigmas
+    ours = torch.stack([table[0], *(table[t] for t in inversion.timesteps)]).cpu()
+    if not torch.allclose(ours, torch.tensor(inversion.sigmas), rtol=1e-4):
+        raise ValueError(
+            f"{purpose}: the noise levels of this MODEL differ from those of the INVERSION ({float(ours[-1]):.4g} and "
+            f"{inversion.sigmas[-1]:.4g} at timestep {inversion.timesteps[-1]}), so the steps do not match. Give both "
+            "nodes the same ModelSampling node, or none."
+        )
+
+
+def check_start(samples: Tensor, inversion: Inversion, purpose: str) -> None:
+    """Raise unless a LATENT to start from has the frames and the size of the inversion."""
+    if tuple(samples.shape) != tuple(inversion.trajectory.shape[1:]):
+        n, _, h, w = samples.shape
+        height, width = inversion.size
+        raise ValueError(
+            f"{purpose}: the start latent has {n} frames of {w}×{h}, the INVERSION {inversion.frames} of "
+            f"{width}×{height} (in latent pixels, an eighth of the picture's). Make both from the same frames and size."
+        )

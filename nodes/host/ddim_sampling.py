@@ -1,0 +1,148 @@
+"""DDIM inversion and denoising through the host's own guider and sampler machinery."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import comfy.model_management
+import comfy.samplers
+import comfy.utils
+import latent_preview
+import torch
+from torch import Tensor
+
+from ...stem_kernels.ddim import (
+    declare_at,
+    first_non_finite_frame,
+    inversion_timesteps,
+    move_exploding,
+    to_exploding,
+    to_preserving,
+)
+from .inversion import Inversion, NoiseConvention, identity_of
+from .self_attention import installed_method
+from .stem_attention import StemSelfAttention
+
+Tail = Literal["alpha0", "zero"]
+
+
+class SourceGuider(comfy.samplers.CFGGuider):
+    """One conditioning and no guidance, as every inversion in the paper is run."""
+
+    def __init__(self, model: Any, conditioning: list) -> None:
+        super().__init__(model)
+        self.inner_set_conds({"positive": conditioning})
+        self.set_cfg(1.0)
+
+
+def invert(model: Any, source: list, samples: Tensor, steps: int, convention: NoiseConvention) -> Inversion:
+    """DDIM inversion of a video (paper Eq. 3 and Alg. 1, line 5).
+
+    Args:
+        model: MODEL, with STEM Bases or any other self-attention on it.
+        source: CONDITIONING of the source prompt.
+        samples: LATENT samples [n, 4, h, w].
+        steps: number of steps T.
+        convention: "next" estimates the noise of the current latent at the timestep that it moves to, as the reference
+            implementations do; "current" at its own timestep, as the paper prints it.
+    """
+    timesteps = inversion_timesteps(steps)
+    table = model.get_model_object("model_sampling").sigmas.cpu()
+    sigmas = torch.stack([table[0], *(table[t] for t in timesteps)])
+    trajectory = invert_between(SourceGuider(model, source), samples, sigmas, timesteps, convention)
+    method = installed_method(model)
+    return Inversion(
+        trajectory=trajectory,
+        timesteps=timesteps,
+        sigmas=tuple(sigmas.tolist()),
+        convention=convention,
+        source=source,
+        model=model,
+        identity=identity_of(model),
+        stem=method.settings if isinstance(method, StemSelfAttention) else None,
+    )
+
+
+def invert_between(
+    guider: comfy.samplers.CFGGuider,
+    samples: Tensor,
+    sigmas: Tensor,
+    timesteps: Sequence[int],
+    convention: NoiseConvention,
+) -> Tensor:
+    """The latents at every one of the ascending `sigmas`, `z` [len(sigmas), n, 4, h, w], float32 on the CPU.
+
+    `samples` is a LATENT's content, taken to lie at `sigmas[0]`; `timesteps` names the others in messages.
+    """
+    trajectory = torch.empty(len(sigmas), *samples.shape, dtype=torch.float32)
+
+    def sampler(model: Callable, x: Tensor, sigmas: Tensor, extra_args: dict, callback: Any, disable: Any) -> Tensor:
+        _check_finite(x, "The LATENT to invert")
+        trajectory[0] = x
+        x = to_exploding(x.float(), sigmas[0])
+        for i, (sigma, sigma_next) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            declared = sigma_next if convention == "next" else sigma
+            seen = declare_at(x, sigma, declared)
+            denoised = model(seen, declared * seen.new_ones(seen.shape[0]), **extra_args)
+            x = move_exploding(x, (seen - denoised) / declared, sigma, sigma_next)
+            _check_finite(x, f"Inversion step {i + 1} of {len(sigmas) - 1} (timestep {timesteps[i]})")
+            trajectory[i + 1] = to_preserving(x, sigma_next)
+            if callback is not None:
+                callback({"x": x, "i": i, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
+        return x
+
+    run_sampler(guider, samples, sampler, sigmas)
+    return trajectory
+
+
+def denoise(
+    guider: comfy.samplers.CFGGuider, start: Tensor, sigmas: Tensor, timesteps: Sequence[int], what: str
+) -> Tensor:
+    """DDIM denoising from `start` (`z` at `sigmas[0]`, [n, 4, h, w]) down the `sigmas`; returns LATENT samples.
+
+    The result is variance-preserving whether the schedule ends at 0 or at the first noise level of the table.
+    """
+
+    def sampler(model: Callable, x: Tensor, sigmas: Tensor, extra_args: dict, callback: Any, disable: Any) -> Tensor:
+        x = to_exploding(start.to(x.device, torch.float32), sigmas[0])
+        for i, (sigma, sigma_next) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            denoised = model(x, sigma * x.new_ones(x.shape[0]), **extra_args)
+            x = move_exploding(x, (x - denoised) / sigma, sigma, sigma_next)
+            _check_finite(x, f"{what} step {i + 1} of {len(sigmas) - 1} (timestep {timesteps[i]})")
+            if callback is not None:
+                callback({"x": x, "i": i, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
+        return to_preserving(x, sigmas[-1])
+
+    return run_sampler(guider, start, sampler, sigmas)
+
+
+def denoising_sigmas(inversion: Inversion, timesteps: Sequence[int], tail: Tail) -> Tensor:
+    """Noise levels of `timesteps`, descending, and the level to end at: the table's first ("alpha0") or 0 ("zero")."""
+    levels = [inversion.sigmas[inversion.entry(t)] for t in reversed(timesteps)]
+    return torch.tensor([*levels, inversion.sigmas[0] if tail == "alpha0" else 0.0])
+
+
+def run_sampler(guider: comfy.samplers.CFGGuider, samples: Tensor, sampler: Callable, sigmas: Tensor) -> Tensor:
+    """Run a sampler function without noise through the host, with its progress bar and preview."""
+    callback = latent_preview.prepare_callback(guider.model_patcher, len(sigmas) - 1)
+    return guider.sample(
+        torch.zeros_like(samples),
+        samples,
+        comfy.samplers.KSAMPLER(sampler),
+        sigmas,
+        callback=callback,
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=0,
+    ).to(comfy.model_management.intermediate_device())
+
+
+def _check_finite(latents: Tensor, where: str) -> None:
+    frame = first_non_finite_frame(latents)
+    if frame is not None:
+        raise ValueError(
+            f"{where} has NaN or infinity in frame {frame}. The numbers left the range of the model's precision, or "
+            "the input held them already. Check the input, or start the host with --force-fp32 (or --fp32-unet)."
+        )

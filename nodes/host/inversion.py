@@ -1,0 +1,87 @@
+"""The result of an inversion: what a reconstruction or an edit needs to start from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ...stem_kernels.ddim import to_exploding
+from .stem_attention import StemSettings
+
+NoiseConvention = Literal["next", "current"]
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """What tells one checkpoint from another, whatever LoRA or patches it carries.
+
+    Attributes:
+        family: class of the host's model configuration.
+        fingerprint: a few biases of the UNet, or None where the host does not let them be read.
+    """
+
+    family: str
+    fingerprint: tuple[float, ...] | None
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """A video, inverted.
+
+    Attributes:
+        trajectory: [steps + 1, n, 4, h, w], float32 on the CPU, in DDIM's variance-preserving space (`z`). Entry 0 is
+            the clean video, declared to be at `sigmas[0]`; entry i + 1 is the latent at `timesteps[i]`.
+        timesteps: [steps], ascending.
+        sigmas: [steps + 1], the host's noise levels of the entries.
+        convention: at which timestep the noise was estimated.
+        source: the conditioning of the source prompt.
+        model: the MODEL that made it, with its patches.
+        identity: of that MODEL's checkpoint.
+        stem: settings of STEM Bases, or None for plain DDIM.
+    """
+
+    trajectory: Tensor
+    timesteps: tuple[int, ...]
+    sigmas: tuple[float, ...]
+    convention: NoiseConvention
+    source: list
+    model: Any
+    identity: ModelIdentity
+    stem: StemSettings | None
+
+    @property
+    def frames(self) -> int:
+        return self.trajectory.shape[1]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the latent."""
+        return self.trajectory.shape[-2], self.trajectory.shape[-1]
+
+    def entry(self, timestep: int) -> int:
+        """Position in `trajectory` of the latent at a timestep."""
+        return self.timesteps.index(timestep) + 1
+
+    def at(self, timestep: int, device: torch.device | str = "cpu") -> Tensor:
+        """The host's latent `x` at a timestep, [n, 4, h, w]."""
+        entry = self.entry(timestep)
+        return to_exploding(self.trajectory[entry].to(device), self.sigmas[entry])
+
+    def get_ram_usage(self) -> int:
+        """Bytes held, for the host's cache."""
+        return self.trajectory.numel() * self.trajectory.element_size()
+
+
+def identity_of(model: Any) -> ModelIdentity:
+    """The identity of a MODEL's checkpoint."""
+    family = type(model.model.model_config).__name__
+    unet = model.model.diffusion_model
+    try:
+        biases = [unet.out[2].bias, unet.time_embed[2].bias[:8], unet.input_blocks[0][0].bias[:8]]
+        values = torch.cat([bias.detach().to("cpu", torch.float32) for bias in biases])
+    except (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError):
+        return ModelIdentity(family, None)
+    return ModelIdentity(family, tuple(values.tolist()))

@@ -1,0 +1,40 @@
+"""Back from the inverted noise to the video: the test of an inversion before any edit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.samplers
+from torch import Tensor
+
+from ...stem_kernels.ddim import select_timesteps
+from .ddim_sampling import Tail, denoise, denoising_sigmas
+from .inversion import Inversion
+
+
+def reconstruct(
+    inversion: Inversion,
+    model: Any,
+    positive: list,
+    negative: list | None = None,
+    cfg: float = 1.0,
+    steps: int = 0,
+    tail: Tail = "alpha0",
+) -> Tensor:
+    """Denoise the end of the trajectory with MODEL; returns LATENT samples [n, 4, h, w].
+
+    Args:
+        positive: CONDITIONING, normally the one of the inversion.
+        negative: CONDITIONING for guidance; needed where `cfg` is not 1.
+        steps: 0 for those of the inversion.
+        tail: see `denoising_sigmas`.
+
+    Raises:
+        ValueError: `steps` does not match the inversion.
+    """
+    timesteps = select_timesteps(inversion.timesteps, steps)
+    guider = comfy.samplers.CFGGuider(model)
+    guider.inner_set_conds({"positive": positive} | ({"negative": negative} if negative is not None else {}))
+    guider.set_cfg(cfg)
+    start = inversion.trajectory[inversion.entry(timesteps[-1])]
+    return denoise(guider, start, denoising_sigmas(inversion, timesteps, tail), timesteps[::-1], "Reconstruction")

@@ -1,0 +1,176 @@
+"""Putting a method on the self-attention of a MODEL, and taking it off again.
+
+A method lives in patches of a clone of the MODEL. What it remembers during a run lives in an object that an
+OUTER_SAMPLE wrapper makes and drops, so that nothing outlives the run, whether it succeeds, fails or is interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import comfy.model_patcher
+from comfy.ldm.modules.attention import optimized_attention
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from .layer_map import AttentionLayer, self_attention_layers
+
+RUN = "stem_inversion_run"
+_TAG = "stem_inversion_method"
+_WRAPPER_KEY = "stem_inversion"
+
+
+class SelfAttentionMethod(Protocol):
+    """What to do at every self-attention layer. Methods are immutable: the host shares them between clones."""
+
+    name: str
+
+    def start_run(self, model: Any) -> Any:
+        """What the method remembers during one run of MODEL; the layers find it as `extra_options[RUN]`."""
+
+    def context(self, tokens: Tensor, layer: AttentionLayer, extra_options: dict) -> tuple[Tensor, Tensor]:
+        """What queries and keys/values are projected from, given the normalised tokens [rows, p, c]."""
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict) -> Tensor:
+        """The attention output before the output projection, [rows, p, c]."""
+
+
+@dataclass(frozen=True)
+class _Tag:
+    method: SelfAttentionMethod
+
+
+def install(model: Any, method: SelfAttentionMethod, layers: Sequence[AttentionLayer] | None = None) -> Any:
+    """A clone of MODEL whose self-attention is `method`; a method of this pack that was there is replaced.
+
+    Raises:
+        ValueError: another pack's patch sits on the same layers, or the model is not SD 1.x.
+    """
+    if layers is None:
+        layers = self_attention_layers(model.model.diffusion_model)
+    clone = remove(model)
+    refuse_foreign_patches(clone.model_options, layers, method.name)
+    # The host deep-copies stored patches on every clone; plain functions are shared, objects would be copied.
+    clone.set_model_attn1_patch(_context_patch(method, layers))
+    for layer in layers:
+        clone.set_model_attn1_replace(_replace_patch(method, layer), layer.block, layer.number)
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, _WRAPPER_KEY, _run_wrapper(method, layers))
+    return clone
+
+
+def installed_method(model: Any) -> SelfAttentionMethod | None:
+    """The method of this pack that MODEL carries, if any."""
+    for patch in _patches(model.model_options).get("attn1_patch", []):
+        if hasattr(patch, _TAG):
+            return getattr(patch, _TAG).method
+    return None
+
+
+def remove(model: Any) -> Any:
+    """A clone of MODEL without any method of this pack; everything else stays."""
+    clone = model.clone()
+    patches = _patches(clone.model_options)
+    if "attn1_patch" in patches:
+        patches["attn1_patch"] = [patch for patch in patches["attn1_patch"] if not hasattr(patch, _TAG)]
+        if not patches["attn1_patch"]:
+            del patches["attn1_patch"]
+    replaced = _replaced(clone.model_options)
+    for key in [key for key, patch in replaced.items() if hasattr(patch, _TAG)]:
+        del replaced[key]
+    clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, _WRAPPER_KEY)
+    return clone
+
+
+def refuse_foreign_patches(model_options: dict, layers: Sequence[AttentionLayer], name: str) -> None:
+    """Raise if a patch of another pack replaces, or changes the tokens of, a self-attention layer of ours."""
+    ours = {(layer.block, layer.number) for layer in layers}
+    for key, patch in _replaced(model_options).items():
+        if tuple(key[:2]) in ours and not hasattr(patch, _TAG):
+            raise ValueError(
+                f"{name}: the self-attention of block {key[0]} {key[1]} is already replaced by {_origin(patch)}. Only "
+                "one node can own it, and the edit would silently be wrong. Remove that node from the MODEL's way."
+            )
+    for patch in _patches(model_options).get("attn1_patch", []):
+        if not hasattr(patch, _TAG):
+            raise ValueError(
+                f"{name}: {_origin(patch)} changes the tokens that self-attention reads (token merging and tiling do), "
+                "so tokens and pixels no longer correspond. Remove that node from the MODEL's way."
+            )
+
+
+def host_attention(q: Tensor, k: Tensor, v: Tensor, extra_options: dict, mask: Tensor | None = None) -> Tensor:
+    """Multi-head attention by whatever backend the user has chosen, [b, p, c]; `mask` is added to the logits."""
+    return optimized_attention(
+        q,
+        k,
+        v,
+        extra_options["n_heads"],
+        mask=mask,
+        attn_precision=extra_options["attn_precision"],
+        transformer_options=extra_options,
+    )
+
+
+def groups_of(tokens: Tensor, extra_options: dict) -> int:
+    """Number of conds (negative, positive, …) whose frames were joined into one batch: rows are group-major."""
+    groups = len(extra_options["cond_or_uncond"])
+    if tokens.shape[0] % groups:
+        raise ValueError(
+            f"{tokens.shape[0]} rows arrived at self-attention for {groups} conditionings; another node changes the "
+            "batch inside the model. Remove it from the MODEL's way."
+        )
+    return groups
+
+
+def _context_patch(method: SelfAttentionMethod, layers: Sequence[AttentionLayer]) -> Callable:
+    by_block = {(layer.block, layer.number): layer for layer in layers}
+
+    def attn1_patch(tokens: Tensor, context: Tensor, value: Tensor, extra_options: dict) -> tuple:
+        layer = by_block.get(extra_options["block"])
+        if layer is None:
+            return tokens, context, value
+        queries_from, keys_from = method.context(tokens, layer, extra_options)
+        return queries_from, keys_from, keys_from
+
+    setattr(attn1_patch, _TAG, _Tag(method))
+    return attn1_patch
+
+
+def _replace_patch(method: SelfAttentionMethod, layer: AttentionLayer) -> Callable:
+    def attn1_replace(q: Tensor, k: Tensor, v: Tensor, extra_options: dict) -> Tensor:
+        return method.attend(q, k, v, layer, extra_options)
+
+    setattr(attn1_replace, _TAG, _Tag(method))
+    return attn1_replace
+
+
+def _run_wrapper(method: SelfAttentionMethod, layers: Sequence[AttentionLayer]) -> Callable:
+    def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Tensor:
+        guider = executor.class_obj
+        original = guider.model_options
+        # Patches may have been added after ours: the last one to claim a layer wins.
+        refuse_foreign_patches(original, layers, method.name)
+        guider.model_options = comfy.model_patcher.create_model_options_clone(original)
+        guider.model_options["transformer_options"][RUN] = method.start_run(guider.model_patcher)
+        try:
+            return executor(*args, **kwargs)
+        finally:
+            guider.model_options = original
+
+    return outer_sample
+
+
+def _patches(model_options: dict) -> dict:
+    return model_options.get("transformer_options", {}).get("patches", {})
+
+
+def _replaced(model_options: dict) -> dict:
+    return model_options.get("transformer_options", {}).get("patches_replace", {}).get("attn1", {})
+
+
+def _origin(patch: object) -> str:
+    function = getattr(patch, "__func__", patch)
+    name = getattr(function, "__qualname__", type(patch).__qualname__)
+    return f"another node's patch ({getattr(function, '__module__', None) or type(patch).__module__}.{name})"

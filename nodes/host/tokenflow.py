@@ -1,0 +1,215 @@
+"""TokenFlow editing of an inverted video (spec: pivot pass over the keyframes, then batches of propagated frames)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.samplers
+import torch
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from ...stem_kernels.correspondence import (
+    KeyframeChoice,
+    PropagationWeights,
+    choose_keyframes,
+    frame_batches,
+    propagation_plan,
+)
+from ...stem_kernels.ddim import add_noise, alpha_of, renoise, select_timesteps, to_preserving
+from ...stem_kernels.initialisation import keyed_generator
+from .ddim_sampling import Tail, denoise, denoising_sigmas
+from .feature_injection import inject_feature
+from .inversion import Inversion
+from .self_attention import RUN, install
+from .stem_attention import StemSelfAttention
+from .tokenflow_attention import Pass, SourceRows, TokenFlowAttention, TokenFlowRun
+
+StartNoise = Literal["trajectory", "renoised", "shared"]
+_WRAPPER_KEY = "stem_inversion_tokenflow"
+
+
+@dataclass(frozen=True)
+class TokenFlowSettings:
+    """What TokenFlow Edit offers.
+
+    Attributes:
+        cfg: classifier-free guidance scale.
+        batch_size: frames edited at a time; every batch has one keyframe.
+        attention_injection, feature_injection: shares of the schedule, from its noisy end, in which the source's
+            queries and keys, and its convolution feature, replace those of the edit.
+        weights, keyframes: see `propagation_plan` and `choose_keyframes`.
+        source_rows: see `TokenFlowAttention`.
+        stem: method of the keyframes' attention in place of extended attention, or None.
+        steps: 0 for those of the inversion.
+        start: share of the schedule that is run; below 1 it begins at a less noisy step (as SDEdit does).
+        start_noise: "trajectory" begins at the inverted latent of that step; "renoised" puts the noise of the end of
+            the inversion on the clean video; "shared" one fresh noise on all frames.
+        tail: see `denoising_sigmas`.
+        seed: of the keyframes and of the shared noise.
+    """
+
+    cfg: float = 7.5
+    batch_size: int = 8
+    attention_injection: float = 0.5
+    feature_injection: float = 0.8
+    weights: PropagationWeights = "reference"
+    keyframes: KeyframeChoice = "random"
+    source_rows: SourceRows = "true"
+    stem: StemSelfAttention | None = None
+    steps: int = 0
+    start: float = 1.0
+    start_noise: StartNoise = "trajectory"
+    tail: Tail = "alpha0"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class StepSchedule:
+    """Timesteps of an edit, ascending: all of the schedule, and how many of them (the least noisy) are run."""
+
+    timesteps: tuple[int, ...]
+    kept: int
+
+    @property
+    def descending(self) -> tuple[int, ...]:
+        return self.timesteps[: self.kept][::-1]
+
+    def within(self, timestep: int, share: float) -> bool:
+        """Whether a timestep is among the noisiest `share` of the whole schedule."""
+        step = len(self.timesteps) - 1 - self.timesteps.index(timestep)
+        return step < int(len(self.timesteps) * share)
+
+
+def edit(
+    model: Any,
+    inversion: Inversion,
+    positive: list,
+    negative: list,
+    settings: TokenFlowSettings,
+    start_samples: Tensor | None = None,
+) -> Tensor:
+    """Edit an inverted video with MODEL; returns LATENT samples [n, 4, h, w].
+
+    Args:
+        model: MODEL of the edit; a LoRA or patches outside self-attention are kept, a method of this pack is replaced.
+        positive, negative: CONDITIONING of the target prompt and of what to avoid.
+        start_samples: LATENT samples to start from instead, at the noise level of the first step.
+
+    Raises:
+        ValueError: the steps do not match the inversion, or another pack's patch sits on self-attention.
+    """
+    timesteps = select_timesteps(inversion.timesteps, settings.steps)
+    schedule = StepSchedule(timesteps, max(1, round(settings.start * len(timesteps))))
+    guider = TokenFlowGuider(prepared(model, inversion.frames, settings), inversion, settings, schedule)
+    guider.inner_set_conds({"positive": positive, "negative": negative, "source": inversion.source})
+    guider.set_cfg(settings.cfg)
+    sigmas = denoising_sigmas(inversion, schedule.timesteps[: schedule.kept], settings.tail)
+    if start_samples is None:
+        start = start_latent(inversion, schedule.descending[0], settings)
+    else:
+        start = to_preserving(model.model.process_latent_in(start_samples), float(sigmas[0]))
+    return denoise(guider, start, sigmas, schedule.descending, "TokenFlow Edit")
+
+
+def start_latent(inversion: Inversion, timestep: int, settings: TokenFlowSettings) -> Tensor:
+    """`z` to start from at a timestep, [n, 4, h, w]."""
+    trajectory, alpha = inversion.trajectory, alpha_of(inversion.sigmas[inversion.entry(timestep)])
+    if settings.start_noise == "renoised":
+        return renoise(trajectory[0], trajectory[-1], alpha_of(inversion.sigmas[-1]), alpha)
+    if settings.start_noise == "shared":
+        noise = torch.randn(trajectory.shape[2:], generator=keyed_generator(settings.seed, timestep))
+        return add_noise(trajectory[0], noise, alpha)
+    return trajectory[inversion.entry(timestep)]
+
+
+class TokenFlowGuider(comfy.samplers.CFGGuider):
+    """One step of TokenFlow as the host's guider: it predicts the clean latents of all frames."""
+
+    def __init__(self, model: Any, inversion: Inversion, settings: TokenFlowSettings, schedule: StepSchedule) -> None:
+        super().__init__(model)
+        self.inversion = inversion
+        self.settings = settings
+        self.schedule = schedule
+        self.batches = frame_batches(inversion.frames, settings.batch_size)
+
+    def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict | None = None, seed: Any = None) -> Tensor:
+        options = comfy.model_patcher.create_model_options_clone(model_options or {})
+        # The host then applies guidance and every guidance patch to all frames at once.
+        options["sampler_calc_cond_batch_function"] = self._predict_conds
+        conds = (self.conds["negative"], self.conds["positive"])
+        return comfy.samplers.sampling_function(
+            self.inner_model, x, timestep, *conds, self.cfg, model_options=options, seed=seed
+        )
+
+    def keyframes_at(self, timestep: int) -> Tensor:
+        """Frame numbers of the keyframes of a step, one of every batch, ascending."""
+        generator = keyed_generator(self.settings.seed, timestep)
+        return choose_keyframes(self.batches, self.settings.keyframes, generator)
+
+    def _predict_conds(self, args: dict) -> list[Tensor]:
+        """Clean latents predicted for each of `args["conds"]`, [n, 4, h, w]."""
+        x, sigma, options = args["input"], args["sigma"], args["model_options"]
+        step = self._timestep_of(float(sigma[0]))
+        run: TokenFlowRun = options["transformer_options"][RUN]
+        run.timestep = step
+        source = self.inversion.at(step, x.device)
+        keyframes = self.keyframes_at(step)
+        plan = propagation_plan(self.batches, keyframes, self.settings.weights)
+        injections = {
+            "inject_attention": self.schedule.within(step, self.settings.attention_injection),
+            "inject_features": self.schedule.within(step, self.settings.feature_injection),
+        }
+
+        def run_pass(frames: slice | Tensor, propagation: Any) -> list[Tensor]:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            level = sigma[frames]
+            for is_source, latents, conds in (
+                (True, source, [self.conds["source"]]),
+                (False, x, args["conds"]),
+            ):
+                run.current = Pass(is_source, len(level), propagation, **injections)
+                predicted = comfy.samplers.calc_cond_batch(self.inner_model, conds, latents[frames], level, options)
+            return predicted
+
+        try:
+            run_pass(keyframes.to(x.device), None)
+            predicted = [run_pass(batch, plan.of(batch)) for batch in self.batches]
+        finally:
+            run.forget()
+        return [torch.cat(frames) for frames in zip(*predicted, strict=True)]
+
+    def _timestep_of(self, sigma: float) -> int:
+        timesteps = self.schedule.timesteps
+        levels = torch.tensor([self.inversion.sigmas[self.inversion.entry(t)] for t in timesteps])
+        nearest = int((levels - sigma).abs().argmin())
+        if abs(float(levels[nearest]) - sigma) > 1e-4 * sigma:
+            raise ValueError(
+                f"TokenFlow Edit: the noise level {sigma:.5g} is not one of the inversion's (the nearest is "
+                f"{float(levels[nearest]):.5g}), so there is no source to read at this step. Use the noise levels of "
+                "the inversion."
+            )
+        return timesteps[nearest]
+
+
+def prepared(model: Any, frames: int, settings: TokenFlowSettings) -> Any:
+    """A clone of the edit MODEL with TokenFlow self-attention, feature injection and the memory budget of its "
+    "passes."""
+    clone = install(model, TokenFlowAttention(settings.source_rows, settings.stem))
+    batches = len(frame_batches(frames, settings.batch_size))
+    clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, _WRAPPER_KEY, inject_feature)
+    # The host budgets for all frames in one batch; no pass here holds more than these.
+    budget = _budget(max(min(settings.batch_size, frames), batches))
+    clone.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, _WRAPPER_KEY, budget)
+    return clone
+
+
+def _budget(frames: int) -> Callable:
+    def prepare_sampling(executor: Any, model: Any, noise_shape: Any, *args: Any, **kwargs: Any) -> Any:
+        return executor(model, [frames, *noise_shape[1:]], *args, **kwargs)
+
+    return prepare_sampling

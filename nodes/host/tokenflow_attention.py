@@ -1,0 +1,161 @@
+"""Self-attention of a TokenFlow edit: record the source, edit the keyframes together, propagate to all frames.
+
+A step is a sequence of passes through the model. The source passes run first and leave behind, for every layer, what
+the edit passes read. Nothing depends on which conditionings the host joins into one batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ...stem_kernels.attention import join_frames, split_frames
+from ...stem_kernels.correspondence import Correspondence, PropagationPlan, correspond, propagate
+from ...stem_kernels.initialisation import DrawKey
+from .layer_map import AttentionLayer
+from .self_attention import RUN, groups_of, host_attention
+from .stem_attention import StemSelfAttention, attend_shared
+
+SourceRows = Literal["true", "propagated"]
+_SOURCE = "source"
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One call of the model within a step.
+
+    Attributes:
+        source: whether these are rows of the source video or of the edit.
+        frames: how many frames a conditioning has in this pass.
+        plan: how their features come from the keyframes; None in a pass over the keyframes themselves.
+        inject_attention: source queries and keys replace those of the edit.
+        inject_features: the source's convolution feature replaces that of the edit.
+    """
+
+    source: bool
+    frames: int
+    plan: PropagationPlan | None
+    inject_attention: bool
+    inject_features: bool
+
+
+@dataclass
+class TokenFlowRun:
+    """What passes leave for each other within a step; keys of the dictionaries are layer numbers.
+
+    Attributes:
+        current: the pass under way.
+        timestep: of the step; keys the draws of STEM attention.
+        key_tokens: normalised tokens of the source keyframes, [keyframes, p, c].
+        queries_keys: source queries and keys of the keyframes, at injected layers.
+        outputs: attention outputs of the keyframes before the output projection, by group (a cond's number, or
+            "source") and layer.
+        matches: correspondences of the batch under way.
+        edit_tokens: tokens of the edit's keyframes on their way to STEM attention in the same layer.
+        feature: the source's convolution feature for the next edit pass, [frames, c, h, w].
+    """
+
+    current: Pass | None = None
+    timestep: int = 0
+    key_tokens: dict[int, Tensor] = field(default_factory=dict)
+    queries_keys: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    outputs: dict[tuple[int | str, int], Tensor] = field(default_factory=dict)
+    matches: dict[int, Correspondence] = field(default_factory=dict)
+    edit_tokens: Tensor | None = None
+    feature: Tensor | None = None
+
+    def forget(self) -> None:
+        """Drop everything that a step has left."""
+        for store in (self.key_tokens, self.queries_keys, self.outputs, self.matches):
+            store.clear()
+        self.current = self.edit_tokens = self.feature = None
+
+
+@dataclass(frozen=True)
+class TokenFlowAttention:
+    """Attributes:
+    source_rows: "true" runs the source batches with their own attention; "propagated" propagates in them as well, as
+        the reference code does.
+    stem: None for extended attention over the keyframes, else their keys and values come from bases.
+    """
+
+    source_rows: SourceRows = "true"
+    stem: StemSelfAttention | None = None
+    name: str = "TokenFlow Edit"
+
+    def start_run(self, model: Any) -> TokenFlowRun:
+        return TokenFlowRun()
+
+    def context(self, tokens: Tensor, layer: AttentionLayer, extra_options: dict) -> tuple[Tensor, Tensor]:
+        run, current = _state(tokens, extra_options)
+        if current.plan is None:
+            if current.source:
+                run.key_tokens[layer.index] = tokens
+            elif self.stem is not None:
+                run.edit_tokens = tokens
+            return tokens, tokens
+        if current.source:
+            run.matches[layer.index] = correspond(tokens, run.key_tokens[layer.index], current.plan)
+            if self.source_rows == "true":
+                return tokens, tokens
+        # Propagation reads no query, key or value: one token spares the projections of the rest.
+        return tokens[:, :1], tokens[:, :1]
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict) -> Tensor:
+        run, current = _state(q, extra_options)
+        groups = [_SOURCE] if current.source else extra_options["cond_or_uncond"]
+        if current.plan is not None and not (current.source and self.source_rows == "true"):
+            matches = run.matches[layer.index]
+            return torch.cat([propagate(run.outputs[g, layer.index], matches, current.plan) for g in groups])
+        if current.source:
+            out = host_attention(q, k, v, extra_options)
+            if current.plan is None and current.inject_attention and layer.injected:
+                run.queries_keys[layer.index] = (q, k)
+        else:
+            out = self._attend_keyframes(q, k, v, layer, extra_options)
+        if current.plan is None:
+            for group, rows in zip(groups, out.chunk(len(groups)), strict=True):
+                run.outputs[group, layer.index] = rows
+        return out
+
+    def _attend_keyframes(self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict) -> Tensor:
+        """The edit's keyframes, each group for itself, with the source's queries and keys where they are injected."""
+        run, current = _state(q, extra_options)
+        groups = groups_of(q, extra_options)
+        injected = current.inject_attention and layer.injected
+        if injected:
+            q, k = (source.repeat(groups, 1, 1).to(q.device) for source in run.queries_keys[layer.index])
+        if self.stem is None:
+            joined = host_attention(*(join_frames(tensor, groups) for tensor in (q, k, v)), extra_options)
+            return split_frames(joined, current.frames)
+        tokens = run.key_tokens[layer.index].repeat(groups, 1, 1) if injected else run.edit_tokens
+        run.edit_tokens = None
+        outputs = []
+        rows = zip(*(tensor.chunk(groups) for tensor in (q, k, v, tokens)), strict=True)
+        for group, (queries, keys, values, features) in zip(extra_options["cond_or_uncond"], rows, strict=True):
+            key = DrawKey(run.timestep, layer.index, group)
+            if self.stem.settings.space == "features":
+                shared = self.stem.bases_of_features(features, keys, values, key)
+            else:
+                shared = self.stem.bases_of_keys(keys, values, key, extra_options["n_heads"])
+            outputs.append(attend_shared(queries, shared, extra_options))
+        return torch.cat(outputs)
+
+
+def _state(tokens: Tensor, extra_options: dict) -> tuple[TokenFlowRun, Pass]:
+    run: TokenFlowRun = extra_options[RUN]
+    if run.current is None:
+        raise ValueError(
+            "TokenFlow Edit: another node runs the model for itself within a step (perturbed-attention guidance does), "
+            "which this edit cannot follow. Remove that node from the MODEL's way."
+        )
+    groups = groups_of(tokens, extra_options)
+    if tokens.shape[0] != groups * run.current.frames:
+        raise ValueError(
+            f"TokenFlow Edit: {tokens.shape[0]} rows arrived at self-attention for {groups} conditionings of "
+            f"{run.current.frames} frames; another node changes the batch. Remove it from the MODEL's way."
+        )
+    return run, run.current

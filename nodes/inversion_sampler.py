@@ -1,0 +1,66 @@
+"""STEM Inversion Sampler: from a video to the noise that gives it back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..stem_kernels.ddim import MAX_STEPS, to_exploding
+from .host.checks import check_conditioning, check_latent, check_model
+from .host.ddim_sampling import invert
+from .sockets import CATEGORY, InversionSocket
+
+PURPOSE = "STEM Inversion Sampler"
+
+
+class InversionSampler(io.ComfyNode):
+    """DDIM inversion of a LATENT of frames with whatever MODEL is given."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="STEMInversionSampler",
+            display_name="STEM Inversion Sampler",
+            category=CATEGORY,
+            description="Walks a video from its latents to noise by DDIM inversion. With STEM Bases on the MODEL this "
+            "is STEM inversion; with any other MODEL it is plain DDIM inversion.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model to invert with, normally through STEM Bases."),
+                io.Conditioning.Input("positive", tooltip="The source prompt: what the video shows."),
+                io.Latent.Input("latent", tooltip="The frames, encoded by VAE Encode."),
+                io.Int.Input(
+                    "steps",
+                    default=50,
+                    min=1,
+                    max=MAX_STEPS,
+                    tooltip="Number of DDIM steps. The edit uses the same steps or a subset of them.",
+                ),
+                io.Combo.Input(
+                    "noise_convention",
+                    options=["next", "current"],
+                    default="next",
+                    tooltip="At which timestep the noise of a latent is estimated. next: the one it moves to (the "
+                    "authors' code; matches the later denoising). current: its own (the paper's Eq. 3).",
+                ),
+            ],
+            outputs=[
+                InversionSocket.Output(
+                    "inversion", display_name="INVERSION", tooltip="For Reconstruct and the edit nodes."
+                ),
+                io.Latent.Output(
+                    "noisy_latent",
+                    display_name="noisy LATENT",
+                    tooltip="The last latent, for samplers of the host with DisableNoise.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, positive: list, latent: dict, steps: int, noise_convention: str) -> io.NodeOutput:
+        check_model(model, PURPOSE)
+        check_conditioning(positive, "source", PURPOSE)
+        samples = check_latent(latent, PURPOSE)
+        inversion = invert(model, positive, samples, steps, noise_convention)
+        noisy = model.model.process_latent_out(to_exploding(inversion.trajectory[-1], inversion.sigmas[-1]))
+        return io.NodeOutput(inversion, {"samples": noisy})

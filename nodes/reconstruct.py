@@ -1,0 +1,75 @@
+"""Reconstruct: denoise an inversion with its own prompt, to see how good it is before editing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from .host.checks import check_conditioning, check_model, check_same_checkpoint
+from .host.inversion import Inversion
+from .host.reconstruction import reconstruct
+from .sockets import CATEGORY, InversionSocket, steps_input, tail_input
+
+PURPOSE = "Reconstruct"
+
+
+class Reconstruct(io.ComfyNode):
+    """INVERSION -> LATENT."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="STEMReconstruct",
+            display_name="Reconstruct",
+            category=CATEGORY,
+            description="Denoises an inversion with the source prompt. The result should look like the source; where "
+            "it does not, no edit will be good either.",
+            inputs=[
+                InversionSocket.Input("inversion", tooltip="From STEM Inversion Sampler."),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="A model to reconstruct with instead of the inversion's own, of the same checkpoint: for "
+                    "instance without STEM Bases, to compare.",
+                ),
+                io.Conditioning.Input("negative", optional=True, tooltip="Negative prompt; needed where cfg is not 1."),
+                io.Float.Input(
+                    "cfg",
+                    default=1.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.01,
+                    optional=True,
+                    tooltip="Guidance scale. 1 reconstructs as the inversion was made.",
+                ),
+                steps_input(),
+                tail_input(),
+            ],
+            outputs=[io.Latent.Output(tooltip="The reconstructed frames, for VAE Decode.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        inversion: Inversion,
+        steps: int,
+        tail: str,
+        model: Any = None,
+        negative: list | None = None,
+        cfg: float = 1.0,
+    ) -> io.NodeOutput:
+        if model is None:
+            model = inversion.model
+        check_model(model, PURPOSE)
+        check_same_checkpoint(model, inversion, PURPOSE)
+        if negative is not None:
+            check_conditioning(negative, "negative", PURPOSE)
+        elif cfg != 1.0:
+            raise ValueError(
+                f"{PURPOSE}: cfg is {cfg:g}, but no negative prompt is connected, so there is nothing to guide away "
+                "from. Connect a CLIP Text Encode to negative (it may be empty), or set cfg to 1."
+            )
+        samples = reconstruct(inversion, model, inversion.source, negative, cfg, steps, tail)
+        return io.NodeOutput({"samples": samples})

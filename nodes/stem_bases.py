@@ -1,0 +1,173 @@
+"""STEM Bases: self-attention that reads the bases of the whole video."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from comfy_api.latest import io
+
+from .host.checks import check_model
+from .host.self_attention import install
+from .host.stem_attention import PRESETS, StemSelfAttention, StemSettings
+from .sockets import CATEGORY
+
+OF_PRESET = "preset"
+
+
+class StemBases(io.ComfyNode):
+    """MODEL -> MODEL with STEM self-attention in all sixteen layers (paper Eq. 7-11)."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="STEMBases",
+            display_name="STEM Bases",
+            category=CATEGORY,
+            description="Fits a few bases to the features of the whole video by expectation-maximisation, at every "
+            "self-attention layer and time step, and lets every frame read its keys and values from them. Connect the "
+            "result to STEM Inversion Sampler; without this node the sampler does plain DDIM inversion.",
+            inputs=[
+                io.Model.Input("model", tooltip="A Stable Diffusion 1.x model."),
+                io.Combo.Input(
+                    "preset",
+                    options=list(PRESETS),
+                    default="paper",
+                    tooltip="paper: the method of the paper, with normalised bases that start from tokens, because the "
+                    "printed form leaves many bases empty. paper_literal: the equations as printed. reference_code: "
+                    "what the authors' code does (per head, on keys, 5 iterations, 8 frames at a time).",
+                ),
+                io.Int.Input(
+                    "num_bases",
+                    default=256,
+                    min=1,
+                    max=4096,
+                    tooltip="K, the number of bases per layer. The paper uses 256; more keep more detail and cost "
+                    "more.",
+                ),
+                io.Float.Input(
+                    "temperature",
+                    default=0.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.01,
+                    round=0.0001,
+                    tooltip="Temperature (tau) of the responsibilities: small makes them all or nothing. 0 takes the "
+                    "preset's (0.05; 0.01 in reference_code).",
+                ),
+                io.Int.Input(
+                    "iterations",
+                    default=0,
+                    min=0,
+                    max=100,
+                    tooltip="R, rounds of expectation and maximisation. 0 takes the preset's (3; 5 in reference_code).",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=False,
+                    tooltip="Seed of the bases that EM starts from. The same seed gives the same result, whatever the "
+                    "batching.",
+                ),
+                *_advanced_inputs(),
+            ],
+            outputs=[io.Model.Output(tooltip="The model with STEM self-attention.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        preset: str,
+        num_bases: int,
+        temperature: float,
+        iterations: int,
+        seed: int,
+        em_space: str = OF_PRESET,
+        normalisation: str = OF_PRESET,
+        initialisation: str = OF_PRESET,
+        scope: str = OF_PRESET,
+        scope_frames: int = 8,
+        mass_weighting: bool = False,
+    ) -> io.NodeOutput:
+        check_model(model, "STEM Bases")
+        settings = PRESETS[preset]
+        em_changes = {"num_bases": num_bases}
+        if temperature > 0:
+            em_changes["temperature"] = temperature
+        if iterations > 0:
+            em_changes["iterations"] = iterations
+        if normalisation != OF_PRESET:
+            em_changes["normalize_bases"] = normalisation == "on"
+        changes = {
+            field: value
+            for field, value in (("space", em_space), ("initialisation", initialisation), ("scope", scope))
+            if value != OF_PRESET
+        }
+        settings = replace(
+            settings,
+            em=replace(settings.em, **em_changes),
+            scope_frames=scope_frames,
+            mass_weighted=mass_weighting,
+            seed=seed,
+            **changes,
+        )
+        return io.NodeOutput(install(model, StemSelfAttention.from_settings(_named(settings, preset))))
+
+
+def _named(settings: StemSettings, preset: str) -> StemSettings:
+    """Settings that left their preset are called custom; size and seed do not count as leaving it."""
+    original = PRESETS[preset]
+    same = replace(
+        settings, em=replace(settings.em, num_bases=original.em.num_bases), seed=original.seed, preset=preset
+    )
+    return replace(settings, preset=preset if same == original else "custom")
+
+
+def _advanced_inputs() -> list[Any]:
+    def choice(name: str, options: list[str], tooltip: str) -> io.Combo.Input:
+        return io.Combo.Input(name, options=[OF_PRESET, *options], default=OF_PRESET, optional=True, tooltip=tooltip)
+
+    return [
+        choice(
+            "em_space",
+            ["features", "keys_per_head"],
+            "What the bases are fitted to. features: the layer's normalised tokens, one set for all heads (the paper). "
+            "keys_per_head: the projected keys, one set per head (the authors' code).",
+        ),
+        choice(
+            "normalisation",
+            ["on", "off"],
+            "Whether bases are divided by their length before tokens choose among them. Off, long bases win tokens "
+            "that are nearer to others.",
+        ),
+        choice(
+            "initialisation",
+            ["tokens", "gaussian"],
+            "Where EM starts. tokens: distinct tokens of the video. gaussian: random numbers with the mean and spread "
+            "of the tokens.",
+        ),
+        choice(
+            "scope",
+            ["all_frames", "anchor_frames", "frame_chunks"],
+            "Which frames share bases. all_frames: the whole video. anchor_frames: bases of a few evenly spaced frames "
+            "serve all. frame_chunks: every chunk of frames has its own.",
+        ),
+        io.Int.Input(
+            "scope_frames",
+            default=8,
+            min=1,
+            max=4096,
+            optional=True,
+            tooltip="Number of anchor frames, or frames in a chunk. Unused with all_frames.",
+        ),
+        io.Boolean.Input(
+            "mass_weighting",
+            default=False,
+            optional=True,
+            tooltip="Let a base count for as many pixels as it stands for, as attention over all pixels would. The "
+            "paper does not.",
+        ),
+    ]

@@ -1,0 +1,172 @@
+"""TokenFlow Edit: edit keyframes together and propagate the edit along the video's own correspondences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from .host.checks import check_conditioning, check_latent, check_model, check_same_checkpoint, check_start
+from .host.inversion import Inversion
+from .host.self_attention import installed_method
+from .host.stem_attention import StemSelfAttention
+from .host.tokenflow import TokenFlowSettings, edit
+from .sockets import CATEGORY, InversionSocket, steps_input, tail_input
+
+PURPOSE = "TokenFlow Edit"
+
+
+class TokenFlowEdit(io.ComfyNode):
+    """INVERSION + MODEL + target prompt -> edited LATENT."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="STEMTokenFlowEdit",
+            display_name="TokenFlow Edit",
+            category=CATEGORY,
+            description="Edits an inverted video by text. A few keyframes are edited together; their features are "
+            "carried to all other frames along correspondences found in the source video.",
+            inputs=[
+                io.Model.Input(
+                    "model",
+                    tooltip="The model of the edit: the same checkpoint as the inversion's, with LoRA if you like.",
+                ),
+                InversionSocket.Input("inversion", tooltip="From STEM Inversion Sampler."),
+                io.Conditioning.Input("positive", tooltip="The target prompt: what the video should show."),
+                io.Conditioning.Input("negative", tooltip="What to avoid."),
+                io.Float.Input(
+                    "cfg",
+                    default=7.5,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.01,
+                    tooltip="Guidance scale: higher follows the target prompt more and the source less.",
+                ),
+                io.Int.Input(
+                    "batch_size",
+                    default=8,
+                    min=1,
+                    max=4096,
+                    tooltip="Frames per batch; each batch has one keyframe. Smaller gives more keyframes: closer "
+                    "correspondences, more memory. All frames are edited, whatever their number.",
+                ),
+                _share("attention_injection", 0.5, "queries and keys", "layout"),
+                _share("feature_injection", 0.8, "convolution feature", "structure"),
+                io.Int.Input(
+                    "seed",
+                    default=1,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="Seed of the choice of keyframes, and of shared noise.",
+                ),
+                *_advanced_inputs(),
+                steps_input(),
+                tail_input(),
+                io.Latent.Input(
+                    "start_latent",
+                    optional=True,
+                    tooltip="Start from this latent instead (for instance a changed noisy LATENT of the inversion "
+                    "sampler). Same frames and size as the inversion.",
+                ),
+            ],
+            outputs=[io.Latent.Output(tooltip="The edited frames, for VAE Decode.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        inversion: Inversion,
+        positive: list,
+        negative: list,
+        start_latent: dict | None = None,
+        edit_attention: str = "extended",
+        **settings: Any,
+    ) -> io.NodeOutput:
+        check_model(model, PURPOSE)
+        check_same_checkpoint(model, inversion, PURPOSE)
+        check_conditioning(positive, "positive", PURPOSE)
+        check_conditioning(negative, "negative", PURPOSE)
+        samples = None
+        if start_latent is not None:
+            samples = check_latent(start_latent, PURPOSE)
+            check_start(samples, inversion, PURPOSE)
+        stem = _stem_of(model, inversion) if edit_attention == "stem" else None
+        edited = edit(model, inversion, positive, negative, TokenFlowSettings(stem=stem, **settings), samples)
+        return io.NodeOutput({"samples": edited})
+
+
+def _stem_of(model: Any, inversion: Inversion) -> StemSelfAttention:
+    method = installed_method(model)
+    if isinstance(method, StemSelfAttention):
+        return method
+    if inversion.stem is None:
+        raise ValueError(
+            f"{PURPOSE}: edit_attention is stem, but neither the MODEL nor the INVERSION went through STEM Bases, so "
+            "there are no settings for the bases. Put STEM Bases before this node or before the inversion, or use "
+            "extended."
+        )
+    return StemSelfAttention.from_settings(inversion.stem)
+
+
+def _share(name: str, default: float, what: str, effect: str) -> io.Float.Input:
+    return io.Float.Input(
+        name,
+        default=default,
+        min=0.0,
+        max=1.0,
+        step=0.05,
+        round=0.001,
+        tooltip=f"Share of the steps, from the noisy end, in which the source's {what} replace those of the edit. "
+        f"Higher keeps more of the source's {effect}; lower lets shapes change.",
+    )
+
+
+def _advanced_inputs() -> list[Any]:
+    def choice(name: str, options: list[str], tooltip: str) -> io.Combo.Input:
+        return io.Combo.Input(name, options=options, default=options[0], tooltip=tooltip)
+
+    return [
+        choice(
+            "weights",
+            ["reference", "surrounding"],
+            "How a frame mixes its two keyframes. reference: that of its batch and of the batch before, as TokenFlow's "
+            "code does. surrounding: the nearest on both sides, by distance.",
+        ),
+        choice(
+            "keyframes",
+            ["random", "centre"],
+            "Which frame of a batch is the keyframe. random: another one at every step. centre: always the middle one.",
+        ),
+        choice(
+            "source_rows",
+            ["true", "propagated"],
+            "Features that correspondences are found in. true: those of the source itself. propagated: of a source "
+            "that is propagated like the edit, as TokenFlow's code does; faster.",
+        ),
+        choice(
+            "edit_attention",
+            ["extended", "stem"],
+            "What keyframes attend to. extended: all keyframes. stem: bases of all keyframes, with the settings of "
+            "STEM Bases on the MODEL, or else of the inversion.",
+        ),
+        io.Float.Input(
+            "start",
+            default=1.0,
+            min=0.01,
+            max=1.0,
+            step=0.05,
+            round=0.001,
+            tooltip="Share of the schedule to run, counted from its clean end. Below 1 the edit starts from a less "
+            "noisy latent and stays closer to the source.",
+        ),
+        choice(
+            "start_noise",
+            ["trajectory", "renoised", "shared"],
+            "The latent to start from. trajectory: the inverted latent of that step. renoised: the noise at the end of "
+            "the inversion, put on the clean video. shared: one random noise for all frames.",
+        ),
+    ]

@@ -1,0 +1,1 @@
+"""Tensor mathematics of STEM inversion, TokenFlow and FateZero. Depends on torch alone, knows nothing of ComfyUI."""

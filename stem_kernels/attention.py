@@ -1,0 +1,40 @@
+"""Attention written out: the layout of heads, and explicit probabilities where something has to read them."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def split_heads(tokens: Tensor, heads: int) -> Tensor:
+    """[b, p, h*d] -> [b, h, p, d]."""
+    batch, count, channels = tokens.shape
+    return tokens.reshape(batch, count, heads, channels // heads).transpose(1, 2)
+
+
+def merge_heads(tokens: Tensor) -> Tensor:
+    """[b, h, p, d] -> [b, p, h*d]."""
+    batch, heads, count, channels = tokens.shape
+    return tokens.transpose(1, 2).reshape(batch, count, heads * channels)
+
+
+def join_frames(tokens: Tensor, groups: int) -> Tensor:
+    """Frames of a group as one sequence: [g*n, p, c] -> [g, n*p, c]. Rows are group-major, frame-minor."""
+    rows, count, channels = tokens.shape
+    return tokens.reshape(groups, rows // groups * count, channels)
+
+
+def split_frames(tokens: Tensor, frames: int) -> Tensor:
+    """The inverse of `join_frames`: [g, n*p, c] -> [g*n, p, c]."""
+    groups, count, channels = tokens.shape
+    return tokens.reshape(groups * frames, count // frames, channels)
+
+
+def attention_probabilities(q: Tensor, k: Tensor, heads: int) -> Tensor:
+    """`softmax(q k^T / sqrt(d))` per head, [b, h, p, keys]. For tests and for maps that something reads."""
+    queries, keys = split_heads(q, heads), split_heads(k, heads)
+    return (queries @ keys.transpose(-1, -2) / queries.shape[-1] ** 0.5).softmax(dim=-1)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """Multi-head attention written out, [b, p, h*d]: the reference that fused kernels are held against."""
+    return merge_heads(attention_probabilities(q, k, heads) @ split_heads(v, heads))

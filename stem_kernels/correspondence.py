@@ -1,0 +1,131 @@
+"""TokenFlow's keyframes, correspondences between frames, and propagation of features along them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+KeyframeChoice = Literal["random", "centre"]
+PropagationWeights = Literal["reference", "surrounding"]
+# Rows of the similarity matrix that exist at a time.
+BLOCK_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class PropagationPlan:
+    """From which two keyframes each frame takes its features.
+
+    Attributes:
+        first, second: int64 [n], positions in the list of keyframes; equal where one keyframe serves alone.
+        weight: float32 [n], the share of `first`; 1 where the two are equal.
+    """
+
+    first: Tensor
+    second: Tensor
+    weight: Tensor
+
+    def of(self, frames: slice) -> PropagationPlan:
+        """The plan of some of the frames."""
+        return PropagationPlan(self.first[frames], self.second[frames], self.weight[frames])
+
+
+def frame_batches(frames: int, batch_size: int) -> list[slice]:
+    """All frames in batches of `batch_size`; the last one may be shorter."""
+    return [slice(start, min(start + batch_size, frames)) for start in range(0, frames, batch_size)]
+
+
+def choose_keyframes(batches: list[slice], choice: KeyframeChoice, generator: torch.Generator) -> Tensor:
+    """One keyframe of every batch, int64 [batches]: uniformly at random, or its centre."""
+    if choice == "centre":
+        return torch.tensor([batch.start + (batch.stop - batch.start) // 2 for batch in batches])
+    offsets = [int(torch.randint(batch.stop - batch.start, (1,), generator=generator)) for batch in batches]
+    return torch.tensor([batch.start + offset for batch, offset in zip(batches, offsets, strict=True)])
+
+
+def propagation_plan(batches: list[slice], keyframes: Tensor, weights: PropagationWeights) -> PropagationPlan:
+    """How features flow from the keyframes to every frame.
+
+    "reference" blends the keyframe of the frame's batch with that of the batch before, by the sigmoid of the relative
+    distance to the centres of the two batches, as TokenFlow's code does. "surrounding" blends the nearest keyframes on
+    the two sides linearly by distance; a keyframe then keeps its own features.
+    """
+    if weights == "surrounding":
+        return _surrounding_plan(batches[-1].stop, keyframes)
+    first, second, weight = [], [], []
+    for number, batch in enumerate(batches):
+        previous = max(number - 1, 0)
+        centre, previous_centre = (
+            batches[b].start + (batches[b].stop - batches[b].start) // 2 for b in (number, previous)
+        )
+        for frame in range(batch.start, batch.stop):
+            distance, previous_distance = abs(frame - centre), abs(frame - previous_centre)
+            ratio = torch.tensor(previous_distance / max(distance + previous_distance, 1))
+            first.append(number)
+            second.append(previous)
+            weight.append(1.0 if number == previous else float(torch.sigmoid(ratio)))
+    return PropagationPlan(torch.tensor(first), torch.tensor(second), torch.tensor(weight))
+
+
+def _surrounding_plan(frames: int, keyframes: Tensor) -> PropagationPlan:
+    frame = torch.arange(frames)
+    after = torch.searchsorted(keyframes, frame)  # first keyframe at or after the frame
+    before = (torch.searchsorted(keyframes, frame, right=True) - 1).clamp_min(0)
+    after = after.clamp_max(len(keyframes) - 1)
+    to_before, to_after = (frame - keyframes[before]).abs(), (frame - keyframes[after]).abs()
+    total = (to_before + to_after).clamp_min(1)
+    weight = torch.where(before == after, torch.ones(frames), to_after / total)
+    return PropagationPlan(before, after, weight)
+
+
+def nearest_tokens(tokens: Tensor, keys: Tensor, block: int = BLOCK_TOKENS) -> Tensor:
+    """For each token of each frame the index of the most similar token of its keyframe, by cosine similarity.
+
+    Args:
+        tokens: [n, p, c], normalised features of the frames.
+        keys: [n, q, c], features of the keyframe that belongs to each frame.
+        block: tokens of a frame taken at a time.
+
+    Returns:
+        int64 [n, p]; ties go to the lowest index. The arithmetic is float32 (float64 for float64 tokens).
+    """
+    dtype = torch.float64 if tokens.dtype == torch.float64 else torch.float32
+    matches = torch.empty(tokens.shape[:2], dtype=torch.int64, device=tokens.device)
+    for frame in range(tokens.shape[0]):
+        key_directions = torch.nn.functional.normalize(keys[frame].to(dtype), dim=-1, eps=1e-12).T
+        for start in range(0, tokens.shape[1], block):
+            part = slice(start, start + block)
+            directions = torch.nn.functional.normalize(tokens[frame, part].to(dtype), dim=-1, eps=1e-12)
+            matches[frame, part] = (directions @ key_directions).argmax(dim=-1)
+    return matches
+
+
+@dataclass(frozen=True)
+class Correspondence:
+    """Matches of a batch of frames in both of their keyframes: int64 [n, p] each."""
+
+    first: Tensor
+    second: Tensor
+
+
+def correspond(tokens: Tensor, key_tokens: Tensor, plan: PropagationPlan) -> Correspondence:
+    """Nearest tokens of `tokens` [n, p, c] in the keyframes `key_tokens` [keyframes, p, c] that `plan` names."""
+    first, second = plan.first.to(tokens.device), plan.second.to(tokens.device)
+    matches = nearest_tokens(tokens, key_tokens[first])
+    alone = first == second
+    if bool(alone.all()):
+        return Correspondence(matches, matches)
+    other = nearest_tokens(tokens, key_tokens[second])
+    return Correspondence(matches, torch.where(alone[:, None], matches, other))
+
+
+def propagate(features: Tensor, correspondence: Correspondence, plan: PropagationPlan) -> Tensor:
+    """Features of the keyframes carried to the frames along the matches: [keyframes, p, c] -> [n, p, c]."""
+    first, second = plan.first.to(features.device)[:, None], plan.second.to(features.device)[:, None]
+    carried = features[first, correspondence.first]
+    if bool((plan.first == plan.second).all()):
+        return carried
+    weight = plan.weight.to(features.device, features.dtype)[:, None, None]
+    return weight * carried + (1 - weight) * features[second, correspondence.second]

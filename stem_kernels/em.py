@@ -1,0 +1,151 @@
+"""Expectation-maximisation of the bases of a video (paper Eq. 8-11).
+
+Letters in shapes: m tokens (all pixels of all frames), k bases, c channels. Leading dimensions, such as heads, are
+fitted independently. Responsibilities are kept as [m, k], the transpose of the paper's Z, so that a row sums to 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+# Tokens taken at a time: enough to fill a matrix product, few enough that m x k never exists as a whole.
+BLOCK_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class EMSettings:
+    """How bases are fitted.
+
+    Attributes:
+        num_bases: K of the paper.
+        temperature: tau of Eq. 9.
+        iterations: R, the number of E and M steps.
+        normalize_bases: divide the bases by their L2 norm before Eq. 9, so that long bases do not win every token.
+        norm_eps: added to that norm.
+        mass_eps: the smallest mass of a base that counts, in tokens.
+        empty_bases: "masked" leaves bases of less mass than `mass_eps` out of the attention; "kept" adds `mass_eps` to
+            every mass instead, as the reference code does, so that an empty base becomes a token near zero.
+    """
+
+    num_bases: int = 256
+    temperature: float = 0.05
+    iterations: int = 3
+    normalize_bases: bool = True
+    norm_eps: float = 1e-6
+    mass_eps: float = 1e-6
+    empty_bases: Literal["masked", "kept"] = "masked"
+
+    def __post_init__(self) -> None:
+        if self.num_bases < 1 or self.iterations < 1:
+            raise ValueError(f"EM needs at least 1 base and 1 iteration; got {self.num_bases} and {self.iterations}.")
+        if not self.temperature > 0:
+            raise ValueError(f"EM needs a temperature above 0; got {self.temperature}.")
+
+
+@dataclass(frozen=True)
+class Bases:
+    """The result of a fit.
+
+    Attributes:
+        centres: [..., k, c], the bases mu after the last M step.
+        mass: [..., k], tokens that each base answers for: the column sums of the last responsibilities.
+        directions: [..., k, c], what the last E step compared the tokens with. `responsibilities` gives its result
+            again, so that other features of the same tokens can be pooled without keeping m x k numbers.
+    """
+
+    centres: Tensor
+    mass: Tensor
+    directions: Tensor
+
+    def live(self, settings: EMSettings) -> Tensor:
+        """[..., k] bool: bases that the attention should see."""
+        if settings.empty_bases == "kept":
+            return torch.ones_like(self.mass, dtype=torch.bool)
+        return self.mass > settings.mass_eps
+
+
+def expectation(tokens: Tensor, directions: Tensor, temperature: float) -> Tensor:
+    """E step (Eq. 9): responsibilities `softmax_k(mu_k . X_m / tau)`, [..., m, k], rows sum to 1."""
+    return torch.softmax(tokens @ directions.transpose(-1, -2) / temperature, dim=-1)
+
+
+def maximisation(tokens: Tensor, responsibilities: Tensor, settings: EMSettings) -> tuple[Tensor, Tensor]:
+    """M step (Eq. 10): `mu_k = sum_m Z_km X_m / sum_m Z_km`; returns bases [..., k, c] and masses [..., k]."""
+    mass = responsibilities.sum(dim=-2)
+    return _mean(responsibilities.transpose(-1, -2) @ tokens, mass, settings), mass
+
+
+def fit_bases(tokens: Tensor, initial: Tensor, settings: EMSettings, block: int = BLOCK_TOKENS) -> Bases:
+    """R rounds of E and M steps (Alg. 1, lines 2-4), streaming the tokens.
+
+    Args:
+        tokens: [..., m, c], any floating type. The arithmetic is float32, or float64 for float64 tokens.
+        initial: [..., k, c], the bases to start from.
+        settings: temperature, iterations and the rest; `num_bases` is not read, `initial` has the number.
+        block: tokens taken at a time. It changes nothing but rounding.
+    """
+    centres = initial.to(arithmetic_dtype(tokens))
+    for _ in range(settings.iterations):
+        directions = _directions(centres, settings)
+        mass, (total,) = _accumulate(tokens, (tokens,), directions, settings.temperature, block)
+        centres = _mean(total, mass, settings)
+    return Bases(centres, mass, directions)
+
+
+def responsibilities(tokens: Tensor, bases: Bases, settings: EMSettings) -> Tensor:
+    """The responsibilities that made `bases`, [..., m, k], for the tokens or any part of them."""
+    return expectation(tokens.to(bases.directions.dtype), bases.directions, settings.temperature)
+
+
+def pool(
+    tokens: Tensor, values: Sequence[Tensor], bases: Bases, settings: EMSettings, block: int = BLOCK_TOKENS
+) -> tuple[Tensor, ...]:
+    """`Pi V` with `Pi = diag(mass)^-1 Z`: each of `values` [..., m, d] averaged by the responsibilities, [..., k, d].
+
+    Keys and values of the bases are keys and values of the pixels, pooled: the projections are linear and have no bias.
+    `values` may have leading dimensions that the tokens lack (heads, for instance) only if they broadcast.
+    """
+    mass, totals = _accumulate(tokens, values, bases.directions, settings.temperature, block)
+    return tuple(_mean(total, mass, settings) for total in totals)
+
+
+def arithmetic_dtype(tokens: Tensor) -> torch.dtype:
+    """float64 stays float64, everything else is computed in float32."""
+    return torch.float64 if tokens.dtype == torch.float64 else torch.float32
+
+
+def _directions(centres: Tensor, settings: EMSettings) -> Tensor:
+    if not settings.normalize_bases:
+        return centres
+    return centres / (centres.norm(dim=-1, keepdim=True) + settings.norm_eps)
+
+
+def _mean(total: Tensor, mass: Tensor, settings: EMSettings) -> Tensor:
+    if settings.empty_bases == "kept":
+        return total / (mass + settings.mass_eps).unsqueeze(-1)
+    return total / mass.clamp_min(settings.mass_eps).unsqueeze(-1)
+
+
+def _accumulate(
+    tokens: Tensor, values: Sequence[Tensor], directions: Tensor, temperature: float, block: int
+) -> tuple[Tensor, list[Tensor]]:
+    """Masses [..., k] and the weighted sums [..., k, d] of each of `values`, one block of tokens at a time."""
+    dtype = directions.dtype
+    mass: Tensor | float = 0.0
+    totals: list[Tensor | float] = [0.0] * len(values)
+    for part in _blocks(tokens.shape[-2], block):
+        weights = expectation(tokens[..., part, :].to(dtype), directions, temperature).transpose(-1, -2)  # [..., k, b]
+        mass = mass + weights.sum(dim=-1)
+        for i, value in enumerate(values):
+            totals[i] = totals[i] + weights @ value[..., part, :].to(dtype)
+    return mass, totals
+
+
+def _blocks(count: int, size: int) -> Iterator[slice]:
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))

@@ -1,0 +1,80 @@
+"""Where EM starts: bases drawn from the tokens or from their moments, reproducibly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy
+import torch
+from torch import Tensor
+
+Initialisation = Literal["tokens", "gaussian"]
+
+
+@dataclass(frozen=True)
+class DrawKey:
+    """What a draw is for. Equal keys give equal draws, in whatever order layers, steps and passes are run."""
+
+    timestep: int
+    layer: int
+    chunk: int = 0
+
+
+class Draws(Protocol):
+    """Source of the random numbers of EM. Every method returns CPU tensors that depend on `key` alone."""
+
+    def distinct(self, key: DrawKey, count: int, population: int) -> Tensor:
+        """`count` distinct indices below `population`, int64 [count]."""
+
+    def standard_normal(self, key: DrawKey, shape: tuple[int, ...]) -> Tensor:
+        """Standard normal numbers, float32 [shape]."""
+
+
+@dataclass(frozen=True)
+class SeededDraws:
+    """Draws from a private generator keyed by (seed, timestep, layer, chunk), so that a replay meets the same ones."""
+
+    seed: int = 0
+
+    def distinct(self, key: DrawKey, count: int, population: int) -> Tensor:
+        return torch.randperm(population, generator=self._generator(key))[:count]
+
+    def standard_normal(self, key: DrawKey, shape: tuple[int, ...]) -> Tensor:
+        return torch.randn(shape, generator=self._generator(key))
+
+    def _generator(self, key: DrawKey) -> torch.Generator:
+        return keyed_generator(self.seed, key.timestep, key.layer, key.chunk)
+
+
+def keyed_generator(seed: int, *key: int) -> torch.Generator:
+    """A CPU generator whose stream depends on `seed` and `key` alone; seeds are taken modulo 2^64."""
+    state = numpy.random.SeedSequence([seed % 2**64, *key]).generate_state(1, numpy.uint64)[0]
+    return torch.Generator().manual_seed(int(state) % 2**63)
+
+
+def initial_bases(
+    tokens: Tensor, num_bases: int, method: Initialisation, draws: Draws, key: DrawKey, clamp: bool = True
+) -> Tensor:
+    """Bases to start EM from, [..., k, c], float32 (float64 for float64 tokens).
+
+    Args:
+        tokens: [..., m, c].
+        num_bases: K. With `clamp`, and always for "tokens", no more than there are tokens.
+        method: "tokens" takes distinct tokens; "gaussian" draws from the channel-wise mean and unbiased standard
+            deviation of the tokens, as the reference code does.
+        draws: source of random numbers.
+        key: what the draw is for.
+    """
+    count = tokens.shape[-2]
+    if clamp or method == "tokens":
+        num_bases = min(num_bases, count)
+    dtype = torch.float64 if tokens.dtype == torch.float64 else torch.float32
+    if method == "tokens":
+        return tokens.index_select(-2, draws.distinct(key, num_bases, count).to(tokens.device)).to(dtype)
+    features = tokens.to(dtype)
+    mean = features.mean(dim=-2, keepdim=True)
+    # One token has no unbiased deviation; it has no spread either.
+    deviation = features.std(dim=-2, keepdim=True) if count > 1 else torch.zeros_like(mean)
+    shape = (*tokens.shape[:-2], num_bases, tokens.shape[-1])
+    return mean + deviation * draws.standard_normal(key, shape).to(tokens.device, dtype)

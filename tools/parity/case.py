@@ -1,0 +1,49 @@
+"""One line of the parity run, and how errors are measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Case:
+    """A comparison.
+
+    Attributes:
+        name: what was compared.
+        error: relative L2 difference, or the share of entries that differ.
+        tolerance: the largest error that passes.
+    """
+
+    name: str
+    error: float
+    tolerance: float
+
+    @property
+    def ok(self) -> bool:
+        # Written this way round so that NaN fails.
+        return self.error <= self.tolerance
+
+    def line(self) -> str:
+        return f"{self.name:<58} {self.error:9.2e}  limit {self.tolerance:7.1e}  {'ok' if self.ok else 'FAIL'}"
+
+
+def relative_error(ours: Tensor, recorded: Tensor) -> float:
+    """`||ours - recorded|| / ||recorded||` in float64; absolute where `recorded` is 0, infinite where shapes differ."""
+    if ours.shape != recorded.shape:
+        return float("inf")
+    ours, recorded = ours.double(), recorded.double()
+    return float((ours - recorded).norm() / (recorded.norm() or 1))
+
+
+def share_that_differs(ours: Tensor, recorded: Tensor) -> float:
+    """Share of entries that are not equal."""
+    return float((ours != recorded.to(ours.dtype)).double().mean())
+
+
+def measured_limit(sensitivity: float | None, rule: float, most: float) -> float:
+    """The rule, or ten times the reference's own difference between float32 and float64 where that is more, up to "
+    "`most`."""
+    return rule if sensitivity is None else min(most, max(rule, 10 * sensitivity))

@@ -1,0 +1,58 @@
+"""The EM routine alone, with the recorded draws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from ...nodes.host.stem_attention import PRESETS
+from ...stem_kernels.em import Bases, EMSettings, fit_bases, pool
+from ...stem_kernels.initialisation import DrawKey, initial_bases
+from . import golden
+from .case import Case, measured_limit, relative_error
+
+
+@dataclass(frozen=True)
+class FixedDraws:
+    """One recorded array of draws, whatever it is asked for."""
+
+    noise: Tensor
+
+    def standard_normal(self, key: DrawKey, shape: tuple[int, ...]) -> Tensor:
+        return self.noise.reshape(shape)
+
+    def distinct(self, key: DrawKey, count: int, population: int) -> Tensor:
+        raise AssertionError("The reference draws no tokens.")
+
+
+def reference_em(num_bases: int, iterations: int) -> EMSettings:
+    """EM of the preset `reference_code` with another K and R."""
+    return replace(PRESETS["reference_code"].em, num_bases=num_bases, iterations=iterations)
+
+
+def fit_recorded(k: Tensor, v: Tensor, noise: Tensor, settings: EMSettings) -> tuple[Bases, Tensor]:
+    """Bases of keys [h, m, d] and pooled values, from recorded draws [h, k, d]."""
+    initial = initial_bases(k, noise.shape[-2], "gaussian", FixedDraws(noise), DrawKey(0, 0), clamp=False)
+    bases = fit_bases(k, initial, settings)
+    return bases, pool(k, (v,), bases, settings)[0]
+
+
+def cases(folder: Path) -> Iterator[Case]:
+    """Keys, values and masses of every recorded call."""
+    recorded = golden.arrays(folder, "em")
+    for name, run in golden.settings(folder, "em").items():
+        k, v, noise, k_bases, v_bases, mass = (
+            recorded[f"{name}.{part}"] for part in ("k", "v", "noise", "k_bases", "v_bases", "mass")
+        )
+        bases, values = fit_recorded(k, v, noise, reference_em(run["K"], run["n_iters"]))
+        sensitivity = run.get("fp64_rel_diff", {})
+        for part, ours, theirs, key in (
+            ("k_bases", bases.centres, k_bases, "k"),
+            ("v_bases", values, v_bases, "v"),
+            ("mass", bases.mass, mass, "v"),
+        ):
+            limit = measured_limit(sensitivity.get(key), rule=1e-4, most=1e-3)
+            yield Case(f"{name} {part}", relative_error(ours, theirs), limit)

@@ -1,0 +1,132 @@
+"""STEM inversion and reconstruction with the recorded draws (preset `reference_code`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ...nodes.host.ddim_sampling import SourceGuider, invert_between
+from ...nodes.host.self_attention import install, installed_method
+from ...nodes.host.stem_attention import PRESETS, SharedKeys, StemSelfAttention
+from ...stem_kernels.attention import join_frames, split_heads
+from ...stem_kernels.initialisation import DrawKey
+from . import golden
+from .case import Case, measured_limit, relative_error
+from .ddim_cases import reconstructed
+from .em_cases import fit_recorded, reference_em
+
+INVERSION, RECONSTRUCTION = 0, 1
+WHOLE_RUN = 5e-2
+# Of these runs the recording says that they are well conditioned as a whole.
+TIGHT_WHOLE_RUNS = {"n8_16x16.T10.all.k16": 1e-3, "n8_16x16.T10.all.k16.r3": 1e-4}
+
+
+@dataclass(frozen=True)
+class RecordedDraws:
+    """The draws of a recorded run, from the documented stream."""
+
+    seed: int
+    phase: int
+    timesteps: tuple[int, ...]
+
+    def standard_normal(self, key: DrawKey, shape: tuple[int, ...]) -> Tensor:
+        step = self.timesteps.index(key.timestep)
+        if self.phase == RECONSTRUCTION:
+            step = len(self.timesteps) - 1 - step
+        return golden.standard_normal([self.seed, self.phase, step, key.chunk, key.layer], shape)
+
+    def distinct(self, key: DrawKey, count: int, population: int) -> Tensor:
+        raise AssertionError("The reference draws no tokens.")
+
+
+@dataclass(frozen=True)
+class RecordingStem(StemSelfAttention):
+    """STEM self-attention that keeps the keys and values of every layer's first call, [h, m, d]."""
+
+    seen: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def bases_of_keys(self, k: Tensor, v: Tensor, key: DrawKey, heads: int) -> SharedKeys:
+        joined = (split_heads(join_frames(tensor, 1), heads)[0] for tensor in (k, v))
+        self.seen.setdefault(key.layer, tuple(joined))
+        return super().bases_of_keys(k, v, key, heads)
+
+
+def cases(folder: Path) -> Iterator[Case]:
+    """Steps restarted from the recorded row before them, whole runs, and EM inside the first evaluation."""
+    for name, run in golden.settings(folder, "stem").items():
+        yield from _single_steps(folder, name, run)
+        yield from _whole_run(folder, name, run)
+        yield from _inside_first_step(folder, name, run)
+
+
+def _guider(folder: Path, run: dict, phase: int, **changes: Any) -> SourceGuider:
+    preset = PRESETS["reference_code"]
+    settings = replace(
+        preset, em=reference_em(run["num_bases"], run["n_iters"]), scope_frames=run["batch_size"], **changes
+    )
+    draws = RecordedDraws(run["noise_seed"], phase, tuple(run["timesteps"]))
+    model = install(golden.model(folder), RecordingStem(settings, draws))
+    return SourceGuider(model, golden.conditioning(folder, "source"))
+
+
+def _single_steps(folder: Path, name: str, run: dict) -> Iterator[Case]:
+    recorded, timesteps = golden.arrays(folder, "stem")[f"{name}.traj"], run["timesteps"]
+    rows = {-1: golden.arrays(folder, "common")[f"clip.{name.split('.')[0]}"]}
+    rows |= {timesteps.index(t): row for t, row in zip(run["stored_timesteps"], recorded, strict=True)}
+    sigmas = golden.sigmas_of(golden.model(folder), timesteps)
+    sensitivity = run.get("fp64_rel_diff_single_step")
+    guider = _guider(folder, run, INVERSION)
+    for step, row in rows.items():
+        if step - 1 not in rows:
+            continue
+        samples = golden.to_samples(golden.model(folder), rows[step - 1])
+        ours = invert_between(guider, samples, sigmas[step : step + 2], timesteps[step : step + 1], "next")[-1]
+        limit = measured_limit(sensitivity[step] if sensitivity else None, rule=1e-4, most=1e-3)
+        yield Case(f"stem {name} step {step}", relative_error(ours, row), limit)
+
+
+def _whole_run(folder: Path, name: str, run: dict) -> Iterator[Case]:
+    stem, timesteps = golden.arrays(folder, "stem"), run["timesteps"]
+    model, clip = golden.model(folder), golden.arrays(folder, "common")[f"clip.{name.split('.')[0]}"]
+    sigmas = golden.sigmas_of(model, timesteps)
+    rule = TIGHT_WHOLE_RUNS.get(name, WHOLE_RUN)
+    limit = measured_limit(max(run.get("fp64_rel_diff_per_step", [0.0])), rule, most=WHOLE_RUN)
+    samples = golden.to_samples(model, clip)
+    ours = invert_between(_guider(folder, run, INVERSION), samples, sigmas, timesteps, "next")
+    rows = [timesteps.index(t) + 1 for t in run["stored_timesteps"]]
+    yield Case(f"stem {name} whole inversion", relative_error(ours[rows], stem[f"{name}.traj"]), limit)
+    start = stem[f"{name}.traj"][-1]
+    reconstruction = reconstructed(_guider(folder, run, RECONSTRUCTION), start, sigmas, timesteps)
+    limit = measured_limit(run.get("fp64_rel_diff_recon"), rule, most=WHOLE_RUN)
+    yield Case(f"stem {name} whole reconstruction", relative_error(reconstruction, stem[f"{name}.recon"]), limit)
+
+
+def _inside_first_step(folder: Path, name: str, run: dict) -> Iterator[Case]:
+    stem = golden.arrays(folder, "stem")
+    key = [run["noise_seed"], INVERSION, 0, 0]
+    for ti in range(16):
+        recorded = stem.get(f"{name}.noise.phase0.step0.chunk0.ti{ti:02}")
+        if recorded is not None:
+            ours = golden.standard_normal([*key, ti], tuple(recorded.shape))
+            yield Case(f"stem {name} draws of layer {ti}", relative_error(ours, recorded), 0.0)
+    layers = [ti for ti in range(16) if f"{name}.step0.ti{ti:02}.k" in stem]
+    if not layers:
+        return
+    guider, model = _guider(folder, run, INVERSION), golden.model(folder)
+    clip = golden.arrays(folder, "common")[f"clip.{name.split('.')[0]}"]
+    sigmas = golden.sigmas_of(model, run["timesteps"])[:2]
+    invert_between(guider, golden.to_samples(model, clip), sigmas, run["timesteps"][:1], "next")
+    seen = installed_method(guider.model_patcher).seen
+    for ti in layers:
+        k, v, k_bases, v_bases = (stem[f"{name}.step0.ti{ti:02}.{part}"] for part in ("k", "v", "k_bases", "v_bases"))
+        # Behind up to fifteen layers of EM: the rule of a single step.
+        yield Case(f"stem {name} layer {ti} keys", relative_error(seen[ti][0], k), 1e-4)
+        yield Case(f"stem {name} layer {ti} values", relative_error(seen[ti][1], v), 1e-4)
+        noise = golden.standard_normal([*key, ti], tuple(k_bases.shape))
+        bases, values = fit_recorded(k, v, noise, reference_em(run["num_bases"], run["n_iters"]))
+        yield Case(f"stem {name} layer {ti} bases of keys", relative_error(bases.centres, k_bases), 1e-4)
+        yield Case(f"stem {name} layer {ti} bases of values", relative_error(values, v_bases), 1e-4)
