@@ -50,7 +50,7 @@ class StemBases(io.ComfyNode):
                     default=0.0,
                     min=0.0,
                     max=100.0,
-                    step=0.01,
+                    step=0.001,
                     round=0.0001,
                     tooltip="Temperature (tau) of the responsibilities: small makes them all or nothing. 0 takes the "
                     "preset's (0.05; 0.01 in reference_code).",

@@ -59,7 +59,7 @@ class TokenFlowEdit(io.ComfyNode):
                     default=1,
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
+                    control_after_generate=False,
                     tooltip="Seed of the choice of keyframes, and of shared noise.",
                 ),
                 *_advanced_inputs(),
@@ -119,7 +119,7 @@ def _share(name: str, default: float, what: str, effect: str) -> io.Float.Input:
         min=0.0,
         max=1.0,
         step=0.05,
-        round=0.001,
+        round=0.01,
         tooltip=f"Share of the steps, from the noisy end, in which the source's {what} replace those of the edit. "
         f"Higher keeps more of the source's {effect}; lower lets shapes change.",
     )
@@ -159,7 +159,7 @@ def _advanced_inputs() -> list[Any]:
             min=0.01,
             max=1.0,
             step=0.05,
-            round=0.001,
+            round=0.01,
             tooltip="Share of the schedule to run, counted from its clean end. Below 1 the edit starts from a less "
             "noisy latent and stays closer to the source.",
         ),

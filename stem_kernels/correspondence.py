@@ -114,11 +114,9 @@ def correspond(tokens: Tensor, key_tokens: Tensor, plan: PropagationPlan) -> Cor
     """Nearest tokens of `tokens` [n, p, c] in the keyframes `key_tokens` [keyframes, p, c] that `plan` names."""
     first, second = plan.first.to(tokens.device), plan.second.to(tokens.device)
     matches = nearest_tokens(tokens, key_tokens[first])
-    alone = first == second
-    if bool(alone.all()):
+    if torch.equal(first, second):
         return Correspondence(matches, matches)
-    other = nearest_tokens(tokens, key_tokens[second])
-    return Correspondence(matches, torch.where(alone[:, None], matches, other))
+    return Correspondence(matches, nearest_tokens(tokens, key_tokens[second]))
 
 
 def propagate(features: Tensor, correspondence: Correspondence, plan: PropagationPlan) -> Tensor:

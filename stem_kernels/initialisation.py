@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-import numpy
 import torch
 from torch import Tensor
+
+from .random_streams import Purpose, keyed_generator
 
 Initialisation = Literal["tokens", "gaussian"]
 
@@ -44,13 +45,7 @@ class SeededDraws:
         return torch.randn(shape, generator=self._generator(key))
 
     def _generator(self, key: DrawKey) -> torch.Generator:
-        return keyed_generator(self.seed, key.timestep, key.layer, key.chunk)
-
-
-def keyed_generator(seed: int, *key: int) -> torch.Generator:
-    """A CPU generator whose stream depends on `seed` and `key` alone; seeds are taken modulo 2^64."""
-    state = numpy.random.SeedSequence([seed % 2**64, *key]).generate_state(1, numpy.uint64)[0]
-    return torch.Generator().manual_seed(int(state) % 2**63)
+        return keyed_generator(self.seed, Purpose.BASES, key.timestep, key.layer, key.chunk)
 
 
 def initial_bases(

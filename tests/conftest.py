@@ -22,7 +22,39 @@ package = types.ModuleType("comfyui_stem")
 package.__path__ = [str(ROOT)]
 sys.modules["comfyui_stem"] = package
 
+import pytest  # noqa: E402
 import torch  # noqa: E402
 from comfy.cli_args import args  # noqa: E402
+from comfyui_stem.tools import locations  # noqa: E402
+from comfyui_stem.tools.host_client import HostClient  # noqa: E402
+from comfyui_stem.tools.host_process import HostProcess, device_arguments  # noqa: E402
 
 args.cpu = not torch.cuda.is_available()
+
+PACK = "ComfyUI-STEM"
+
+
+@pytest.fixture(scope="session")
+def host_process(tmp_path_factory) -> HostProcess:
+    """The running process, with the attention that the host itself chooses on this machine.
+
+    Its checkpoints are those of the set-up: the tiny one, as tiny.safetensors.
+    """
+    where = locations.from_environment()
+    assert where.checkpoint.is_file(), f"There is no checkpoint at {where.checkpoint}: run `make setup`."
+    process = HostProcess(
+        tmp_path_factory.mktemp("host"),
+        where.host,
+        where.host_python,
+        {PACK: locations.ROOT, "tiny_sd15": locations.TOOLS / "tiny_sd15"},
+        device_arguments(),
+        [where.checkpoint],
+    )
+    with process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def host(host_process) -> HostClient:
+    """A client of the running host."""
+    return host_process.client

@@ -21,7 +21,7 @@ from ...stem_kernels.correspondence import (
     propagation_plan,
 )
 from ...stem_kernels.ddim import add_noise, alpha_of, renoise, select_timesteps, to_preserving
-from ...stem_kernels.initialisation import keyed_generator
+from ...stem_kernels.random_streams import Purpose, keyed_generator
 from .ddim_sampling import Tail, denoise, denoising_sigmas
 from .feature_injection import inject_feature
 from .inversion import Inversion
@@ -122,7 +122,8 @@ def start_latent(inversion: Inversion, timestep: int, settings: TokenFlowSetting
     if settings.start_noise == "renoised":
         return renoise(trajectory[0], trajectory[-1], alpha_of(inversion.sigmas[-1]), alpha)
     if settings.start_noise == "shared":
-        noise = torch.randn(trajectory.shape[2:], generator=keyed_generator(settings.seed, timestep))
+        generator = keyed_generator(settings.seed, Purpose.SHARED_NOISE, timestep)
+        noise = torch.randn(trajectory.shape[2:], generator=generator)
         return add_noise(trajectory[0], noise, alpha)
     return trajectory[inversion.entry(timestep)]
 
@@ -148,7 +149,7 @@ class TokenFlowGuider(comfy.samplers.CFGGuider):
 
     def keyframes_at(self, timestep: int) -> Tensor:
         """Frame numbers of the keyframes of a step, one of every batch, ascending."""
-        generator = keyed_generator(self.settings.seed, timestep)
+        generator = keyed_generator(self.settings.seed, Purpose.KEYFRAMES, timestep)
         return choose_keyframes(self.batches, self.settings.keyframes, generator)
 
     def _predict_conds(self, args: dict) -> list[Tensor]:
@@ -197,8 +198,7 @@ class TokenFlowGuider(comfy.samplers.CFGGuider):
 
 
 def prepared(model: Any, frames: int, settings: TokenFlowSettings) -> Any:
-    """A clone of the edit MODEL with TokenFlow self-attention, feature injection and the memory budget of its "
-    "passes."""
+    """A clone of the edit MODEL with TokenFlow self-attention, feature injection and the budget of its passes."""
     clone = install(model, TokenFlowAttention(settings.source_rows, settings.stem))
     batches = len(frame_batches(frames, settings.batch_size))
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, _WRAPPER_KEY, inject_feature)

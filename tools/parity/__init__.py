@@ -17,7 +17,7 @@ def main(arguments: Sequence[str]) -> int:
     """Print every case of a folder; returns 1 if any fails, or if the folder has none."""
     parser = argparse.ArgumentParser(prog="make parity", description=__doc__)
     parser.add_argument("--golden", default="", help="folder of recorded results (default: the cases that are shipped)")
-    parser.add_argument("--only", default="", help="run only groups whose name holds this: em, ddim, stem, …")
+    parser.add_argument("--only", default="", help="run only this group: em, ddim, stem, …")
     options = parser.parse_args(arguments)
     folder = Path(options.golden).resolve() if options.golden else SHIPPED
     if not folder.is_dir():
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     use_host(from_environment().host)
     count = failures = 0
     for name, group in _groups(folder).items():
-        if options.only not in name:
+        if options.only not in ("", name):
             continue
         for case in group(folder):
             print(case.line(), flush=True)
@@ -49,15 +49,25 @@ def use_host(host: Path) -> None:
 
 def _groups(folder: Path) -> dict[str, Callable[[Path], Iterator[Case]]]:
     """The groups of cases that a folder has data for."""
-    from . import ddim_cases, em_cases, schedule_cases, stem_cases, text_cases, tokenflow_cases
+    from . import (
+        ddim_cases,
+        em_cases,
+        propagation_cases,
+        schedule_cases,
+        stem_cases,
+        text_cases,
+        tokenflow_cases,
+    )
 
     groups = {
         "schedule": schedule_cases.cases,
         "em": em_cases.cases,
         "text": text_cases.cases,
+        "propagation": propagation_cases.cases,
         "ddim": ddim_cases.cases,
         "stem": stem_cases.cases,
         "tokenflow": tokenflow_cases.cases,
     }
-    files = {"schedule": "ddim.json", "text": "text_alignment.json"}
+    # A folder may have the timesteps of the inversions without their latents.
+    files = {"schedule": "ddim.json", "text": "text_alignment.json", "ddim": "ddim.safetensors"}
     return {name: group for name, group in groups.items() if (folder / files.get(name, f"{name}.json")).is_file()}

@@ -44,6 +44,5 @@ def share_that_differs(ours: Tensor, recorded: Tensor) -> float:
 
 
 def measured_limit(sensitivity: float | None, rule: float, most: float) -> float:
-    """The rule, or ten times the reference's own difference between float32 and float64 where that is more, up to "
-    "`most`."""
+    """The rule, or ten times the reference's own float32-float64 difference where that is more, up to `most`."""
     return rule if sensitivity is None else min(most, max(rule, 10 * sensitivity))

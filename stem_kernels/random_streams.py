@@ -1,0 +1,23 @@
+"""Private random streams: what is drawn depends on what it is for, never on when or in which order."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy
+import torch
+
+
+class Purpose(IntEnum):
+    """What a stream is for; equal seeds then still give unrelated numbers. The values are part of every result."""
+
+    BASES = 0
+    KEYFRAMES = 1
+    SHARED_NOISE = 2
+
+
+def keyed_generator(seed: int, purpose: Purpose, *key: int) -> torch.Generator:
+    """A CPU generator whose stream depends on the arguments alone; seeds are taken modulo 2^64."""
+    # A spawn key, unlike entropy, tells (1,) from (1, 0).
+    sequence = numpy.random.SeedSequence(seed % 2**64, spawn_key=(purpose, *key))
+    return torch.Generator().manual_seed(int(sequence.generate_state(1, numpy.uint64)[0]) % 2**63)

@@ -1,0 +1,52 @@
+"""A tiny SD 1.5-shaped checkpoint in process, loaded by the host itself."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.sd
+import pytest
+import torch
+from comfyui_stem.tools import tiny_sd15
+
+SETUP = pathlib.Path(os.environ.get("STEM_SETUP_DIR") or pathlib.Path(__file__).resolve().parents[2] / ".setup")
+FRAMES, HEIGHT, WIDTH = 5, 8, 12
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """MODEL, CLIP and VAE, and a way to make CONDITIONING."""
+
+    model: Any
+    clip: Any
+    vae: Any
+
+    def prompt(self, text: str) -> list:
+        return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))
+
+
+@pytest.fixture(autouse=True)
+def _inference():
+    # The host runs nodes like this.
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture(scope="session")
+def loaded() -> Loaded:
+    """The generated checkpoint, loaded once."""
+    assert tiny_sd15.TinySD15 is not None  # importing the companion pack registers the model class with the host
+    model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(SETUP / "models" / "tiny.safetensors"))
+    return Loaded(model, clip, vae)
+
+
+@pytest.fixture(scope="session")
+def video() -> torch.Tensor:
+    """LATENT samples of a smooth pattern that drifts by one latent pixel a frame, [n, 4, h, w]."""
+    generator = torch.Generator().manual_seed(3)
+    coarse = torch.randn(1, 4, 4, 6, generator=generator)
+    frame = torch.nn.functional.interpolate(coarse, (HEIGHT, WIDTH), mode="bicubic")
+    return torch.cat([frame.roll(shift, -1) for shift in range(FRAMES)]) * 4

@@ -1,0 +1,122 @@
+"""After success, failure and interruption nothing of a run is left."""
+
+from __future__ import annotations
+
+import gc
+
+import comfy.model_management
+import pytest
+import torch
+from comfyui_stem.nodes.host.ddim_sampling import invert
+from comfyui_stem.nodes.host.reconstruction import reconstruct
+from comfyui_stem.nodes.host.self_attention import install
+from comfyui_stem.nodes.host.stem_attention import StemRun, StemSelfAttention, StemSettings
+from comfyui_stem.nodes.host.tokenflow import TokenFlowSettings, edit
+from comfyui_stem.nodes.host.tokenflow_attention import TokenFlowRun
+from comfyui_stem.stem_kernels.em import EMSettings
+
+METHOD = StemSelfAttention.from_settings(StemSettings(em=EMSettings(num_bases=8)))
+
+
+class Failure(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def stem_model(loaded):
+    return install(loaded.model, METHOD)
+
+
+@pytest.fixture(scope="module")
+def inversion(loaded, stem_model, video):
+    with torch.inference_mode():
+        return invert(stem_model, loaded.prompt("a hill"), video, 2, "next")
+
+
+def runs(loaded, inversion, video):
+    """Every kind of run, as a function of the MODEL."""
+    prompts = loaded.prompt("a castle"), loaded.prompt("rain")
+    return {
+        "inversion": lambda model: invert(install(model, METHOD), inversion.source, video, 2, "next").trajectory,
+        "reconstruction": lambda model: reconstruct(inversion, install(model, METHOD), inversion.source),
+        "edit": lambda model: edit(model, inversion, *prompts, TokenFlowSettings(batch_size=2)),
+        "edit with bases": lambda model: edit(
+            model, inversion, *prompts, TokenFlowSettings(batch_size=2, stem=METHOD, source_rows="propagated")
+        ),
+    }
+
+
+KINDS = ["inversion", "reconstruction", "edit", "edit with bases"]
+
+
+def failing(model, after, action):
+    """MODEL that calls `action` inside self-attention, at the call number `after` of the layer output 5."""
+    calls = []
+
+    def patch(n, extra_options):
+        if extra_options["block"] == ("output", 5):
+            calls.append(None)
+            if len(calls) == after:
+                action()
+        return n
+
+    clone = model.clone()
+    clone.set_model_attn1_output_patch(patch)
+    return clone
+
+
+def traces(model):
+    unet = model.model.diffusion_model
+    return {
+        "hooks": [name for name, module in unet.named_modules() if module._forward_hooks or module._forward_pre_hooks],
+        "forwards": [name for name, module in unet.named_modules() if "forward" in module.__dict__],
+        "options": repr(model.model_options),
+        "wrappers": repr(model.wrappers),
+        "weights": sum(float(p.sum()) for p in unet.parameters()),
+    }
+
+
+def live_runs():
+    gc.collect()
+    return [o for o in gc.get_objects() if type(o) in (TokenFlowRun, StemRun)]
+
+
+def large_tensors():
+    gc.collect()
+    return sum(1 for o in gc.get_objects() if isinstance(o, torch.Tensor) and o.numel() > 1000)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_left_after_success_and_a_second_run_is_identical(loaded, inversion, video, kind):
+    run = runs(loaded, inversion, video)[kind]
+    before = traces(loaded.model)
+    first = run(loaded.model)
+    count = large_tensors()
+    second = run(loaded.model)
+    assert traces(loaded.model) == before
+    assert live_runs() == []
+    assert torch.equal(first, second)
+    assert large_tensors() <= count + 1  # `second` itself
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("after", [1, 2])
+@pytest.mark.parametrize("how", ["exception", "interrupt"])
+def test_nothing_is_left_after_a_failure_and_the_next_run_is_as_if_undisturbed(
+    loaded, inversion, video, kind, after, how
+):
+    run = runs(loaded, inversion, video)[kind]
+    expected = run(loaded.model)
+    before = traces(loaded.model)
+
+    def action():
+        if how == "exception":
+            raise Failure
+        comfy.model_management.interrupt_current_processing()
+
+    expectation = Failure if how == "exception" else comfy.model_management.InterruptProcessingException
+    with pytest.raises(expectation):
+        run(failing(loaded.model, after, action))
+    assert traces(loaded.model) == before
+    assert live_runs() == []
+    assert torch.equal(run(loaded.model), expected)

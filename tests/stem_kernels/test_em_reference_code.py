@@ -1,0 +1,75 @@
+"""The preset `reference_code` against an independent restatement of what the published STEM code computes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from comfyui_stem.nodes.host.stem_attention import PRESETS, StemSelfAttention
+from comfyui_stem.stem_kernels.em import fit_bases
+from comfyui_stem.stem_kernels.initialisation import DrawKey, initial_bases
+
+
+def normal(*shape, seed):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+class FixedDraws:
+    def __init__(self, noise):
+        self.noise = noise
+
+    def standard_normal(self, key, shape):
+        return self.noise.reshape(shape)
+
+
+def published_em(k, v, noise):
+    """Bases of keys [h, m, d] and of values as the published STEM code computes them, head by head."""
+    keys, values = [], []
+    for head_k, head_v, draws in zip(k, v, noise, strict=True):
+        mean = head_k.sum(0) / len(head_k)
+        base = mean + ((head_k - mean) ** 2).sum(0).div(len(head_k) - 1).sqrt() * draws
+        for _ in range(5):
+            unit = base / ((base**2).sum(1, keepdim=True).sqrt() + 1e-4)
+            logits = torch.einsum("kc,mc->mk", unit, head_k) / 0.01
+            odds = (logits - logits.amax(1, keepdim=True)).exp()
+            z = odds / odds.sum(1, keepdim=True)
+            share = z / (z.sum(0) + 1e-4)
+            base = torch.einsum("mk,mc->kc", share, head_k)
+        keys.append(base)
+        values.append(torch.einsum("mk,mc->kc", share, head_v))
+    return torch.stack(keys), torch.stack(values)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("frames", "num_bases"), [(8, 16), (3, 48), (1, 40)])
+def test_the_preset_reference_code_gives_the_bases_of_the_published_code(frames, num_bases, precision):
+    heads, d, preset = 4, 8, PRESETS["reference_code"]
+    # Keys of the length that keeps assignments from flipping within float32.
+    k, v = (scale * normal(frames, 32, heads * d, seed=7) for scale in (0.05, 1.0))
+    noise = normal(heads, num_bases, d, seed=8)
+    method = StemSelfAttention(replace(preset, em=replace(preset.em, num_bases=num_bases)), FixedDraws(noise))
+    shared = method.bases_of_keys(k, v, DrawKey(1, 0), heads)
+    assert shared.logit_bias is None
+    per_head = [t.to(precision).reshape(frames * 32, heads, d).transpose(0, 1) for t in (k, v)]
+    for ours, published in zip((shared.keys, shared.values), published_em(*per_head, noise.to(precision)), strict=True):
+        error = ours.reshape(num_bases, heads, d).transpose(0, 1).double() - published.double()
+        assert float(error.norm() / published.double().norm()) < 1e-5
+
+
+def test_the_preset_reference_code_keeps_more_bases_than_tokens():
+    tokens = normal(2, 20, 8, seed=0)
+    preset = PRESETS["reference_code"]
+    initial = initial_bases(
+        tokens,
+        preset.em.num_bases,
+        preset.initialisation,
+        FixedDraws(normal(2, 256, 8, seed=1)),
+        DrawKey(1, 0),
+        preset.clamp_to_tokens,
+    )
+    bases = fit_bases(tokens, initial, preset.em)
+    assert bases.centres.shape == (2, 256, 8)
+    assert bool(torch.isfinite(bases.centres).all())
+    assert bool(bases.live(preset.em).all())
+    assert bases.mass.sum(dim=-1).tolist() == pytest.approx([20, 20], rel=1e-5)

@@ -1,0 +1,25 @@
+"""TokenFlow's weights of the two keyframes that a frame takes its features from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from ...stem_kernels.correspondence import choose_keyframes, frame_batches, propagation_plan
+from . import golden
+from .case import Case, relative_error
+
+# The weights are recorded to four decimals.
+ROUNDING = 5e-5
+
+
+def cases(folder: Path) -> Iterator[Case]:
+    """The share of the keyframe of a frame's own batch, for every frame of a clip."""
+    recorded = golden.settings(folder, "propagation")
+    batches = frame_batches(recorded["frames"], recorded["batch_size"])
+    keyframes = choose_keyframes(batches, "centre", torch.Generator())
+    ours = propagation_plan(batches, keyframes, "reference").weight
+    name = f"propagation weights of {recorded['frames']} frames, batches of {recorded['batch_size']}"
+    yield Case(name, relative_error(ours, torch.tensor(recorded["weights"])), ROUNDING)
