@@ -1,0 +1,46 @@
+# `make` alone lists the commands. Everything that is installed goes into the git-ignored folder .setup.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format parity workflows clean
+
+PYTHON3 ?= python3
+SETUP := $(or $(STEM_SETUP_DIR),.setup)
+ifeq ($(OS),Windows_NT)
+PYTHON := $(SETUP)/venv/Scripts/python.exe
+else
+PYTHON := $(SETUP)/venv/bin/python
+endif
+HOST := $(or $(COMFYUI_HOST),$(abspath $(SETUP))/host)
+GOLDEN ?= $(wildcard ../shared/golden/a)
+
+# Quoted by the shell rather than by make, so that paths and prompts may hold spaces and quotation marks.
+export VIDEO CHECKPOINT SOURCE TARGET
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what the other commands need, once
+	@"$(PYTHON3)" tools/launch.py environment
+
+demo: setup ## edit a clip in a real ComfyUI: [VIDEO=clip.mp4] [CHECKPOINT=sd15.safetensors] [SOURCE="..."] [TARGET="..."]
+	@"$(PYTHON)" tools/launch.py demo --video="$$VIDEO" --checkpoint="$$CHECKPOINT" --source="$$SOURCE" --target="$$TARGET"
+
+test: setup lint ## run all tests
+	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" -m pytest -c tests/pytest.ini tests
+
+lint: setup
+	@"$(PYTHON)" -m ruff check .
+	@"$(PYTHON)" -m ruff format --check .
+
+format: setup ## format the code
+	@"$(PYTHON)" -m ruff check --fix .
+	@"$(PYTHON)" -m ruff format .
+
+parity: setup ## compare with recorded results of the reference implementations: GOLDEN=folder
+	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py parity --golden "$(GOLDEN)"
+
+workflows: setup ## generate the workflows anew
+	@COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py workflows
+
+clean: ## remove outputs and caches; delete the folder .setup too to set up afresh
+	rm -rf output .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path "./.setup/*" -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Reading clips: which frames, decoding, resizing, sound. Knows nothing of the host or of any model."""

@@ -1,0 +1,11 @@
+"""What can go wrong with a clip."""
+
+from __future__ import annotations
+
+
+class VideoError(ValueError):
+    """A clip cannot be read as asked. The message says what was found, why it cannot work and what to do."""
+
+
+class BrokenStreamError(Exception):
+    """The decoder met data it cannot read. The frames before it have been handed over; the message is FFmpeg's."""

@@ -1,0 +1,35 @@
+"""Files of the input folder, and none beyond it."""
+
+from __future__ import annotations
+
+import os
+
+from .errors import VideoError
+
+
+def inside_folder(path: str, folder: str) -> str:
+    """The real path of the regular file `path`, which must lie in `folder` once all links are followed.
+
+    Raises VideoError for a path that leaves the folder (`..`, another drive, a symbolic link) and for anything that is
+    not a regular file: a named pipe would wait for ever.
+    """
+    shown = os.path.basename(path)
+    try:
+        real, root = os.path.realpath(path), os.path.realpath(folder)
+        contained = os.path.commonpath([real, root]) == root and real != root
+    except ValueError:  # another drive, or a null byte
+        contained = False
+    if not contained:
+        raise VideoError(
+            f"The file '{shown}' lies outside the input folder, which this node does not read. "
+            "Copy the video itself into the input folder (a link to it is not enough), or upload it."
+        )
+    if not os.path.isfile(real):
+        raise VideoError(f"There is no file '{shown}' in the input folder. Upload the video, or choose another.")
+    return real
+
+
+def file_state(path: str) -> str:
+    """A text that changes when the file at `path` does: its time of change and its size."""
+    stat = os.stat(path)
+    return f"{stat.st_mtime_ns}:{stat.st_size}"

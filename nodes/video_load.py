@@ -1,0 +1,217 @@
+"""Video Load: a clip's frames, sound and rate, and exactly those as a video."""
+
+from __future__ import annotations
+
+import os
+from fractions import Fraction
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import folder_paths
+from comfy_api.latest import Input, InputImpl, Types, io
+
+from .video.errors import VideoError
+from .video.frame_selection import Selection, exact_rate
+from .video.input_file import file_state, inside_folder
+from .video.loading import LoadRequest, load_clip
+from .video.sources import ClipSource, PicturesInMemory, VideoFile
+
+_NOT_LINKED = object()
+_LINKED_NAME = "The connected video"
+
+
+class VideoLoad(io.ComfyNode):
+    """Decodes only the frames it returns, one by one, and says beforehand how many they are and what they take."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="STEMVideoLoad",
+            display_name="Video Load (STEM)",
+            category="STEM Inversion/video",
+            description=(
+                "Loads a part of a video as frames of one size, with the sound of the same span. Reads only the frames "
+                "it returns; the log says how many they are and how much memory they take before they are decoded."
+            ),
+            inputs=_inputs(),
+            outputs=[
+                io.Image.Output(display_name="images", tooltip="The frames."),
+                io.Float.Output(display_name="fps", tooltip="Frames a second of the returned frames."),
+                io.Int.Output(display_name="frame_count", tooltip="How many frames are returned."),
+                io.Audio.Output(
+                    display_name="audio",
+                    tooltip="The sound from the first returned frame to the end of the last. Nothing if there is none.",
+                ),
+                io.Video.Output(
+                    display_name="video", tooltip="Exactly the returned frames and sound, to preview or save."
+                ),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file: str | None, video: Any = _NOT_LINKED) -> bool | str:
+        """The file must be one of the input folder's; it does not matter when a video is connected."""
+        if video is not _NOT_LINKED:
+            return True
+        try:
+            _input_path(file)
+        except VideoError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str | None, **kwargs: Any) -> str:
+        """A text that changes when the file on disk does. A connected video has its own node to say so."""
+        return "video" if "video" in kwargs else file_state(_input_path(file))
+
+    @classmethod
+    def execute(
+        cls,
+        file: str | None,
+        start_unit: str,
+        start: float,
+        frame_cap: int,
+        every_nth: int,
+        target_fps: float,
+        width: int,
+        height: int,
+        fit: str,
+        video: Input.Video | None = None,
+    ) -> io.NodeOutput:
+        if start_unit == "frame" and start != int(start):
+            raise VideoError(
+                f"start is {start:g}, but start_unit is 'frame', which counts whole frames. "
+                "Give a whole number, or set start_unit to 'seconds'."
+            )
+        source = _file_source(_input_path(file)) if video is None else _video_source(video)
+        selection = Selection(Fraction(repr(float(start))), start_unit, frame_cap, every_nth, exact_rate(target_fps))
+        clip = load_clip(
+            source,
+            LoadRequest(selection, width, height, fit),
+            interrupt=comfy.model_management.throw_exception_if_processing_interrupted,
+            progress=_progress_bar(),
+        )
+        components = Types.VideoComponents(images=clip.images, audio=clip.audio, frame_rate=clip.rate)
+        result = InputImpl.VideoFromComponents(components)
+        return io.NodeOutput(clip.images, float(clip.rate), len(clip.images), clip.audio, result)
+
+
+def _inputs() -> list[io.Input]:
+    return [
+        io.Combo.Input(
+            "file",
+            options=_video_files(),
+            upload=io.UploadType.video,
+            tooltip="A video in the input folder, or one to upload. Not used when a video is connected.",
+        ),
+        io.Combo.Input(
+            "start_unit",
+            options=["frame", "seconds"],
+            default="frame",
+            tooltip="Whether start is a frame number (counted from 0) or a time in seconds.",
+        ),
+        io.Float.Input(
+            "start",
+            default=0.0,
+            min=0.0,
+            max=1e6,
+            step=0.001,
+            round=0.001,
+            tooltip="Where to begin. A time begins with the frame that is on screen at that time.",
+        ),
+        io.Int.Input(
+            "frame_cap",
+            default=24,
+            min=0,
+            max=1_000_000,
+            tooltip="Return at most this many frames, counted after every_nth. 0 returns all the rest.",
+        ),
+        io.Int.Input(
+            "every_nth",
+            default=1,
+            min=1,
+            max=1000,
+            tooltip="Keep every n-th frame (of those at target_fps, if given). The returned fps is divided by n.",
+        ),
+        io.Float.Input(
+            "target_fps",
+            default=0.0,
+            min=0.0,
+            max=240.0,
+            step=0.001,
+            round=0.001,
+            tooltip=(
+                "Bring the clip to this rate first, by repeating or leaving out frames; length and speed stay. "
+                "0 keeps the clip's own frames. 23.976, 29.97 and 59.94 mean the exact broadcast rates."
+            ),
+        ),
+        io.Int.Input(
+            "width",
+            default=512,
+            min=0,
+            max=8192,
+            step=8,
+            tooltip="Width of the frames, rounded down to a multiple of 8. 0 follows the height; both 0 keep the size.",
+        ),
+        io.Int.Input(
+            "height",
+            default=512,
+            min=0,
+            max=8192,
+            step=8,
+            tooltip="Height of the frames, rounded down to a multiple of 8. 0 follows the width; both 0 keep the size.",
+        ),
+        io.Combo.Input(
+            "fit",
+            options=["crop", "pad", "stretch"],
+            default="crop",
+            tooltip=(
+                "For a clip of another shape: crop fills the size and cuts off the sides, pad shows everything with "
+                "black bars, stretch distorts."
+            ),
+        ),
+        io.Video.Input("video", optional=True, tooltip="A video from another node, used in place of the file."),
+    ]
+
+
+def _video_files() -> list[str]:
+    folder = folder_paths.get_input_directory()
+    files = [name for name in os.listdir(folder) if os.path.isfile(os.path.join(folder, name))]
+    return sorted(folder_paths.filter_files_content_types(files, ["video"]))
+
+
+def _input_path(file: str | None) -> str:
+    if not file:
+        raise VideoError("No video is chosen. Upload one, or connect a video.")
+    return inside_folder(folder_paths.get_annotated_filepath(file), folder_paths.get_input_directory())
+
+
+def _file_source(path: str) -> ClipSource:
+    return VideoFile(path, os.path.basename(path))
+
+
+def _video_source(video: Input.Video) -> ClipSource:
+    """Stream a VIDEO from its file where that shows the same; else take the pictures it gives."""
+    if _is_unedited_file(video):
+        content = video.get_stream_source()
+        return _file_source(content) if isinstance(content, str) else VideoFile(content, _LINKED_NAME)
+    components = video.get_components()
+    return PicturesInMemory(components.images, Fraction(components.frame_rate), components.audio, _LINKED_NAME)
+
+
+def _is_unedited_file(video: Input.Video) -> bool:
+    """Whether the stream source is a file with just the video's frames. The default one is an encoding made anew."""
+    if type(video).get_stream_source is Input.Video.get_stream_source:
+        return False
+    # Newer hosts trim and crop a VIDEO without touching the file behind it.
+    if getattr(video, "has_pending_frame_edits", lambda: False)():
+        return False
+    if hasattr(video, "get_active_trim_window"):
+        return not any(video.get_active_trim_window())
+    return not hasattr(video, "as_trimmed")
+
+
+def _progress_bar() -> Any:
+    bar = comfy.utils.ProgressBar(1)
+    return lambda done, expected: bar.update_absolute(done, expected)

@@ -1,0 +1,176 @@
+"""What the demo fills into the shipped workflow and reads off its result."""
+
+from __future__ import annotations
+
+import copy
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from comfyui_stem.tools import demo
+from comfyui_stem.tools.demo.errors import DemoError
+from comfyui_stem.tools.demo.workflow import (
+    SAVES,
+    SMALL,
+    STAGES,
+    Choices,
+    fill_in,
+    load,
+    node_titled,
+    outputs_by_title,
+    playback_rate,
+    seconds_of,
+    steps_of,
+)
+from comfyui_stem.tools.locations import Locations
+
+
+def node(title, **inputs):
+    return {"class_type": "Any", "inputs": inputs, "_meta": {"title": title}}
+
+
+PROMPT = {
+    "1": node("Video Load", file="x.mp4", width=512, height=512, frame_cap=24, every_nth=1, target_fps=0.0),
+    "2": node("Load Checkpoint", ckpt_name="x.safetensors"),
+    "3": node("Source prompt", text="shipped source"),
+    "4": node("Target prompt", text="shipped target"),
+    **{f"1{number}": node(title, steps=50) for number, title in enumerate(STAGES.values())},
+    **{f"2{number}": node(title) for number, title in enumerate(SAVES.values())},
+}
+
+
+def test_the_choices_are_filled_in_and_the_shipped_workflow_is_left_as_it_is():
+    before = copy.deepcopy(PROMPT)
+    filled = fill_in(PROMPT, Choices(Path("a/b.mp4"), Path("c/d.safetensors"), "s", "t"), "uploaded.mp4")
+    assert filled["1"]["inputs"] == {**PROMPT["1"]["inputs"], "file": "uploaded.mp4"}
+    assert filled["2"]["inputs"]["ckpt_name"] == "d.safetensors"
+    assert [filled[key]["inputs"]["text"] for key in "34"] == ["s", "t"]
+    assert before == PROMPT
+
+
+def test_what_is_not_chosen_stays_as_the_workflow_has_it():
+    filled = fill_in(PROMPT, Choices(Path("b.mp4"), Path("d.safetensors")), "b.mp4")
+    assert filled["1"]["inputs"]["width"] == 512 and steps_of(filled) == 50
+    assert [filled[key]["inputs"]["text"] for key in "34"] == ["shipped source", "shipped target"]
+
+
+def test_a_small_run_has_fewer_frames_pixels_and_steps_and_else_the_same_settings():
+    filled = fill_in(PROMPT, Choices(Path("b.mp4"), Path("d.safetensors"), small=True), "b.mp4")
+    changed = {
+        (title, field)
+        for title in ("Video Load", "STEM Inversion", "Reconstruct", "TokenFlow Edit")
+        for field, value in PROMPT[node_titled(PROMPT, title)]["inputs"].items()
+        if filled[node_titled(PROMPT, title)]["inputs"][field] != value
+    }
+    assert changed == {("Video Load", "file"), *SMALL}
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_title_that_does_not_name_one_node_is_an_error(twice):
+    prompt = {"1": node("Video Load"), "2": node("Video Load")} if twice else {}
+    with pytest.raises(DemoError, match=f"has {2 * twice} nodes titled 'Video Load'"):
+        node_titled(prompt, "Video Load")
+
+
+def test_a_node_without_the_input_is_an_error():
+    prompt = {**PROMPT, "1": node("Video Load", video="x")}
+    with pytest.raises(DemoError, match="no input 'file', only video"):
+        fill_in(prompt, Choices(Path("b.mp4"), Path("d")), "b.mp4")
+
+
+def test_a_workflow_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(DemoError, match="cannot be read"):
+        load(tmp_path / "none.json")
+
+
+def test_files_are_found_by_what_they_show_and_none_may_be_missing():
+    outputs = {node_titled(PROMPT, title): {"images": [title]} for title in SAVES.values()}
+    assert outputs_by_title(PROMPT, outputs) == {name: [title] for name, title in SAVES.items()}
+    del outputs[node_titled(PROMPT, "Save edit")]
+    with pytest.raises(DemoError, match="'Save edit' saved no pictures"):
+        outputs_by_title(PROMPT, outputs)
+
+
+def test_seconds_are_those_of_the_titled_stages():
+    seconds = {"10": 1.5, "11": 2.5, "12": 3.5, "20": 99.0}
+    assert seconds_of(PROMPT, seconds) == {"inversion": 1.5, "reconstruction": 2.5, "edit": 3.5}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        ({}, Fraction(25)),
+        ({"every_nth": 2}, Fraction(25, 2)),
+        ({"target_fps": 12.0}, Fraction(12)),
+        ({"target_fps": 23.976}, Fraction(24000, 1001)),
+        ({"target_fps": 10.0, "every_nth": 5}, Fraction(2)),
+    ],
+)
+def test_videos_are_written_at_the_clips_own_pace(inputs, expected):
+    assert playback_rate({"1": node("Video Load", **inputs)}, demo.CLIP) == expected
+
+
+@pytest.fixture
+def where(tmp_path):
+    where = Locations(tmp_path)
+    for file in (where.checkpoint, where.host / "models" / "checkpoints" / "known.safetensors"):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    return where
+
+
+def choose(where, *arguments):
+    return demo.choose(demo.parse(list(arguments)), where)
+
+
+def test_by_default_the_shipped_clip_goes_through_the_tiny_checkpoint_in_a_small_run(where):
+    assert choose(where, "--video=", "--checkpoint=", "--source=", "--target=") == Choices(
+        demo.CLIP, where.checkpoint, None, None, small=True
+    )
+    assert demo.CLIP.is_file()
+
+
+def test_a_persons_own_files_and_prompts_are_taken(where, tmp_path):
+    video = tmp_path / "my clip.mp4"
+    video.touch()
+    chosen = choose(where, f"--video={video}", "--checkpoint=known.safetensors", "--source=-a dog", '--target=a "wolf"')
+    assert chosen == Choices(
+        video, where.host / "models" / "checkpoints" / "known.safetensors", "-a dog", 'a "wolf"', small=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--video=none.mp4", "--source=a", "--target=b"], "no video at none.mp4"),
+        (["--video=none.mp4", "--source=a"], "without both prompts"),
+        (["--checkpoint=none.safetensors"], "no checkpoint at none.safetensors"),
+    ],
+)
+def test_what_is_missing_is_named(where, arguments, message):
+    with pytest.raises(DemoError, match=message):
+        choose(where, *arguments)
+
+
+def test_a_missing_file_ends_the_command_with_a_message_and_no_traceback(where, capsys, monkeypatch):
+    monkeypatch.setenv("STEM_SETUP_DIR", str(where.setup))
+    assert demo.main(["--checkpoint=none.safetensors"]) == 1
+    assert capsys.readouterr().out.startswith("demo stopped: There is no checkpoint")
+
+
+@pytest.mark.parametrize(("processors", "chosen", "expected"), [(2, None, "1"), (8, None, None), (2, "2", None)])
+def test_few_processors_get_one_thread_unless_a_person_chose(monkeypatch, processors, chosen, expected):
+    monkeypatch.setattr("os.cpu_count", lambda: processors)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if chosen:
+        monkeypatch.setenv("OMP_NUM_THREADS", chosen)
+    assert demo.host_environment().get("OMP_NUM_THREADS") == expected
+
+
+def test_a_large_video_raises_the_hosts_limit(tmp_path):
+    small, large = tmp_path / "small.mp4", tmp_path / "large.mp4"
+    small.touch()
+    with large.open("wb") as file:
+        file.truncate(300 * 2**20)
+    assert "--max-upload-size" not in demo.host_arguments(small)
+    assert demo.host_arguments(large)[-2:] == ["--max-upload-size", "301"]

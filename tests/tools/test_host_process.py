@@ -1,0 +1,104 @@
+"""A host process, played by small scripts in the place of main.py."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from comfyui_stem.tools.host_client import HostError
+from comfyui_stem.tools.host_process import HostProcess, failed_imports, free_port, link, peak_resident_bytes
+
+SERVER = """
+import http.server, sys
+port = int(sys.argv[sys.argv.index("--port") + 1])
+print(LOG, flush=True)
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"{}")
+http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+
+
+def process(tmp_path, script, **options):
+    host = tmp_path / "host"
+    host.mkdir()
+    (host / "main.py").write_text(script)
+    pack = tmp_path / "checkout"
+    pack.mkdir()
+    (pack / "marker").touch()
+    return HostProcess(tmp_path / "base", host, Path(sys.executable), {"The-Pack": pack}, **options)
+
+
+def is_running(pid):
+    return Path(f"/proc/{pid}").exists() if Path("/proc").exists() else None
+
+
+def test_a_host_serves_its_base_folder_and_is_gone_afterwards(tmp_path):
+    checkpoint = tmp_path / "tiny.safetensors"
+    checkpoint.touch()
+    host = process(tmp_path, SERVER.replace("LOG", "'ready'"), checkpoints=[checkpoint], extra_args=["--cpu"])
+    with host:
+        pid = host.process.pid
+        assert host.client.object_info() == {}
+        assert (host.base / "custom_nodes" / "The-Pack" / "marker").exists()
+        assert (host.base / "models" / "checkpoints" / "tiny.safetensors").exists()
+        assert {"--listen", "127.0.0.1", "--cpu"} <= set(host.command)
+    assert host.process.poll() is not None
+    assert not is_running(pid)
+    assert host.peak_memory_mb() > 1
+    host.stop()
+
+
+def test_a_host_that_ends_shows_its_log(tmp_path):
+    with pytest.raises(HostError, match="(?s)ended with status 7.*no such option"):
+        process(tmp_path, "print('no such option'); raise SystemExit(7)").start()
+
+
+def test_a_host_that_never_serves_is_stopped(tmp_path):
+    host = process(tmp_path, "import time; print('thinking', flush=True); time.sleep(600)")
+    with pytest.raises(HostError, match="(?s)not get ready in time.*thinking"):
+        host.start(timeout=1)
+    assert host.process.poll() is not None
+
+
+def test_a_pack_that_does_not_import_is_an_error_and_the_host_is_stopped(tmp_path):
+    log = repr("ImportError: no cv2\\n   0.1 seconds (IMPORT FAILED): /base/custom_nodes/The-Pack")
+    host = process(tmp_path, SERVER.replace("LOG", log.replace("\\\\", "\\")))
+    with pytest.raises(HostError, match="(?s)could not import The-Pack.*no cv2"):
+        host.start()
+    assert host.process.poll() is not None
+
+
+def test_another_packs_failed_import_is_not_ours():
+    log = "   0.0 seconds (IMPORT FAILED): /b/custom_nodes/Other\n   0.2 seconds: C:\\b\\custom_nodes\\Mine"
+    assert failed_imports(log, {"Mine": Path()}) == []
+    assert failed_imports(log.replace(": C", " (IMPORT FAILED): C"), {"Mine": Path()}) == ["Mine"]
+
+
+def test_the_hosts_module_path_is_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/somewhere")
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    host = process(tmp_path, "", environment={"OMP_NUM_THREADS": "2"})
+    assert not {"PYTHONPATH", "PYTHONSAFEPATH"} & set(host.environment)
+    assert host.environment["OMP_NUM_THREADS"] == "2"
+    assert host.environment["HF_HUB_OFFLINE"] == "1"
+
+
+def test_a_link_replaces_an_earlier_link_but_no_real_file(tmp_path):
+    old, new, target = tmp_path / "old", tmp_path / "new", tmp_path / "target"
+    old.write_text("old")
+    new.write_text("new")
+    link(old, target)
+    link(new, target)
+    assert target.read_text() == "new"
+    link(tmp_path / "old", new)
+    assert new.read_text() == "new"
+
+
+def test_ports_and_memory_are_read_from_the_system():
+    assert 1024 <= free_port() < 65536
+    assert peak_resident_bytes(os.getpid()) > 10_000_000

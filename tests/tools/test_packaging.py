@@ -1,0 +1,84 @@
+"""What the registry, ComfyUI-Manager and users rely on."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+
+import pytest
+from comfyui_stem.tools.environment.packages import lines, name
+from comfyui_stem.tools.locations import ROOT
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    from pip._vendor import tomli as tomllib
+
+# Modules that the host provides, and torch, which is the host's own.
+OF_THE_HOST = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "latent_preview", "node_helpers", "torch"}
+OPTIONAL = {"triton"}
+DISTRIBUTIONS = {"PIL": "pillow"}
+
+
+@pytest.fixture(scope="module")
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def test_requirements_txt_lists_the_projects_dependencies(project):
+    assert lines(ROOT / "requirements.txt") == project["project"]["dependencies"]
+
+
+def test_requirements_txt_is_of_the_kind_that_the_manager_installs():
+    for line in lines(ROOT / "requirements.txt"):
+        assert not line.startswith("-")
+        assert name(line) not in {"torch", "torchvision", "torchaudio", "triton"}
+
+
+def imported_packages() -> set[str]:
+    """The top-level names that the shipped code imports from outside the pack and the standard library."""
+    found = set()
+    for file in [ROOT / "__init__.py", *ROOT.glob("nodes/**/*.py"), *ROOT.glob("stem_kernels/**/*.py")]:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add(node.module.split(".")[0])
+    return found - set(sys.stdlib_module_names)
+
+
+def test_every_import_of_the_shipped_code_is_listed():
+    used = {DISTRIBUTIONS.get(package, package) for package in imported_packages() - OF_THE_HOST - OPTIONAL}
+    assert used <= {name(line) for line in lines(ROOT / "requirements.txt")}
+
+
+def test_the_registry_can_read_the_project(project):
+    assert re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", project["project"]["name"])
+    assert "comfyui" not in project["project"]["name"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", project["project"]["version"])
+    assert project["project"]["urls"]["Repository"].startswith("https://")
+    comfy = project["tool"]["comfy"]
+    assert comfy["PublisherId"] and comfy["DisplayName"]
+    assert comfy["requires-comfyui"] == ">=0.3.75"
+
+
+def test_the_licence_file_is_there(project):
+    assert (ROOT / project["project"]["license"]["file"]).read_text().startswith("MIT License")
+
+
+def test_pytest_is_configured_in_tests_alone(project):
+    assert "pytest" not in project["tool"]
+    assert not any((ROOT / file).exists() for file in ("conftest.py", "pytest.ini", "tox.ini", "setup.cfg"))
+
+
+@pytest.mark.parametrize("folder", ["assets", "tests", "tools"])
+def test_the_registry_archive_leaves_out_what_users_do_not_need(folder):
+    assert f"/{folder}/" in (ROOT / ".comfyignore").read_text().splitlines()
+
+
+def test_the_excerpt_is_small_and_attributed():
+    assert (ROOT / "assets" / "big_buck_bunny.mp4").stat().st_size < 500_000
+    text = (ROOT / "assets" / "ATTRIBUTION.md").read_text()
+    assert "(c) copyright 2008, Blender Foundation / www.bigbuckbunny.org" in text
+    assert "Creative Commons Attribution 3.0" in text

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+from comfyui_stem.nodes.video.errors import VideoError
+from comfyui_stem.nodes.video.input_file import file_state, inside_folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    inside = tmp_path / "input"
+    (inside / "sub").mkdir(parents=True)
+    (inside / "clip.mp4").write_bytes(b"inside")
+    (inside / "sub" / "clip.mp4").write_bytes(b"inside")
+    (tmp_path / "secret.mp4").write_bytes(b"outside")
+    (tmp_path / "input2").mkdir()
+    (tmp_path / "input2" / "clip.mp4").write_bytes(b"outside")
+    return inside
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "sub/clip.mp4", "sub/../clip.mp4"])
+def test_files_of_the_folder_are_found(folder, name):
+    assert inside_folder(str(folder / name), str(folder)) == os.path.realpath(folder / name)
+
+
+@pytest.mark.parametrize("name", ["../secret.mp4", "sub/../../secret.mp4", "../input2/clip.mp4", ".", "..", "a\0b"])
+def test_paths_that_leave_the_folder_are_refused(folder, name):
+    with pytest.raises(VideoError, match="outside the input folder.*Copy the video itself"):
+        inside_folder(os.path.join(str(folder), name), str(folder))
+
+
+def test_an_absolute_path_is_refused(folder, tmp_path):
+    with pytest.raises(VideoError, match="outside the input folder"):
+        inside_folder(os.path.join(str(folder), str(tmp_path / "secret.mp4")), str(folder))
+
+
+def test_links_that_leave_the_folder_are_refused(folder, tmp_path):
+    (folder / "link.mp4").symlink_to(tmp_path / "secret.mp4")
+    (folder / "linked").symlink_to(tmp_path / "input2")
+    for name in ("link.mp4", "linked/clip.mp4"):
+        with pytest.raises(VideoError, match="outside the input folder"):
+            inside_folder(str(folder / name), str(folder))
+
+
+def test_a_linked_folder_is_still_the_input_folder(folder, tmp_path):
+    (tmp_path / "alias").symlink_to(folder)
+    assert inside_folder(str(tmp_path / "alias" / "clip.mp4"), str(tmp_path / "alias"))
+
+
+@pytest.mark.parametrize("name", ["missing.mp4", "sub"])
+def test_what_is_not_a_file_is_refused(folder, name):
+    with pytest.raises(VideoError, match="There is no file '.*' in the input folder"):
+        inside_folder(str(folder / name), str(folder))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_named_pipe_is_refused_instead_of_waited_for(folder):
+    os.mkfifo(folder / "pipe.mp4")
+    with pytest.raises(VideoError, match="There is no file 'pipe.mp4'"):
+        inside_folder(str(folder / "pipe.mp4"), str(folder))
+
+
+def test_the_state_changes_with_content_and_with_time(folder):
+    path = folder / "clip.mp4"
+    before = file_state(str(path))
+    assert file_state(str(path)) == before
+    stat = path.stat()
+    path.write_bytes(b"another length")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    longer = file_state(str(path))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1_000_000_000))
+    assert len({before, longer, file_state(str(path))}) == 3

@@ -1,0 +1,50 @@
+"""A real host takes the shipped API form as it is, and runs it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import pytest
+from comfyui_stem.tools import locations
+from comfyui_stem.tools.demo import CLIP
+from comfyui_stem.tools.host_process import link
+from comfyui_stem.tools.workflows import FOLDER
+
+pytestmark = pytest.mark.host
+
+FRAMES = 3
+SMALL = {"width": 64, "height": 64, "frame_cap": FRAMES, "num_bases": 16}
+
+
+@pytest.fixture(params=["reconstruct_first", "stem_tokenflow_edit", "ddim_tokenflow_edit"])
+def prompt(request, host, host_process):
+    """A shipped workflow, in a host that has its clip, and the tiny checkpoint under the name of its checkpoint."""
+    prompt = json.loads((FOLDER / "api" / f"{request.param}.json").read_text(encoding="utf-8"))
+    name = next(node["inputs"]["ckpt_name"] for node in prompt.values() if "ckpt_name" in node["inputs"])
+    link(locations.from_environment().checkpoint, host_process.base / "models" / "checkpoints" / name)
+    host.upload(CLIP)
+    return prompt
+
+
+def test_the_host_accepts_the_form_as_it_is(host, prompt):
+    def stop_at_once(event):
+        if event.kind == "started":
+            host.interrupt()
+
+    # a refusal raises an error; the full size would keep a processor busy for long
+    assert host.run(prompt, stop_at_once, timeout=120, check=False).status == "interrupted"
+
+
+def test_the_workflow_runs_to_its_end_at_a_small_size(host, prompt):
+    for node in prompt.values():
+        node["inputs"].update({field: value for field, value in SMALL.items() if field in node["inputs"]})
+        if node["class_type"] == "STEMInversionSampler":
+            node["inputs"]["steps"] = 2
+    result = host.run(prompt, timeout=300)
+    saved = Counter()
+    for key, output in result.outputs.items():
+        for files in output.values():
+            saved[prompt[key]["class_type"]] += sum(isinstance(file, dict) for file in files)
+    pictures = sum(node["class_type"] == "SaveImage" for node in prompt.values())
+    assert saved == {"SaveImage": FRAMES * pictures, "SaveVideo": 1}

@@ -1,0 +1,143 @@
+"""`make demo`: edits a clip with the shipped workflow in a real ComfyUI, and reports how well it was reconstructed."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from .. import locations
+from ..host_client import HostError
+from ..host_process import HostProcess, device_arguments
+from . import pictures, report
+from .errors import DemoError
+from .progress import ProgressLines
+from .workflow import Choices, fill_in, load, outputs_by_title, playback_rate, seconds_of, steps_of
+
+WORKFLOW = locations.ROOT / "workflows" / "api" / "stem_tokenflow_edit.json"
+CLIP = locations.ROOT / "assets" / "big_buck_bunny.mp4"
+OUTPUT = locations.ROOT / "output" / "demo"
+PACK = "ComfyUI-STEM"
+HOST_UPLOAD_MB = 100
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The options; an empty value counts as not given, so that make can pass all of them."""
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__.splitlines()[0])
+    parser.add_argument("--video", default="", help="a clip of your own (make: VIDEO)")
+    parser.add_argument("--checkpoint", default="", help="an SD1.5 checkpoint of your own (make: CHECKPOINT)")
+    parser.add_argument("--source", default="", help="what the clip shows (make: SOURCE)")
+    parser.add_argument("--target", default="", help="what it is to become (make: TARGET)")
+    return parser.parse_args(arguments)
+
+
+def choose(options: argparse.Namespace, where: locations.Locations) -> Choices:
+    """The files and prompts of this run. DemoError when one is missing."""
+    if options.video and not (options.source and options.target):
+        raise DemoError(
+            'VIDEO is given without both prompts. Say what the clip shows and what it is to become: SOURCE="a dog on a '
+            'beach" TARGET="a wolf on a beach".'
+        )
+    video = Path(options.video or CLIP).expanduser()
+    if not video.is_file():
+        raise DemoError(f"There is no video at {video}. Give the path of a file: VIDEO=clip.mp4.")
+    checkpoint = Path(options.checkpoint or where.checkpoint).expanduser()
+    if not checkpoint.is_file():
+        known = where.host / "models" / "checkpoints" / checkpoint
+        if not known.is_file():
+            raise DemoError(
+                f"There is no checkpoint at {checkpoint}. Give the path of a file: CHECKPOINT=v1-5.safetensors."
+            )
+        checkpoint = known
+    return Choices(video, checkpoint, options.source or None, options.target or None, small=not options.checkpoint)
+
+
+def host_environment() -> dict[str, str]:
+    """Variables for the host: one thread where there are two processors or fewer, unless the person has chosen.
+
+    Two threads are faster where both processors are free, but as soon as one is not they wait for each other: what one
+    thread does in 20 s has been measured to take over 40.
+    """
+    few = (os.cpu_count() or 1) <= 2
+    return {"OMP_NUM_THREADS": "1"} if few and "OMP_NUM_THREADS" not in os.environ else {}
+
+
+def host_arguments(video: Path) -> list[str]:
+    """The arguments of the host beyond those that every run needs."""
+    device = device_arguments()
+    megabytes = video.stat().st_size // 2**20 + 1
+    return [
+        *device,
+        # without an accelerator the host would choose an attention that saves memory and costs time
+        *(["--use-pytorch-cross-attention"] if device else []),
+        *(["--max-upload-size", str(megabytes)] if megabytes > HOST_UPLOAD_MB else []),
+    ]
+
+
+def run(choices: Choices, where: locations.Locations, base: Path) -> dict:
+    """Runs the workflow in a host whose files are in `base`, writes the outputs, and returns the report."""
+    started = time.monotonic()
+    prompt = load(WORKFLOW)
+    show = ProgressLines(sys.stdout)
+    packs = {PACK: locations.ROOT, "tiny_sd15": locations.TOOLS / "tiny_sd15"}
+    host = HostProcess(
+        base,
+        where.host,
+        where.host_python,
+        packs,
+        extra_args=host_arguments(choices.video),
+        checkpoints=[choices.checkpoint],
+        environment=host_environment(),
+    )
+    memory = report.Memory(host)
+    try:
+        print("starting ComfyUI ...", flush=True)
+        with host:
+            prompt = fill_in(prompt, choices, host.client.upload(choices.video))
+            queued = time.monotonic()
+
+            def on_event(event):
+                show(event)
+                memory.look()
+
+            result = host.client.run(prompt, on_event)
+            frames = {
+                title: pictures.decode([host.client.view(file) for file in files])
+                for title, files in outputs_by_title(prompt, result.outputs).items()
+            }
+            device = report.device_name(host.client.system_stats())
+    finally:
+        show.close()
+        if host.log.is_file():
+            shutil.copyfile(host.log, OUTPUT / "host.log")
+    pictures.write_all(OUTPUT, frames, playback_rate(prompt, choices.video))
+    seconds = {"setup": queued - started, **seconds_of(prompt, result.seconds_by_node)}
+    seconds["total"] = time.monotonic() - started
+    return report.make(choices, steps_of(prompt), frames, seconds, device, memory)
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the demo and prints the report; returns the exit status."""
+    # so that a terminated demo stops its host too
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    where = locations.from_environment()
+    try:
+        choices = choose(parse(arguments), where)
+        OUTPUT.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="stem-demo-", ignore_cleanup_errors=True) as base:
+            made = run(choices, where, Path(base))
+        report.write(made, OUTPUT / "report.json")
+    except (DemoError, HostError) as error:
+        print(f"demo stopped: {error}")
+        return 1
+    except KeyboardInterrupt:
+        print("demo interrupted; ComfyUI has been stopped")
+        return 130
+    print(report.as_text(made))
+    print(f"written to {OUTPUT}: {', '.join(pictures.NAMES)}, report.json")
+    return 0

@@ -1,0 +1,96 @@
+"""The demo's report: what ran, how long it took, what it needed, and how close the reconstruction is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ...stem_kernels import video_metrics
+from ..host_process import HostProcess
+from .workflow import RECONSTRUCTION, ROUND_TRIP, SOURCE, Choices
+
+
+class Memory:
+    """The largest memory use that was seen; `look` while the host runs."""
+
+    def __init__(self, host: HostProcess) -> None:
+        self.host = host
+        self.reserved_mb = 0.0
+
+    def look(self) -> None:
+        """Notes what the host uses now, on its accelerator too."""
+        self.host.peak_memory_mb()
+        if "--cpu" not in self.host.command:
+            device = self.host.client.system_stats()["devices"][0]
+            self.reserved_mb = max(self.reserved_mb, device.get("torch_vram_total", 0) / 1e6)
+
+    def as_dict(self) -> dict[str, float]:
+        """peak_memory_mb: the host's largest resident memory; device_memory_mb: torch's there, on a GPU."""
+        peak = {"peak_memory_mb": round(self.host.peak_memory_mb(), 1)}
+        return peak | ({"device_memory_mb": round(self.reserved_mb, 1)} if self.reserved_mb else {})
+
+
+def device_name(system_stats: Mapping) -> str:
+    """The host's first device, as the host names it."""
+    return system_stats["devices"][0]["name"]
+
+
+def closeness(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    """Mean PSNR in dB and mean SSIM of two videos, uint8 [N, H, W, 3]."""
+    x, y = (torch.from_numpy(video).float() / 255 for video in (a, b))
+    return float(video_metrics.psnr(x, y).mean()), float(video_metrics.ssim(x, y).mean())
+
+
+def make(
+    choices: Choices,
+    steps: int,
+    frames: Mapping[str, np.ndarray],
+    seconds: Mapping[str, float],
+    device: str,
+    memory: Memory,
+) -> dict:
+    """The report of a run. frames: uint8 [N, H, W, 3] by name."""
+    count, height, width = frames[SOURCE].shape[:3]
+    made = {
+        "video": choices.video.name,
+        "frames": count,
+        "width": width,
+        "height": height,
+        "steps": steps,
+        "checkpoint": choices.checkpoint.name,
+        "device": device,
+        "seconds": {stage: round(value, 2) for stage, value in seconds.items()},
+        **memory.as_dict(),
+    }
+    for against, name in ((SOURCE, "source"), (ROUND_TRIP, "vae")):
+        psnr, ssim = closeness(frames[RECONSTRUCTION], frames[against])
+        made |= {f"psnr_vs_{name}": round(psnr, 2), f"ssim_vs_{name}": round(ssim, 4)}
+    return made
+
+
+def write(made: Mapping, file: Path) -> None:
+    """Writes the report as JSON."""
+    file.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+
+
+def as_text(made: Mapping) -> str:
+    """The report for the terminal."""
+    seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in made["seconds"].items())
+    memory = f"{made['peak_memory_mb']:.0f} MB"
+    if "device_memory_mb" in made:
+        memory += f", {made['device_memory_mb']:.0f} MB on the device"
+    return "\n".join(
+        [
+            "",
+            f"clip            {made['video']}: {made['frames']} frames of {made['width']}x{made['height']}",
+            f"checkpoint      {made['checkpoint']} on {made['device']}, {made['steps']} steps",
+            f"seconds         {seconds}",
+            f"peak memory     {memory}",
+            f"reconstruction  {made['psnr_vs_source']:.1f} dB, SSIM {made['ssim_vs_source']:.3f} against the source",
+            f"                {made['psnr_vs_vae']:.1f} dB, SSIM {made['ssim_vs_vae']:.3f} against the VAE round trip",
+        ]
+    )

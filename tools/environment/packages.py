@@ -1,0 +1,84 @@
+"""Which Python packages are installed, and how."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..locations import ROOT, TOOLS, Locations
+from .commands import Commands
+
+TORCH = frozenset({"torch", "torchvision", "torchaudio"})
+# Their declared dependencies are hundreds of MB of media that only the host's template browser shows.
+WITHOUT_DEPENDENCIES = frozenset({"comfyui-workflow-templates", "comfyui-embedded-docs"})
+TEMPLATES = "comfyui-workflow-templates"
+
+
+@dataclass(frozen=True)
+class Packages:
+    """with_dependencies and without_dependencies: requirement lines; templates_core: see `install`."""
+
+    with_dependencies: tuple[str, ...]
+    without_dependencies: tuple[str, ...]
+    templates_core: bool = False
+
+    def texts(self) -> tuple[str, ...]:
+        return (*self.with_dependencies, "--no-deps", *self.without_dependencies, str(self.templates_core))
+
+
+def lines(file: Path) -> list[str]:
+    """The requirement lines of a file, without comments."""
+    stripped = (line.split(" #")[0].strip() for line in file.read_text(encoding="utf-8").splitlines())
+    return [line for line in stripped if line and not line.startswith("#")]
+
+
+def name(requirement: str) -> str:
+    """The normalised name of a requirement line: `SQLAlchemy>=2; marker` gives `sqlalchemy`."""
+    return re.sub(r"[-_.]+", "-", re.match(r"[A-Za-z0-9._-]*", requirement)[0]).lower()
+
+
+def wanted(where: Locations) -> Packages:
+    """What the environment needs.
+
+    * The pinned needs of the host that is installed here; or
+    * with a host of the person's own, that host's requirements.txt, with this project's pins of torch kept; or
+    * with an interpreter of the person's own, only what the tests add: torch and the host's needs are visible there.
+    """
+    common = [*lines(TOOLS / "requirements-test.txt"), *lines(ROOT / "requirements.txt")]
+    torch = lines(TOOLS / "requirements-torch.txt")
+    pinned_nodeps = lines(TOOLS / "requirements-nodeps.txt")
+    if where.foreign_python:
+        return Packages(tuple(common), ())
+    if where.foreign_host is None:
+        host = lines(TOOLS / "requirements-host.txt")
+        return Packages((*torch, *host, *common), tuple(pinned_nodeps))
+    theirs = lines(where.foreign_host / "requirements.txt")
+    set_apart = TORCH | WITHOUT_DEPENDENCIES
+    return Packages(
+        (*torch, *(line for line in theirs if name(line) not in set_apart), "requests", *common),
+        (
+            *(line for line in pinned_nodeps if name(line) in TORCH),
+            *(line for line in theirs if name(line) in WITHOUT_DEPENDENCIES),
+        ),
+        templates_core=any(name(line) == TEMPLATES for line in theirs),
+    )
+
+
+def install(packages: Packages, commands: Commands) -> None:
+    """Installs the packages. With templates_core also the one dependency of the templates that is no media."""
+    install_lines(packages.with_dependencies, commands)
+    install_lines(packages.without_dependencies, commands, "--no-deps")
+    if packages.templates_core:
+        code = f"import importlib.metadata as m; print('\\n'.join(m.requires('{TEMPLATES}') or []))"
+        needed = (commands.ask(commands.where.python, code) or "").splitlines()
+        core = [line for line in needed if name(line) == f"{TEMPLATES}-core" and ";" not in line]
+        install_lines(tuple(core), commands, "--no-deps")
+
+
+def install_lines(requirements: tuple[str, ...], commands: Commands, *options: str) -> None:
+    """One call of pip for all lines, so that they are resolved together."""
+    if requirements:
+        file = commands.where.setup / "requirements.txt"
+        file.write_text("\n".join(requirements) + "\n", encoding="utf-8")
+        commands.pip("install", *options, "-r", str(file))

@@ -1,0 +1,96 @@
+"""The host's nodes as its page shows them: which inputs are sockets, which are widgets, and in what order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .graph import NOTE
+
+EMPTY = {"INT": 0, "FLOAT": 0.0, "STRING": "", "BOOLEAN": False}
+COMBO = "COMBO"
+SEEDS = ("seed", "noise_seed")
+
+
+@dataclass(frozen=True)
+class Field:
+    """An input of a node.
+
+    widget: whether the page shows a widget for it; `value` is then what the widget holds at first.
+    socket: whether something can be linked to it.
+    queued: whether it goes to the host; the page has widgets of its own beside those.
+    """
+
+    name: str
+    type: str
+    widget: bool = False
+    value: Any = None
+    optional: bool = False
+    socket: bool = True
+    queued: bool = True
+
+
+@dataclass(frozen=True)
+class NodeSchema:
+    """A class of nodes.
+
+    fields: in the page's order.
+    outputs: name and type.
+    custom: whether a custom node pack has it, rather than the host.
+    """
+
+    display_name: str
+    fields: tuple[Field, ...]
+    outputs: tuple[tuple[str, str], ...] = ()
+    custom: bool = False
+
+
+# The page's own class, of which the host knows nothing.
+NOTE_SCHEMA = NodeSchema("Markdown Note", (Field("text", "STRING", widget=True, value="", socket=False, queued=False),))
+
+
+def read_schemas(object_info: Mapping[str, Mapping]) -> dict[str, NodeSchema]:
+    """The schemas of all nodes by class. object_info: what the host answers under that name."""
+    return {kind: read_schema(info) for kind, info in object_info.items()} | {NOTE: NOTE_SCHEMA}
+
+
+def read_schema(info: Mapping[str, Any]) -> NodeSchema:
+    """One entry of object_info."""
+    fields = list(_fields(info))
+    # The page puts plain sockets first, then the widgets, each in the schema's order.
+    ordered = [field for field in fields if not field.widget] + [field for field in fields if field.widget]
+    return NodeSchema(
+        display_name=info["display_name"] or info["name"],
+        fields=(*ordered, *_upload(info)),
+        outputs=tuple(zip(info["output_name"], info["output"], strict=True)),
+        custom=info["python_module"].startswith("custom_nodes."),
+    )
+
+
+def _specifications(info: Mapping[str, Any]) -> Iterator[tuple[str, Any, Mapping[str, Any], bool]]:
+    """Name, type, options and whether it is optional, of every input that is not hidden."""
+    for section in ("required", "optional"):
+        for name in info["input_order"].get(section, ()):
+            kind, *options = info["input"][section][name]
+            yield name, kind, options[0] if options else {}, section == "optional"
+
+
+def _fields(info: Mapping[str, Any]) -> Iterator[Field]:
+    for name, kind, options, optional in _specifications(info):
+        choices = kind if isinstance(kind, list) else options.get("options", [])
+        kind = COMBO if isinstance(kind, list) else kind
+        if options.get("forceInput") or kind not in (COMBO, *EMPTY):
+            yield Field(name, kind, optional=optional)
+            continue
+        first = next(iter(choices), None) if kind == COMBO else EMPTY[kind]
+        yield Field(name, kind, widget=True, value=options.get("default", first), optional=optional)
+        if kind == "INT" and options.get("control_after_generate", name in SEEDS):
+            # A shipped workflow gives the same result twice.
+            yield Field("control_after_generate", COMBO, widget=True, value="fixed", socket=False, queued=False)
+
+
+def _upload(info: Mapping[str, Any]) -> Iterator[Field]:
+    """The button below a list of files, which the page saves like a widget with a value."""
+    if any(options.get("video_upload") for _, _, options, _ in _specifications(info)):
+        yield Field("upload", "IMAGEUPLOAD", widget=True, value="image", queued=False)

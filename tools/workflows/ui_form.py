@@ -1,0 +1,137 @@
+"""A workflow in the form that a person opens: LiteGraph's JSON, version 0.4."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .api_form import output_slot, schema_of, widget_value
+from .graph import NOTE, Graph, Node, Output
+from .layout import Box, Layout, arrange
+from .schema import Field, NodeSchema
+
+OPTIONAL_SHAPE = 7
+NOTE_COLOURS = {"color": "#432", "bgcolor": "#653"}
+GROUP_COLOUR, GROUP_FONT = "#3f789e", 24
+
+
+@dataclass(frozen=True)
+class Registered:
+    """What a node registry knows a pack by: `cnr_id` and version."""
+
+    cnr_id: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Link:
+    """A line between an output and an input, by node id and slot."""
+
+    id: int
+    source: tuple[int, int]
+    target: tuple[int, int]
+    type: str
+
+
+def ui_form(graph: Graph, schemas: Mapping[str, NodeSchema], host: Registered, pack: Registered) -> dict:
+    """The workflow as the host's page would save it. host, pack: where the host's nodes and the custom ones come from.
+
+    WorkflowError: as for `api_form`.
+    """
+    layout = arrange(graph, schemas)
+    links = links_of(graph, schemas)
+
+    return {
+        "id": str(uuid.uuid5(uuid.NAMESPACE_OID, graph.name)),
+        "revision": 0,
+        "last_node_id": len(graph.nodes),
+        "last_link_id": len(links),
+        "nodes": [
+            node_form(node, schema, layout.nodes[node.id], links, pack if schema.custom else host)
+            for node, schema in ((node, schemas[node.kind]) for node in graph.nodes)
+        ],
+        "links": [[link.id, *link.source, *link.target, link.type] for link in links],
+        "groups": groups_form(layout),
+        "config": {},
+        "extra": {},
+        "version": 0.4,
+    }
+
+
+def links_of(graph: Graph, schemas: Mapping[str, NodeSchema]) -> list[Link]:
+    """All links, numbered in the order of the nodes that they lead to."""
+    links: list[Link] = []
+    for node in graph.nodes:
+        for slot, field in enumerate(sockets_of(schema_of(node, schemas))):
+            source = node.inputs.get(field.name)
+            if isinstance(source, Output):
+                output = output_slot(source, schemas)
+                kind = schemas[source.node.kind].outputs[output][1]
+                links.append(Link(len(links) + 1, (source.node.id, output), (node.id, slot), kind))
+    return links
+
+
+def sockets_of(schema: NodeSchema) -> list[Field]:
+    """The inputs that something can be linked to; widgets are among them."""
+    return [field for field in schema.fields if field.socket]
+
+
+def node_form(node: Node, schema: NodeSchema, box: Box, links: list[Link], registered: Registered) -> dict[str, Any]:
+    """One entry of "nodes"."""
+    return {
+        "id": node.id,
+        "type": node.kind,
+        "pos": [box.x, box.y],
+        "size": [box.width, box.height],
+        "flags": {},
+        "order": node.id - 1,
+        "mode": 0,
+        "inputs": [input_form(field, (node.id, slot), links) for slot, field in enumerate(sockets_of(schema))],
+        "outputs": [
+            output_form(name, kind, (node.id, slot), links) for slot, (name, kind) in enumerate(schema.outputs)
+        ],
+        # The page leaves out a title that is the class's own.
+        **({"title": node.title} if node.title != schema.display_name else {}),
+        "properties": {
+            "Node name for S&R": node.kind,
+            "cnr_id": registered.cnr_id,
+            "ver": registered.version,
+        },
+        "widgets_values": [widget_value(node, field) for field in schema.fields if field.widget],
+        **(NOTE_COLOURS if node.kind == NOTE else {}),
+    }
+
+
+def input_form(field: Field, place: tuple[int, int], links: list[Link]) -> dict[str, Any]:
+    """One entry of a node's "inputs". place: the node's id and the slot."""
+    return {
+        "localized_name": field.name,
+        "name": field.name,
+        **({"shape": OPTIONAL_SHAPE} if field.optional else {}),
+        "type": field.type,
+        **({"widget": {"name": field.name}} if field.widget else {}),
+        "link": next((link.id for link in links if link.target == place), None),
+    }
+
+
+def output_form(name: str, kind: str, place: tuple[int, int], links: list[Link]) -> dict[str, Any]:
+    """One entry of a node's "outputs"."""
+    leaving = [link.id for link in links if link.source == place]
+    return {"localized_name": name, "name": name, "type": kind, "links": leaving or None}
+
+
+def groups_form(layout: Layout) -> list[dict[str, Any]]:
+    """The frames around nodes."""
+    return [
+        {
+            "id": number,
+            "title": group.title,
+            "bounding": [box.x, box.y, box.width, box.height],
+            "color": GROUP_COLOUR,
+            "font_size": GROUP_FONT,
+            "flags": {},
+        }
+        for number, (group, box) in enumerate(layout.groups, 1)
+    ]
