@@ -34,7 +34,7 @@ class TokenFlowEdit(io.ComfyNode):
                 ),
                 InversionSocket.Input("inversion", tooltip="From STEM Inversion Sampler."),
                 io.Conditioning.Input("positive", tooltip="The target prompt: what the video should show."),
-                io.Conditioning.Input("negative", tooltip="What to avoid."),
+                io.Conditioning.Input("negative", tooltip="What the edited video should not show."),
                 io.Float.Input(
                     "cfg",
                     default=7.5,
