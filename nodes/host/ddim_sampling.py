@@ -11,6 +11,7 @@ import comfy.utils
 import latent_preview
 import torch
 from torch import Tensor
+from tqdm.auto import trange
 
 from ...stem_kernels.ddim import (
     declare_at,
@@ -81,7 +82,8 @@ def invert_between(
         _check_finite(x, "The LATENT to invert")
         trajectory[0] = x
         x = to_exploding(x.float(), sigmas[0])
-        for i, (sigma, sigma_next) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+        for i in trange(len(sigmas) - 1, disable=disable):
+            sigma, sigma_next = sigmas[i], sigmas[i + 1]
             comfy.model_management.throw_exception_if_processing_interrupted()
             declared = sigma_next if convention == "next" else sigma
             seen = declare_at(x, sigma, declared)
@@ -107,7 +109,8 @@ def denoise(
 
     def sampler(model: Callable, x: Tensor, sigmas: Tensor, extra_args: dict, callback: Any, disable: Any) -> Tensor:
         x = to_exploding(start.to(x.device, torch.float32), sigmas[0])
-        for i, (sigma, sigma_next) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+        for i in trange(len(sigmas) - 1, disable=disable):
+            sigma, sigma_next = sigmas[i], sigmas[i + 1]
             comfy.model_management.throw_exception_if_processing_interrupted()
             denoised = model(x, sigma * x.new_ones(x.shape[0]), **extra_args)
             x = move_exploding(x, (x - denoised) / sigma, sigma, sigma_next)

@@ -76,10 +76,12 @@ class TokenFlowRun:
 
 @dataclass(frozen=True)
 class TokenFlowAttention:
-    """Attributes:
-    source_rows: "true" runs the source batches with their own attention; "propagated" propagates in them as well, as
-        the reference code does.
-    stem: None for extended attention over the keyframes, else their keys and values come from bases.
+    """Self-attention of every pass of a TokenFlow step.
+
+    Attributes:
+        source_rows: "true" runs the source batches with their own attention; "propagated" propagates in them as well,
+            as the reference code does.
+        stem: None for extended attention over the keyframes, else their keys and values come from bases.
     """
 
     source_rows: SourceRows = "true"

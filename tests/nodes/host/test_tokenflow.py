@@ -6,8 +6,16 @@ import pytest
 import torch
 from comfyui_stem.nodes.host.ddim_sampling import invert
 from comfyui_stem.nodes.host.reconstruction import reconstruct
+from comfyui_stem.nodes.host.self_attention import install
 from comfyui_stem.nodes.host.stem_attention import StemSelfAttention, StemSettings
-from comfyui_stem.nodes.host.tokenflow import StepSchedule, TokenFlowGuider, TokenFlowSettings, edit, start_latent
+from comfyui_stem.nodes.host.tokenflow import (
+    StepSchedule,
+    TokenFlowGuider,
+    TokenFlowSettings,
+    edit,
+    prepared,
+    start_latent,
+)
 from comfyui_stem.stem_kernels.em import EMSettings
 
 STEPS = 3
@@ -193,3 +201,24 @@ def test_the_host_is_asked_for_the_memory_of_the_largest_pass(loaded, inversion,
     edited(loaded, inversion, replace(PLAIN, batch_size=2))
     # Batches of two frames, three keyframes, two conditionings.
     assert max(asked) == 6
+
+
+def test_odd_sizes_are_inverted_and_edited(loaded):
+    # 640x360 pixels: the levels are 45x80, 23x40, 12x20 and 6x10.
+    still = torch.nn.functional.interpolate(
+        torch.randn(1, 4, 9, 16, generator=torch.Generator().manual_seed(1)), (45, 80)
+    )
+    clip = torch.cat([still, still.roll(1, -1)]) * 4
+    model = install(loaded.model, stem_method())
+    inversion = invert(model, loaded.prompt("a hill"), clip, 1, "next")
+    result = edited(loaded, inversion, TokenFlowSettings(batch_size=1, stem=stem_method()))
+    assert result.shape == clip.shape and torch.isfinite(result).all()
+
+
+@pytest.mark.parametrize(("frames", "batch_size", "largest"), [(120, 8, 15), (120, 40, 40), (3, 8, 3)])
+def test_the_budget_is_that_of_the_keyframes_or_of_a_batch(loaded, frames, batch_size, largest):
+    asked = []
+    model = prepared(loaded.model, frames, TokenFlowSettings(batch_size=batch_size))
+    (wrapper,) = model.get_all_wrappers("prepare_sampling")
+    wrapper(lambda model, shape, *args, **kwargs: asked.append(shape), model, (frames, 4, 64, 64), {})
+    assert asked == [[largest, 4, 64, 64]]
