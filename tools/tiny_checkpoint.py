@@ -26,7 +26,7 @@ FULL_CHANNELS = 320
 FULL_TEXT_WIDTH = 768
 # Of the tiny UNet's channels, those that carry the latent past its layers, and how much of those layers is mixed in.
 CARRIED = 8
-RANDOM_IN_CARRIED = 0.5
+RANDOM_IN_CARRIED = 0.3
 RANDOM_IN_OUTPUT = 0.1
 UNET = "model.diffusion_model."
 TEXT_MODEL = "cond_stage_model.transformer.text_model."

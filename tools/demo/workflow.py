@@ -22,7 +22,7 @@ SMALL = {
     ("Video Load", "width"): 224,
     ("Video Load", "height"): 0,
     ("Video Load", "frame_cap"): 16,
-    ("STEM Inversion", "steps"): 10,
+    ("STEM Inversion", "steps"): 12,
 }
 
 
