@@ -1,1 +1,4 @@
-"""Tensor mathematics of STEM inversion, TokenFlow and FateZero. Depends on torch alone, knows nothing of ComfyUI."""
+"""Tensor mathematics of STEM inversion, TokenFlow and FateZero. Knows nothing of ComfyUI.
+
+Depends on torch and numpy alone, but for `video_metrics`, whose SSIM is kornia's.
+"""

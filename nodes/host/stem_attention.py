@@ -188,19 +188,14 @@ class StemSelfAttention:
         ]
 
     def _logit_bias(self, mass: Tensor, dtype: torch.dtype) -> Tensor | None:
-        if not self.settings.mass_weighted:
-            return None
-        return mass.clamp_min(torch.finfo(torch.float32).tiny).log().to(dtype)[None, None, None]
+        return _log(mass).to(dtype)[None, None, None] if self.settings.mass_weighted else None
 
     def _shared_per_head(self, bases: Bases, keys: Tensor, values: Tensor, dtype: torch.dtype) -> SharedKeys:
+        bias, live = None, bases.live(self.settings.em)
         # Heads have their own empty bases, so these are masked rather than left out.
-        bias = None
-        live = bases.live(self.settings.em)
         if self.settings.mass_weighted or not bool(live.all()):
-            bias = torch.zeros_like(bases.mass)
-            if self.settings.mass_weighted:
-                bias = bases.mass.clamp_min(torch.finfo(torch.float32).tiny).log()
-            bias = bias.masked_fill(~live, torch.finfo(dtype).min).to(dtype)[None, :, None]  # [1, h, 1, k]
+            weight = _log(bases.mass) if self.settings.mass_weighted else torch.zeros_like(bases.mass)
+            bias = weight.masked_fill(~live, torch.finfo(dtype).min).to(dtype)[None, :, None]  # [1, h, 1, k]
         return SharedKeys(merge_heads(keys[None].to(dtype)), merge_heads(values[None].to(dtype)), bias)
 
 
@@ -213,3 +208,7 @@ def attend_shared(q: Tensor, shared: SharedKeys, extra_options: dict) -> Tensor:
 def _live_index(bases: Bases, em: EMSettings) -> Tensor | slice:
     live = bases.live(em)
     return slice(None) if bool(live.all()) else live
+
+
+def _log(mass: Tensor) -> Tensor:
+    return mass.clamp_min(torch.finfo(torch.float32).tiny).log()
