@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TextIO
 
 from tqdm import tqdm
@@ -32,7 +33,10 @@ class ProgressLines:
     def _draw(self, event: Event) -> None:
         if event.kind == "started":
             self.close()
-            self.bar = tqdm(total=1, desc=f"{event.title:<{TITLE_WIDTH}}", bar_format=BAR, file=self.out)
+            # tqdm draws nothing in a terminal that does not know its width; this has a width for that case
+            width = shutil.get_terminal_size().columns
+            title = f"{event.title:<{TITLE_WIDTH}}"
+            self.bar = tqdm(total=1, desc=title, bar_format=BAR, file=self.out, ncols=width)
         elif self.bar is not None and event.kind == "progress":
             self.bar.total, self.bar.n = event.maximum, event.value
             self.bar.refresh()
