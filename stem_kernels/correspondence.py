@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .precision import arithmetic_dtype
+
 KeyframeChoice = Literal["random", "centre"]
 PropagationWeights = Literal["reference", "surrounding"]
 # Rows of the similarity matrix that exist at a time.
@@ -91,7 +93,7 @@ def nearest_tokens(tokens: Tensor, keys: Tensor, block: int = BLOCK_TOKENS) -> T
     Returns:
         int64 [n, p]; ties go to the lowest index. The arithmetic is float32 (float64 for float64 tokens).
     """
-    dtype = torch.float64 if tokens.dtype == torch.float64 else torch.float32
+    dtype = arithmetic_dtype(tokens)
     matches = torch.empty(tokens.shape[:2], dtype=torch.int64, device=tokens.device)
     for frame in range(tokens.shape[0]):
         key_directions = torch.nn.functional.normalize(keys[frame].to(dtype), dim=-1, eps=1e-12).T

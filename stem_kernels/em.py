@@ -13,6 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .precision import arithmetic_dtype
+
 # Tokens taken at a time: enough to fill a matrix product, few enough that m x k never exists as a whole.
 BLOCK_TOKENS = 4096
 
@@ -112,11 +114,6 @@ def pool(
     """
     mass, totals = _accumulate(tokens, values, bases.directions, settings.temperature, block)
     return tuple(_mean(total, mass, settings) for total in totals)
-
-
-def arithmetic_dtype(tokens: Tensor) -> torch.dtype:
-    """float64 stays float64, everything else is computed in float32."""
-    return torch.float64 if tokens.dtype == torch.float64 else torch.float32
 
 
 def _directions(centres: Tensor, settings: EMSettings) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from .precision import arithmetic_dtype
 from .random_streams import Purpose, keyed_generator
 
 Initialisation = Literal["tokens", "gaussian"]
@@ -64,7 +65,7 @@ def initial_bases(
     count = tokens.shape[-2]
     if clamp or method == "tokens":
         num_bases = min(num_bases, count)
-    dtype = torch.float64 if tokens.dtype == torch.float64 else torch.float32
+    dtype = arithmetic_dtype(tokens)
     if method == "tokens":
         return tokens.index_select(-2, draws.distinct(key, num_bases, count).to(tokens.device)).to(dtype)
     features = tokens.to(dtype)

@@ -31,8 +31,6 @@ from comfyui_stem.tools.host_process import HostProcess, device_arguments  # noq
 
 args.cpu = not torch.cuda.is_available()
 
-PACK = "ComfyUI-STEM"
-
 
 @pytest.fixture(scope="session")
 def host_process(tmp_path_factory) -> HostProcess:
@@ -46,7 +44,7 @@ def host_process(tmp_path_factory) -> HostProcess:
         tmp_path_factory.mktemp("host"),
         where.host,
         where.host_python,
-        {PACK: locations.ROOT, "tiny_sd15": locations.TOOLS / "tiny_sd15"},
+        locations.PACKS,
         device_arguments(),
         [where.checkpoint],
     )

@@ -9,6 +9,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / "tools"
+# The pack's folder among the custom nodes of a host that is started here, and the packs that such a host gets.
+PACK = "ComfyUI-STEM"
+PACKS = {PACK: ROOT, "tiny_sd15": TOOLS / "tiny_sd15"}
 
 
 @dataclass(frozen=True)

@@ -117,16 +117,17 @@ class TokenFlowAttention:
             if current.plan is None and current.inject_attention and layer.injected:
                 run.queries_keys[layer.index] = (q, k)
         else:
-            out = self._attend_keyframes(q, k, v, layer, extra_options)
+            out = self._attend_keyframes(q, k, v, layer, run, extra_options)
         if current.plan is None:
             for group, rows in zip(groups, out.chunk(len(groups)), strict=True):
                 run.outputs[group, layer.index] = rows
         return out
 
-    def _attend_keyframes(self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict) -> Tensor:
+    def _attend_keyframes(
+        self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, run: TokenFlowRun, extra_options: dict
+    ) -> Tensor:
         """The edit's keyframes, each group for itself, with the source's queries and keys where they are injected."""
-        run, current = _state(q, extra_options)
-        groups = groups_of(q, extra_options)
+        current, groups = run.current, len(extra_options["cond_or_uncond"])
         injected = current.inject_attention and layer.injected
         if injected:
             q, k = (source.repeat(groups, 1, 1).to(q.device) for source in run.queries_keys[layer.index])

@@ -8,8 +8,8 @@ from collections import Counter
 
 import pytest
 from comfyui_stem.tools.demo.workflow import SAVES, STAGES
-from comfyui_stem.tools.locations import ROOT
-from comfyui_stem.tools.workflows import FOLDER, PACK, generate
+from comfyui_stem.tools.locations import PACK, ROOT
+from comfyui_stem.tools.workflows import FOLDER, generate
 
 pytestmark = pytest.mark.host
 

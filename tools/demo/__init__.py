@@ -22,7 +22,6 @@ from .workflow import Choices, fill_in, load, outputs_by_title, playback_rate, s
 WORKFLOW = locations.ROOT / "workflows" / "api" / "stem_tokenflow_edit.json"
 CLIP = locations.ROOT / "assets" / "big_buck_bunny.mp4"
 OUTPUT = locations.ROOT / "output" / "demo"
-PACK = "ComfyUI-STEM"
 HOST_UPLOAD_MB = 100
 
 
@@ -84,12 +83,11 @@ def run(choices: Choices, where: locations.Locations, base: Path) -> dict:
     started = time.monotonic()
     prompt = load(WORKFLOW)
     show = ProgressLines(sys.stdout)
-    packs = {PACK: locations.ROOT, "tiny_sd15": locations.TOOLS / "tiny_sd15"}
     host = HostProcess(
         base,
         where.host,
         where.host_python,
-        packs,
+        locations.PACKS,
         extra_args=host_arguments(choices.video),
         checkpoints=[choices.checkpoint],
         environment=host_environment(),

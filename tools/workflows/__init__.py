@@ -18,7 +18,6 @@ from .shipped import SHIPPED
 from .ui_form import Registered, ui_form
 
 FOLDER = locations.ROOT / "workflows"
-PACK = "ComfyUI-STEM"
 
 
 def registrations(pyproject: str) -> tuple[Registered, Registered]:
@@ -58,7 +57,9 @@ def main(arguments: list[str]) -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="stem-workflows-", ignore_cleanup_errors=True) as base:
             # nothing is computed, so an accelerator is of no use
-            with HostProcess(Path(base), where.host, where.host_python, {PACK: locations.ROOT}, ["--cpu"]) as host:
+            with HostProcess(
+                Path(base), where.host, where.host_python, {locations.PACK: locations.ROOT}, ["--cpu"]
+            ) as host:
                 files = generate(host.client.object_info())
     except (HostError, WorkflowError) as error:
         print(f"no workflow was written: {error}")

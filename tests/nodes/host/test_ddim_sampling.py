@@ -6,6 +6,7 @@ import torch
 from comfyui_stem.nodes.host.ddim_sampling import SourceGuider, denoise, denoising_sigmas, invert, invert_between
 from comfyui_stem.nodes.host.reconstruction import reconstruct
 from comfyui_stem.stem_kernels.ddim import alpha_of, inversion_timesteps, move_preserving
+from comfyui_stem.tools.parity.case import relative_error as relative
 
 STEPS = 5
 
@@ -13,10 +14,6 @@ STEPS = 5
 def levels(model, steps=STEPS):
     table = model.get_model_object("model_sampling").sigmas
     return torch.stack([table[0], *(table[t] for t in inversion_timesteps(steps))])
-
-
-def relative(ours, theirs):
-    return float((ours - theirs).norm() / theirs.norm())
 
 
 def constant_noise_model(model, noise):

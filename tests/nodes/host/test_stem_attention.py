@@ -12,13 +12,10 @@ from comfyui_stem.nodes.host.self_attention import install
 from comfyui_stem.nodes.host.stem_attention import PRESETS, StemSelfAttention, StemSettings
 from comfyui_stem.stem_kernels.em import EMSettings
 from comfyui_stem.stem_kernels.initialisation import SeededDraws
+from comfyui_stem.tools.parity.case import relative_error as relative
 
 STEPS = 2
 TOKENS = 5 * 8 * 12
-
-
-def relative(ours, theirs):
-    return float((ours - theirs).norm() / theirs.norm())
 
 
 def inverted(loaded, video, method):

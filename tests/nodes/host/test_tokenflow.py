@@ -17,13 +17,10 @@ from comfyui_stem.nodes.host.tokenflow import (
     start_latent,
 )
 from comfyui_stem.stem_kernels.em import EMSettings
+from comfyui_stem.tools.parity.case import relative_error as relative
 
 STEPS = 3
 PLAIN = TokenFlowSettings(cfg=1.0, attention_injection=0.0, feature_injection=0.0, batch_size=2)
-
-
-def relative(ours, theirs):
-    return float((ours - theirs).norm() / theirs.norm())
 
 
 @pytest.fixture(scope="module")
