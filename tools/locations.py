@@ -11,6 +11,9 @@ ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / "tools"
 # The pack's folder among the custom nodes of a host that is started here, and the packs that such a host gets.
 PACK = "ComfyUI-STEM"
+# The trained small model, and the classifier that judges edits made with it.
+TRAINED = ROOT / "assets" / "emoji_sd15.safetensors"
+CLASSIFIER = ROOT / "assets" / "emoji_classifier.safetensors"
 PACKS = {PACK: ROOT, "tiny_sd15": TOOLS / "tiny_sd15"}
 
 

@@ -1,7 +1,7 @@
 """Rendered clips with known truth: captions, masks, optical flow, and what an edit of the clip should look like.
 
-One or two emoji move over a background. The caption says what is seen, in a small closed grammar, so the same motion can
-be rendered with another object, style or colour: that is the true result of an edit.
+One or two emoji move over a background. The caption says what is seen, in a small closed grammar, so the same motion
+can be rendered with another object, style or colour: that is the true result of an edit.
 
     scene, motion = random_scene(random.Random(0)), random_motion(random.Random(0))
     clip = render(scene, motion, frames=8)

@@ -1,0 +1,99 @@
+"""The plan, the store of results, and how a run goes on where another stopped."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+from comfyui_stem.tools.quality.clips import held_out_cases
+from comfyui_stem.tools.quality.plan import CFG, Settings, items, share
+from comfyui_stem.tools.quality.store import Store, code_digest
+from comfyui_stem.tools.quality.variants import CONVENTIONS, MAIN, PRESETS, SIZES, full_grid
+from comfyui_stem.tools.quality.work import do, pending
+
+SETTINGS = Settings(frames=4, steps=2, checkpoint="c", classifier="", code="x")
+
+
+@pytest.fixture(scope="module")
+def work():
+    return items(held_out_cases(4), seeds=[0, 1], grid_clips=1)
+
+
+def test_the_grid_holds_every_combination_once():
+    grid = full_grid()
+    assert len(set(grid)) == len(grid) == len(CONVENTIONS) * (3 + len(PRESETS) * len(SIZES))
+    assert set(MAIN) <= set(grid)
+    assert len({variant.label for variant in grid}) == len(grid)
+
+
+def test_the_main_inversions_are_edited_on_every_clip_and_the_grid_is_run_on_some(work):
+    edited = [item for item in work if item.kind == "variant" and item.edited]
+    assert len(edited) == 4 * len(MAIN) * 2
+    assert {item.case.index for item in edited if CFG in item.scales} == {0}
+    on_grid = {item.variant for item in work if item.kind == "variant" and item.case.index == 0}
+    assert on_grid == set(full_grid())
+
+
+def test_a_key_depends_on_the_item_and_on_every_setting(work):
+    assert len({item.key(SETTINGS) for item in work}) == len(work)
+    for field in fields(Settings):
+        value = getattr(SETTINGS, field.name)
+        other = replace(SETTINGS, **{field.name: value * 2 if isinstance(value, int) else value + "y"})
+        assert work[0].key(other) != work[0].key(SETTINGS)
+
+
+def test_a_key_does_not_depend_on_how_much_else_is_asked_for(work):
+    fewer = items(held_out_cases(1), seeds=[0], grid_clips=1)
+    assert {item.key(SETTINGS) for item in fewer} <= {item.key(SETTINGS) for item in work}
+
+
+def test_workers_share_everything_once(work):
+    parts = [share(work, n, 3) for n in range(3)]
+    assert sum(map(len, parts)) == len(work)
+    assert {item for part in parts for item in part} == set(work)
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(work, tmp_path):
+    ran = []
+
+    def interrupted(item):
+        if len(ran) == 5:
+            raise KeyboardInterrupt
+        ran.append(item)
+        return {"measured": [item.label]}
+
+    store = Store(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        do(work, SETTINGS, store, interrupted, quiet=True)
+    # a process that is killed while it writes leaves half a line
+    with store.file.open("a") as file:
+        file.write('{"key": "half')
+
+    def goes_on(item):
+        ran.append(item)
+        return {"measured": [item.label]}
+
+    do(work, SETTINGS, store, goes_on, quiet=True)
+    assert ran == work
+    assert pending(work, SETTINGS, store) == []
+    results = Store(tmp_path).load()
+    assert all(results[item.key(SETTINGS)]["measured"] == [item.label] for item in work)
+    assert len(pending(work, replace(SETTINGS, steps=3), store)) == len(work)
+
+
+def test_results_of_other_processes_are_seen(tmp_path):
+    Store(tmp_path, ".0").add("a", {"n": 1})
+    Store(tmp_path, ".1").add("b", {"n": 2})
+    assert Store(tmp_path).load() == {"a": {"n": 1}, "b": {"n": 2}}
+
+
+def test_comments_do_not_change_the_fingerprint_of_code_and_what_it_does_changes_it(tmp_path):
+    file = tmp_path / "code.py"
+
+    def of(text):
+        file.write_text(text)
+        return code_digest([file])
+
+    plain = of("def f(x):\n    return x + 1\n")
+    assert of('"""Module."""\n\ndef f(x):\n    """Adds."""\n    return (x + 1)  # one\n') == plain
+    assert of("def f(x):\n    return x + 2\n") != plain

@@ -1,0 +1,115 @@
+"""From results to rows, and the files of the report."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+import torch
+from comfyui_stem.tools.quality import plots, report, summary
+from comfyui_stem.tools.quality.clips import held_out_cases
+from comfyui_stem.tools.quality.frames_on_disk import load_frames, save_frames
+from comfyui_stem.tools.quality.plan import Settings, items
+from comfyui_stem.tools.quality.store import Store
+from comfyui_stem.tools.quality.variants import BASELINE, MAIN
+from hypothesis import given
+from hypothesis import strategies as st
+
+SETTINGS = Settings(frames=4, steps=2, checkpoint="c" * 64, classifier="", code="x")
+RECONSTRUCTION = ("psnr_vs_vae", "ssim_vs_vae", "psnr_vs_source", "ssim_vs_source")
+EDIT = ("psnr", "ssim", "psnr_inside", "psnr_outside", "warp_error", "warp_error_all", "consistency")
+HEALTH = ("tokens", "bases", "live", "perplexity", "responsibility", "norm")
+
+
+def invented(item, folder):
+    """A result of the right form; a STEM inversion is exactly 2 better than the baseline, whatever the clip."""
+    plus = 2.0 if item.variant and item.variant.inversion == "stem" else 0.0
+
+    def one(editor, names, denoiser=None, cfg=None, edit=None, **more):
+        metrics = {
+            name: random.Random(f"{item.case.index} {editor} {cfg} {edit} {name}").uniform(10, 30) + plus
+            for name in names
+        }
+        return {"editor": editor, "denoiser": denoiser, "cfg": cfg, "edit": edit, "metrics": metrics} | more
+
+    kinds = [edit.kind for edit in item.case.edits]
+    if item.kind == "health":
+        return [{"health": {"layer": layer, "timestep": 1} | dict.fromkeys(HEALTH, 1.0)} for layer in range(2)]
+    if item.kind == "reference":
+        found = [one("vae", RECONSTRUCTION[2:])] + [one("no edit", EDIT, edit=kind) for kind in kinds]
+        names = ["source", *(f"truth_{kind}" for kind in kinds)]
+    else:
+        plain = item.variant.plain
+        found = [one("none", RECONSTRUCTION, "plain", cfg, psnr_by_frame=[1.0, 2.0, 1.5, 3.0]) for cfg in item.scales]
+        found += [] if plain else [one("none", RECONSTRUCTION, "same", 1.0, psnr_by_frame=[2.0, 2.0, 1.5, 3.0])]
+        found += [one("tokenflow", EDIT, cfg=7.5, edit=kind) for kind in kinds if item.edited]
+        names = ["reconstruction_plain_1", *(f"edit_{kind}" for kind in kinds)]
+    for name in names if item.shown else ():
+        save_frames(folder / "frames" / f"{item.key(SETTINGS)}_{name}.png", torch.rand(4, 16, 16, 3))
+    return found
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    work, store = items(held_out_cases(4, edits=3), [0], grid_clips=2), Store(folder)
+    for item in work:
+        store.add(item.key(SETTINGS), {"measured": invented(item, folder), "seconds": 1.0})
+    return work, store
+
+
+@pytest.fixture(scope="module")
+def written(stored, tmp_path_factory):
+    output = tmp_path_factory.mktemp("docs")
+    report.write(*stored[:1], SETTINGS, stored[1], "model.safetensors", output)
+    return output
+
+
+def test_rows_name_what_they_are_about_and_have_intervals(written):
+    made = json.loads((written / "quality.json").read_text())
+    needed = {"inversion", "editor", "num_bases", "preset", "metric", "mean", "low", "high"}
+    assert all(needed <= row.keys() and row["low"] <= row["mean"] <= row["high"] for row in made["rows"])
+    groups = [tuple(row[key] for key in (*summary.GROUP, "metric")) for row in made["rows"]]
+    assert len(set(groups)) == len(groups)
+    assert {row["num_bases"] for row in made["grid_rows"]} == {None, 16, 32, 64, 128, 256}
+    assert {row["clips"] for row in made["grid_rows"]} == {2}
+    assert {row["clips"] for row in made["rows"] if row["edit"] in (None, "all")} == {4}
+
+
+def test_gains_are_taken_clip_by_clip(written):
+    """Clips differ by up to 20, gains not at all."""
+    made = json.loads((written / "quality.json").read_text())
+    gains = [row for row in made["rows"] if row["inversion"] == "stem" and row["editor"] == "tokenflow"]
+    assert gains
+    for row in gains:
+        assert row["gain_low"] == pytest.approx(2) and row["gain_high"] == pytest.approx(2)
+    assert not any("gain" in row for row in made["rows"] if row["context"] == BASELINE.context)
+
+
+def test_the_page_names_every_inversion_its_pictures_exist_and_it_says_that_words_were_not_judged(written):
+    page = (written / "quality.md").read_text()
+    assert all(f"| {variant.label} |" in page for variant in MAIN)
+    assert "no classifier was given" in page
+    shown = [part.split(")")[0] for part in page.split("](quality/")[1:]]
+    assert len(shown) == 2 + 3 * (1 + 3)
+    assert all((written / "quality" / name).is_file() for name in shown)
+
+
+def test_the_report_is_the_same_every_time(stored, written, tmp_path):
+    report.write(stored[0], SETTINGS, stored[1], "model.safetensors", tmp_path)
+    for name in ("quality.json", "quality.md"):
+        assert (tmp_path / name).read_bytes() == (written / name).read_bytes()
+
+
+def test_kept_frames_come_back(tmp_path):
+    video = (torch.arange(3 * 4 * 5 * 3) % 256).view(3, 4, 5, 3) / 255
+    save_frames(tmp_path / "a.png", video)
+    assert (load_frames(tmp_path / "a.png", 3) == (video * 255).round().numpy()).all()
+
+
+@given(st.floats(-1000, 1000), st.floats(0, 1000))
+def test_ticks_enclose_the_values_and_are_few(low, span):
+    ticks = plots.nice_ticks(low, low + span)
+    assert ticks[0] <= low + 1e-6 and ticks[-1] >= low + span - 1e-6
+    assert 2 <= len(ticks) <= 8

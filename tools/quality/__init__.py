@@ -1,0 +1,98 @@
+"""`make quality`: measures reconstructions and edits of rendered clips whose truth is known, and writes a report."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from .. import locations
+from . import host, report
+from .clips import held_out_cases
+from .plan import Item, Settings, items, share
+from .store import Store, code_digest, file_digest
+from .work import do, in_processes
+
+HERE = Path(__file__).parent
+# What results depend on, beside their settings: everything here but what only presents them.
+PRESENTATION = ("__init__", "bootstrap", "pictures", "plots", "report", "summary", "tables", "work")
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The options; an empty value counts as not given, so that make can pass all of them."""
+    parser = argparse.ArgumentParser(prog="make quality", description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", default="", help="an SD1.x checkpoint; the trained small one if not given")
+    parser.add_argument(
+        "--classifier", default="", help="weights of the classifier that judges edits; the one beside it"
+    )
+    parser.add_argument("--clips", type=int, default=24)
+    parser.add_argument("--grid-clips", type=int, default=2, help="of these, how many go through every inversion")
+    parser.add_argument("--edits", type=int, default=1, choices=(1, 2, 3), help="edits of each clip")
+    parser.add_argument("--frames", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes")
+    parser.add_argument("--output", type=Path, default=locations.ROOT / "docs")
+    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def settings_of(options: argparse.Namespace, checkpoint: Path, classifier: Path | None) -> Settings:
+    sources = [
+        *(locations.ROOT / "stem_kernels").glob("*.py"),
+        *(locations.ROOT / "nodes" / "host").glob("*.py"),
+        *(locations.TOOLS / "rendered_clips").glob("*.py"),
+        *(file for file in HERE.glob("*.py") if file.stem not in PRESENTATION),
+    ]
+    return Settings(
+        frames=options.frames,
+        steps=options.steps,
+        checkpoint=file_digest(checkpoint),
+        classifier=file_digest(classifier) if classifier else "",
+        code=code_digest(sources),
+    )
+
+
+def run_here(work: list[Item], settings: Settings, store: Store, files: tuple[Path, Path | None], quiet: bool) -> None:
+    """Loads the checkpoint and does the items in this process."""
+    checkpoint, classifier = files
+    host.prepare()
+    from .runner import Runner
+
+    classify = None
+    if classifier is not None:
+        from ..training.classifier import load_classifier
+
+        classify = load_classifier(classifier)
+    do(work, settings, store, Runner(host.load(checkpoint), settings, classify, store.folder / "frames"), quiet)
+
+
+def main(arguments: list[str]) -> int:
+    """Does what is missing and writes the report; returns the exit status."""
+    options = parse(arguments)
+    checkpoint = Path(options.checkpoint or locations.TRAINED).expanduser()
+    classifier = Path(options.classifier).expanduser() if options.classifier else None
+    if classifier is None and locations.CLASSIFIER.is_file():
+        classifier = locations.CLASSIFIER
+    for file in filter(None, (checkpoint, classifier)):
+        if not file.is_file():
+            print(f"quality stopped: there is no file {file}.")
+            return 1
+    settings = settings_of(options, checkpoint, classifier)
+    work = items(held_out_cases(options.clips, options.edits), options.seeds, options.grid_clips)
+    folder = locations.from_environment().setup / "quality"
+    if options.worker is not None:
+        mine = share(work, options.worker, options.workers)
+        run_here(mine, settings, Store(folder, f".{options.worker}"), (checkpoint, classifier), quiet=True)
+        return 0
+    store = Store(folder)
+    if options.workers > 1:
+        status = in_processes(arguments, options.workers, work, settings, store)
+        if status:
+            print("quality stopped: a process failed; what is done is kept, and the next run goes on from there.")
+            return status
+    else:
+        run_here(work, settings, store, (checkpoint, classifier), quiet=False)
+    report.write(work, settings, store, checkpoint.name, options.output)
+    print(f"written to {options.output}: quality.md, quality.json and pictures in quality/")
+    return 0

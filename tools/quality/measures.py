@@ -1,0 +1,107 @@
+"""What is measured of a video: closeness to another, steadiness along the true motion, and what it shows.
+
+Videos are [N, H, W, 3] in [0, 1]. Results are floats for the whole video, or tensors for each frame where so said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from ...stem_kernels.video_metrics import SMALLEST_ERROR, check_shapes, psnr, ssim
+from ..rendered_clips import Clip
+
+# A video to the words of each kind ("object", "style", "colour") that its frames show.
+Classifier = Callable[[Tensor], Mapping[str, Sequence[str]]]
+
+
+@dataclass(frozen=True)
+class WarpError:
+    """Mean squared error x 1000 between a frame and the one before it, moved along the true motion.
+
+    Attributes:
+        seen: over the pixels that the frame before shows.
+        all: over every pixel.
+    """
+
+    seen: float
+    all: float
+
+
+def closeness(video: Tensor, truth: Tensor) -> dict[str, float]:
+    """psnr in dB and ssim, each the mean over frames."""
+    return {"psnr": float(psnr(video, truth).mean()), "ssim": float(ssim(video, truth).mean())}
+
+
+def region_psnr(video: Tensor, truth: Tensor, region: Tensor) -> float:
+    """PSNR in dB over the pixels of a region [N, H, W] bool, the mean over the frames that have any; NaN if none."""
+    check_shapes(video, truth)
+    error = (video.double() - truth.double()).square().mean(dim=-1)  # [N, H, W]
+    count = region.sum(dim=(1, 2))
+    mean = (error * region).sum(dim=(1, 2))[count > 0] / count[count > 0]
+    return float((-10 * mean.clamp_min(SMALLEST_ERROR).log10()).mean())
+
+
+def moved(video: Tensor, backward: Tensor) -> Tensor:
+    """Each frame but the last, moved to where the next one has it: [N - 1, H, W, 3].
+
+    backward: [N - 1, H, W, 2] in pixels (x, y): where each pixel of frame n + 1 comes from in frame n.
+    """
+    height, width = video.shape[1:3]
+    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    source = torch.stack([x, y], dim=-1) + backward
+    grid = 2 * source / torch.tensor([width, height]) - 1
+    planes = video[:-1].float().movedim(-1, 1)
+    sampled = grid_sample(planes, grid.float(), mode="bilinear", padding_mode="border", align_corners=False)
+    return sampled.movedim(1, -1)
+
+
+def warp_error(video: Tensor, backward: Tensor, seen: Tensor) -> WarpError:
+    """backward: see `moved`; seen: [N - 1, H, W] bool, where the frame before shows that pixel."""
+    error = (video[1:].double() - moved(video, backward).double()).square().mean(dim=-1)
+    return WarpError(1e3 * float(error[seen].mean()), 1e3 * float(error.mean()))
+
+
+def motion_measures(video: Tensor, clip: Clip) -> dict[str, float]:
+    """Steadiness along the motion of `clip`: warp errors, and the SSIM of moved frames to the next (consistency)."""
+    error = warp_error(video, clip.backward, clip.backward_seen)
+    consistency = float(ssim(video[1:].float(), moved(video, clip.backward)).mean())
+    return {"warp_error": error.seen, "warp_error_all": error.all, "consistency": consistency}
+
+
+def word_shares(shown: Mapping[str, Sequence[str]], wanted: Mapping[str, str], changed: str) -> dict[str, float]:
+    """Shares of frames that show the word of the kind `changed`, and all the words that should have stayed.
+
+    shown: words of every frame, by kind. wanted: the right word, by kind.
+    """
+    kept = [kind for kind in wanted if kind != changed]
+    frames = range(len(shown[changed]))
+    return {
+        "target_word": sum(shown[changed][n] == wanted[changed] for n in frames) / len(frames),
+        "kept_words": sum(all(shown[kind][n] == wanted[kind] for kind in kept) for n in frames) / len(frames),
+    }
+
+
+def edit_measures(
+    video: Tensor, truth: Clip, source_masks: Tensor, changed: str, classify: Classifier | None
+) -> dict[str, float]:
+    """All measures of an edited video. source_masks: [N, H, W] bool, where the thing was seen before the edit."""
+    touched = truth.masks | source_masks
+    found = closeness(video, truth.frames)
+    found["psnr_inside"] = region_psnr(video, truth.frames, touched)
+    found["psnr_outside"] = region_psnr(video, truth.frames, ~touched)
+    return found | appearance(video, truth, changed, classify)
+
+
+def appearance(video: Tensor, truth: Clip, changed: str, classify: Classifier | None) -> dict[str, float]:
+    """The measures that do not compare pixels with the truth: steadiness and, where there is a classifier, words."""
+    found = motion_measures(video, truth)
+    if classify is not None:
+        (thing,) = truth.scene.things
+        wanted = {kind: getattr(thing, kind) for kind in ("object", "style", "colour")}
+        found |= word_shares(classify(video), wanted, changed)
+    return found

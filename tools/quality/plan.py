@@ -1,0 +1,89 @@
+"""What there is to do: an item for each clip, inversion and seed, and what its result depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from .clips import Case
+from .store import digest
+from .variants import HEALTH, MAIN, Variant, full_grid
+
+CFG = 7.5
+HEALTH_CLIPS = 2
+PICTURE_CLIPS = 3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all items share.
+
+    Attributes:
+        frames, steps: of every clip, and of inversion and denoising.
+        checkpoint, classifier: SHA-256 of the files; "" for no classifier.
+        code: fingerprint of the code that the results depend on.
+    """
+
+    frames: int
+    steps: int
+    checkpoint: str
+    classifier: str
+    code: str
+
+
+@dataclass(frozen=True)
+class Item:
+    """One piece of work.
+
+    Attributes:
+        kind: "reference" measures what needs no inversion; "variant" inverts, reconstructs and edits; "health" watches
+            the fits of an inversion.
+        scales: guidance scales of the reconstructions.
+        edited: whether the case's edits are made.
+        shown: whether its frames are kept for the pictures.
+    """
+
+    kind: Literal["reference", "variant", "health"]
+    case: Case
+    variant: Variant | None = None
+    seed: int = 0
+    scales: tuple[float, ...] = ()
+    edited: bool = False
+    shown: bool = False
+
+    def key(self, settings: Settings) -> str:
+        return digest([asdict(self), asdict(settings)])
+
+    @property
+    def label(self) -> str:
+        return f"clip {self.case.index}, {self.variant.label if self.variant else self.kind}, seed {self.seed}"
+
+
+def items(cases: Sequence[Case], seeds: Sequence[int], grid_clips: int) -> list[Item]:
+    """All work, the most important first: the main inversions on every clip, then the rest on the first `grid_clips`.
+
+    On those clips the main inversions are also reconstructed with guidance, and the whole grid of inversions without.
+    """
+    found = []
+    for case in cases:
+        shown = case.index < PICTURE_CLIPS
+        found.append(Item("reference", case, edited=True, shown=shown))
+        scales = (1.0, CFG) if case.index < grid_clips else (1.0,)
+        for variant in MAIN:
+            # the edit draws its keyframes from the seed, whatever the inversion
+            found += [Item("variant", case, variant, seed, scales, True, shown and seed == seeds[0]) for seed in seeds]
+    found += [Item("health", case, variant, seeds[0]) for case in cases[:HEALTH_CLIPS] for variant in HEALTH]
+    for case in cases[:grid_clips]:
+        found += [
+            Item("variant", case, variant, seed, (1.0,))
+            for variant in full_grid()
+            if variant not in MAIN
+            for seed in (seeds if variant.seeded else seeds[:1])
+        ]
+    return found
+
+
+def share(work: Iterable[Item], worker: int, workers: int) -> list[Item]:
+    """The items of one of several workers."""
+    return [item for n, item in enumerate(work) if n % workers == worker]

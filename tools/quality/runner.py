@@ -1,0 +1,144 @@
+"""Does one item of the plan: inverts a clip, reconstructs and edits it, and measures what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...nodes.host.ddim_sampling import invert
+from ...nodes.host.inversion import Inversion
+from ...nodes.host.reconstruction import reconstruct
+from ...nodes.host.tokenflow import TokenFlowSettings, edit
+from ...stem_kernels.video_metrics import psnr
+from ..rendered_clips import Clip, render
+from .em_health import ObservedStem
+from .frames_on_disk import save_frames
+from .host import Loaded, installed, method_of
+from .measures import Classifier, appearance, closeness, edit_measures
+from .plan import Item, Settings
+
+# Two keyframes or more, or nothing would tie the edit's frames together: the default of 8 is a whole clip here.
+FRAMES_PER_KEYFRAME = 4
+
+
+@dataclass(frozen=True)
+class Source:
+    """A clip before any edit.
+
+    Attributes:
+        clip: as rendered.
+        latents: LATENT samples [N, 4, h, w] of its frames.
+        round_trip: what the VAE gives back of them, [N, H, W, 3].
+    """
+
+    clip: Clip
+    latents: Tensor
+    round_trip: Tensor
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs items with a loaded checkpoint.
+
+    A result is {"measured": [{"editor", "denoiser", "cfg", "edit", "metrics": {name: number}, ...}]}.
+    """
+
+    loaded: Loaded
+    settings: Settings
+    classify: Classifier | None
+    pictures: Path
+    _last: dict[int, Source] = field(default_factory=dict)
+
+    @torch.inference_mode()
+    def __call__(self, item: Item) -> dict:
+        source = self._source(item)
+        measured = {"reference": self._references, "variant": self._variant, "health": self._health}[item.kind]
+        return {"measured": list(measured(item, source))}
+
+    def _references(self, item: Item, source: Source) -> Iterator[dict]:
+        """What no inversion could do better, or any could do as well: bounds for the other numbers."""
+        clip, round_trip = source.clip, source.round_trip
+        yield _measured("vae", metrics=_against(round_trip, clip.frames, "source"))
+        self._keep(item, "source", clip.frames)
+        for wish in item.case.edits if item.edited else ():
+            truth = render(wish.scene, item.case.motion, self.settings.frames)
+            self._keep(item, f"truth_{wish.kind}", truth.frames)
+            metrics = appearance(truth.frames, truth, wish.kind, self.classify)
+            yield _measured("truth", edit=wish.kind, metrics=metrics)
+            for name, video in (
+                ("truth through the VAE", self._round_trip(truth.frames)),
+                ("no edit", round_trip),
+            ):
+                metrics = edit_measures(video, truth, clip.masks, wish.kind, self.classify)
+                yield _measured(name, edit=wish.kind, metrics=metrics)
+
+    def _variant(self, item: Item, source: Source) -> Iterator[dict]:
+        model = installed(self.loaded.model, method_of(item.variant, item.seed))
+        inversion = self._invert(model, item, source)
+        yield from self._reconstructions(item, source, inversion, model)
+        if item.edited:
+            yield from self._edits(item, source, inversion)
+
+    def _reconstructions(self, item: Item, source: Source, inversion: Inversion, model: Any) -> Iterator[dict]:
+        """With the attention of the inversion ("same") and with the model as it is ("plain")."""
+        clip, round_trip = source.clip, source.round_trip
+        negative = self.loaded.prompt("")
+        denoisers = {"plain": self.loaded.model} | ({} if item.variant.plain else {"same": model})
+        for denoiser, used in denoisers.items():
+            for cfg in item.scales:
+                latents = reconstruct(inversion, used, inversion.source, negative, cfg)
+                video = self.loaded.decode(latents)
+                metrics = _against(video, round_trip, "vae") | _against(video, clip.frames, "source")
+                by_frame = [round(value, 3) for value in psnr(video, round_trip).tolist()]
+                yield _measured("none", denoiser=denoiser, cfg=cfg, metrics=metrics, psnr_by_frame=by_frame)
+                self._keep(item, f"reconstruction_{denoiser}_{cfg:g}", video)
+
+    def _edits(self, item: Item, source: Source, inversion: Inversion) -> Iterator[dict]:
+        settings = TokenFlowSettings(seed=item.seed, batch_size=FRAMES_PER_KEYFRAME)
+        for wish in item.case.edits:
+            truth = render(wish.scene, item.case.motion, self.settings.frames)
+            target, negative = self.loaded.prompt(wish.scene.caption), self.loaded.prompt("")
+            video = self.loaded.decode(edit(self.loaded.model, inversion, target, negative, settings))
+            metrics = edit_measures(video, truth, source.clip.masks, wish.kind, self.classify)
+            yield _measured("tokenflow", cfg=settings.cfg, edit=wish.kind, metrics=metrics)
+            self._keep(item, f"edit_{wish.kind}", video)
+
+    def _health(self, item: Item, source: Source) -> Iterator[dict]:
+        method = method_of(item.variant, item.seed)
+        observed = ObservedStem(method.settings, method.draws)
+        self._invert(installed(self.loaded.model, observed), item, source)
+        yield from ({"health": entry} for entry in observed.log)
+
+    def _invert(self, model: Any, item: Item, source: Source) -> Inversion:
+        prompt = self.loaded.prompt(item.case.scene.caption)
+        return invert(model, prompt, source.latents, self.settings.steps, item.variant.convention)
+
+    def _source(self, item: Item) -> Source:
+        """The item's clip; the last one is kept, because items of one clip follow each other."""
+        index = item.case.index
+        if index not in self._last:
+            clip = render(item.case.scene, item.case.motion, self.settings.frames)
+            latents = self.loaded.encode(clip.frames)
+            self._last.clear()
+            self._last[index] = Source(clip, latents, self.loaded.decode(latents))
+        return self._last[index]
+
+    def _round_trip(self, video: Tensor) -> Tensor:
+        return self.loaded.decode(self.loaded.encode(video))
+
+    def _keep(self, item: Item, name: str, video: Tensor) -> None:
+        if item.shown:
+            save_frames(self.pictures / f"{item.key(self.settings)}_{name}.png", video)
+
+
+def _measured(editor: str, **more: Any) -> dict:
+    return {"editor": editor, "denoiser": None, "cfg": None, "edit": None} | more
+
+
+def _against(video: Tensor, truth: Tensor, name: str) -> dict[str, float]:
+    return {f"{metric}_vs_{name}": value for metric, value in closeness(video, truth).items()}

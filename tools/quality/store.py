@@ -1,0 +1,71 @@
+"""Results on disk, one JSON object a line, so that an interrupted run goes on where it stopped."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+PATTERN = "results*.jsonl"
+
+
+class Store:
+    """A folder of results. Every process appends to a file of its own, and all of them are read."""
+
+    def __init__(self, folder: Path, writer: str = "") -> None:
+        self.folder = folder
+        self.file = folder / f"results{writer}.jsonl"
+
+    def load(self) -> dict[str, dict]:
+        """All results by key. A line that a killed process left unfinished is passed over."""
+        found = {}
+        for file in sorted(self.folder.glob(PATTERN)):
+            for line in file.read_text(encoding="utf-8").splitlines():
+                try:
+                    record = json.loads(line)
+                    found[record["key"]] = record["result"]
+                except (json.JSONDecodeError, KeyError, TypeError):
+                    continue
+        return found
+
+    def add(self, key: str, result: Mapping) -> None:
+        """Appends a result."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        line = json.dumps({"key": key, "result": result}) + "\n"
+        with self.file.open("a+b") as file:
+            if file.tell() and not _ends_a_line(file):
+                line = "\n" + line
+            file.write(line.encode())
+
+
+def digest(what: object) -> str:
+    """A short fingerprint of anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def file_digest(file: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    found = hashlib.sha256()
+    with file.open("rb") as content:
+        while block := content.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
+
+
+def code_digest(files: Iterable[Path]) -> str:
+    """A fingerprint of what Python files do: comments, docstrings and layout change nothing."""
+    trees = []
+    for file in sorted(files):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+                node.body = node.body[1:]
+        trees.append([file.name, ast.dump(tree)])
+    return digest(trees)
+
+
+def _ends_a_line(file) -> bool:
+    file.seek(-1, 2)
+    return file.read(1) == b"\n"

@@ -1,0 +1,107 @@
+"""From the results of all items to rows: a mean and its interval for every measure of every way to invert and edit."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+
+from .bootstrap import Estimate, estimate
+from .plan import Item
+from .variants import BASELINE, Variant
+
+Done = Sequence[tuple[Item, dict]]
+ALL_EDITS = "all"
+# What a row is about; `metric` and the numbers come on top.
+GROUP = ("inversion", "context", "num_bases", "preset", "convention", "editor", "denoiser", "cfg", "edit")
+
+
+def rows(done: Done) -> list[dict]:
+    """A row for each group and metric.
+
+    Keys are GROUP, "metric", "mean", "low", "high", "clips" and "values", and, where the first DDIM baseline was
+    measured on the same clips, "gain", "gain_low" and "gain_high": the mean of the differences to it, clip by clip.
+    """
+    values = collected(done)
+    baseline = {
+        (*_outcome(group), metric): numbers
+        for (group, metric), numbers in values.items()
+        if group[: len(asdict(BASELINE))] == _identity(BASELINE)
+    }
+    found = []
+    for (group, metric), numbers in values.items():
+        row = dict(zip(GROUP, group, strict=True)) | {"metric": metric} | asdict(estimate(numbers))
+        row |= {"clips": len(numbers), "values": sum(map(len, numbers.values()))}
+        base = baseline.get((*_outcome(group), metric))
+        if base is not None and group[0] is not None and group[: len(asdict(BASELINE))] != _identity(BASELINE):
+            gain = _gain(numbers, base)
+            row |= {"gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high} if gain else {}
+        found.append(row)
+    return found
+
+
+def collected(done: Done) -> dict[tuple[tuple, str], dict[int, list[float]]]:
+    """Numbers by clip of every (group, metric); an edit counts under its kind and under ALL_EDITS."""
+    values: dict = defaultdict(lambda: defaultdict(list))
+    for item, measured in _measured(done):
+        for edit in [measured["edit"], ALL_EDITS] if measured["edit"] else [None]:
+            outcome = (measured["editor"], measured["denoiser"], measured["cfg"], edit)
+            for metric, number in measured["metrics"].items():
+                if math.isfinite(number):
+                    values[(*_identity(item.variant), *outcome), metric][item.case.index].append(number)
+    return values
+
+
+def curves(done: Done, denoiser: str, cfg: float = 1.0) -> dict[Variant, list[float]]:
+    """Mean PSNR in dB of every frame against the VAE round trip, by variant; of "plain" models for both denoisers."""
+    found: dict[Variant, list[list[float]]] = defaultdict(list)
+    for item, measured in _measured(done):
+        fits = measured["denoiser"] == denoiser or (item.variant is not None and item.variant.plain)
+        if "psnr_by_frame" in measured and measured["cfg"] == cfg and fits:
+            found[item.variant].append(measured["psnr_by_frame"])
+    return {
+        variant: [sum(column) / len(column) for column in zip(*all_, strict=True)] for variant, all_ in found.items()
+    }
+
+
+def health_rows(done: Done) -> list[dict]:
+    """Of every preset, layer and timestep, the means over clips of the measures of `em_health.health`."""
+    groups: dict = defaultdict(list)
+    for item, result in done:
+        for entry in (measured["health"] for measured in result["measured"] if "health" in measured):
+            group = (item.variant.preset, item.variant.num_bases, entry["layer"], entry["timestep"])
+            groups[group].append({k: v for k, v in entry.items() if k not in ("layer", "timestep")})
+    return [
+        dict(zip(("preset", "num_bases", "layer", "timestep"), group, strict=True))
+        | {name: sum(entry[name] for entry in entries) / len(entries) for name in entries[0]}
+        for group, entries in groups.items()
+    ]
+
+
+def _measured(done: Done) -> Iterable[tuple[Item, dict]]:
+    return ((item, measured) for item, result in done for measured in result["measured"] if "metrics" in measured)
+
+
+def _identity(variant: Variant | None) -> tuple:
+    """The first part of a group, in the order of GROUP."""
+    if variant is None:
+        return (None,) * 5
+    return (variant.inversion, variant.context, variant.num_bases, variant.preset, variant.convention)
+
+
+def _outcome(group: tuple) -> tuple:
+    """The part of a group that two variants must share to be compared; the baseline has but one denoiser."""
+    editor, _, cfg, edit = group[5:]
+    return editor, cfg, edit
+
+
+def _gain(numbers: Mapping[int, Sequence[float]], base: Mapping[int, Sequence[float]]) -> Estimate | None:
+    differences = {}
+    for clip in numbers.keys() & base.keys():
+        others = base[clip]
+        if len(others) != len(numbers[clip]):  # the reconstruction of a baseline that no seed changes
+            others = [sum(others) / len(others)] * len(numbers[clip])
+        # both are in the order of seeds and edits, so the same edit is compared with the same edit
+        differences[clip] = [number - other for number, other in zip(numbers[clip], others, strict=True)]
+    return estimate(dict(sorted(differences.items()))) if differences else None

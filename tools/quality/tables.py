@@ -1,0 +1,144 @@
+"""Markdown tables of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from .clips import KINDS
+from .summary import ALL_EDITS
+from .variants import CONVENTIONS, MAIN, PRESETS, Variant
+
+Rows = Sequence[Mapping]
+EDIT_COLUMNS = {
+    "psnr": ("PSNR", 1),
+    "ssim": ("SSIM", 3),
+    "psnr_inside": ("PSNR inside", 1),
+    "psnr_outside": ("PSNR outside", 1),
+    "target_word": ("target word", 2),
+    "kept_words": ("kept words", 2),
+    "warp_error": ("warp error", 2),
+    "warp_error_all": ("warp error, all pixels", 2),
+    "consistency": ("consistency", 3),
+}
+BOUNDS = ("truth", "truth through the VAE", "no edit")
+
+
+def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def find(rows: Rows, variant: Variant | None = None, **wanted: object) -> Mapping | None:
+    """The row of a variant with these values."""
+    if variant is not None:
+        wanted |= {key: getattr(variant, key) for key in ("inversion", "context", "num_bases", "preset", "convention")}
+    return next((row for row in rows if all(row[key] == value for key, value in wanted.items())), None)
+
+
+def cell(row: Mapping | None, digits: int, name: str = "mean") -> str:
+    """A mean with its interval, or a dash; name: "mean" or "gain"."""
+    if row is None or name not in row:
+        return "–"
+    low, high = ("low", "high") if name == "mean" else (f"{name}_low", f"{name}_high")
+    sign = "+" if name == "gain" else ""
+    return f"{row[name]:{sign}.{digits}f} [{row[low]:{sign}.{digits}f}, {row[high]:{sign}.{digits}f}]"
+
+
+def reconstruction(rows: Rows, cfg: float) -> str:
+    """The main inversions at a guidance scale."""
+
+    def line(variant: Variant) -> list[str]:
+        def of(metric: str, denoiser: str) -> Mapping | None:
+            return find(rows, variant, editor="none", cfg=cfg, denoiser=denoiser, metric=metric)
+
+        plain = of("psnr_vs_vae", "plain")
+        return [
+            variant.label,
+            cell(plain, 2),
+            cell(plain, 2, "gain"),
+            cell(of("ssim_vs_vae", "plain"), 3),
+            cell(of("psnr_vs_source", "plain"), 2),
+            cell(of("psnr_vs_vae", "same"), 2),
+            cell(of("ssim_vs_vae", "same"), 3),
+        ]
+
+    head = ["inversion", "PSNR", "gain over DDIM, 1 frame", "SSIM", "PSNR to source"]
+    return table([*head, "PSNR, same attention", "SSIM, same attention"], map(line, MAIN))
+
+
+def grid(rows: Rows, variants: Iterable[Variant]) -> str:
+    """PSNR of every inversion, reconstructed without guidance by both denoisers, in both conventions."""
+    names = {}
+    for variant in variants:
+        if variant.convention == CONVENTIONS[0]:
+            names[variant.label] = [v for v in variants if v.label.split(" (")[0] == variant.label]
+
+    def line(label: str) -> list[str]:
+        return [label] + [
+            cell(find(rows, v, editor="none", cfg=1.0, denoiser=denoiser, metric="psnr_vs_vae"), 2)
+            for v in names[label]
+            for denoiser in ("plain", "same")
+        ]
+
+    return table(["inversion", *(f"{c}, {d}" for c in CONVENTIONS for d in ("plain", "same"))], map(line, names))
+
+
+def edits(rows: Rows, edit: str = ALL_EDITS) -> str:
+    """All measures of the edits, with what could be reached at best, and what no edit would have."""
+    known = {row["metric"] for row in rows}
+    columns = {name: column for name, column in EDIT_COLUMNS.items() if name in known}
+
+    def line(name: str, of: Callable[[str], Mapping | None]) -> list[str]:
+        return [name, *(cell(of(metric), digits) for metric, (_, digits) in columns.items())]
+
+    body = [line(f"*{name}*", lambda m, n=name: find(rows, editor=n, edit=edit, metric=m)) for name in BOUNDS]
+    body += [line(v.label, lambda m, v=v: find(rows, v, editor="tokenflow", edit=edit, metric=m)) for v in MAIN]
+    return table(["inversion", *(title for title, _ in columns.values())], body)
+
+
+def edit_gains(rows: Rows) -> str:
+    """Differences of the edits to those from the first baseline, clip by clip."""
+    known = {row["metric"] for row in rows}
+    columns = {name: column for name, column in EDIT_COLUMNS.items() if name in known}
+    body = [
+        [v.label]
+        + [
+            cell(find(rows, v, editor="tokenflow", edit=ALL_EDITS, metric=metric), digits + 1, "gain")
+            for metric, (_, digits) in columns.items()
+        ]
+        for v in MAIN[1:]
+    ]
+    return table(["inversion", *(title for title, _ in columns.values())], body)
+
+
+def edits_by_kind(rows: Rows) -> str:
+    """PSNR inside, and the share of the target word where it was judged, for each kind of edit."""
+    metrics = [m for m in ("psnr_inside", "target_word") if any(row["metric"] == m for row in rows)]
+    head = ["inversion", *(f"{kind}: {EDIT_COLUMNS[m][0]}" for kind in KINDS for m in metrics)]
+    body = [
+        [v.label]
+        + [
+            cell(find(rows, v, editor="tokenflow", edit=kind, metric=m), EDIT_COLUMNS[m][1])
+            for kind in KINDS
+            for m in metrics
+        ]
+        for v in MAIN
+    ]
+    return table(head, body)
+
+
+def em_health(rows: Rows) -> str:
+    """Of every preset and layer, the mean over steps and, in brackets, the smallest and largest."""
+    names = {"live": 0, "perplexity": 1, "responsibility": 3, "norm": 1}
+    body = []
+    for preset in PRESETS:
+        for layer in sorted({row["layer"] for row in rows if row["preset"] == preset}):
+            steps = [row for row in rows if row["preset"] == preset and row["layer"] == layer]
+            line = [preset, str(layer), f"{steps[0]['tokens']:.0f}", f"{steps[0]['bases']:.0f}"]
+            for name, digits in names.items():
+                seen = [row[name] for row in steps]
+                low, mean, high = min(seen), sum(seen) / len(seen), max(seen)
+                line.append(f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]")
+            body.append(line)
+    head = ["preset", "layer", "tokens", "bases", "live bases", "perplexity of the masses"]
+    return table([*head, "largest responsibility", "length of tokens"], body)

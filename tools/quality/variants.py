@@ -1,0 +1,64 @@
+"""The inversions that are compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+SIZES = (16, 32, 64, 128, 256)
+PRESETS = ("paper", "paper_literal", "reference_code")
+CONVENTIONS = ("next", "current")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to invert a clip.
+
+    Attributes:
+        inversion: "ddim" or "stem".
+        context: of DDIM, which frames a frame reads, as Frame Context writes it; "all" for all of them.
+        num_bases, preset: of STEM Bases.
+        convention: at which timestep the noise was estimated; see `nodes.host.inversion.Inversion`.
+    """
+
+    inversion: Literal["ddim", "stem"]
+    context: str | None = None
+    num_bases: int | None = None
+    preset: str | None = None
+    convention: Literal["next", "current"] = "next"
+
+    @property
+    def plain(self) -> bool:
+        """Whether the model is left as it is."""
+        return self.context == "0"
+
+    @property
+    def seeded(self) -> bool:
+        """Whether the inversion itself depends on a seed."""
+        return self.inversion == "stem"
+
+    @property
+    def label(self) -> str:
+        if self.inversion == "stem":
+            preset = "" if self.preset == "paper" else f" {self.preset}"
+            name = f"STEM K={self.num_bases}{preset}"
+        else:
+            name = {"0": "DDIM, 1 frame", "0, mid": "DDIM, 2 frames", "all": "DDIM, all frames"}[self.context]
+        return name if self.convention == "next" else f"{name} ({self.convention})"
+
+
+def stem(num_bases: int, preset: str = "paper") -> Variant:
+    return Variant("stem", num_bases=num_bases, preset=preset)
+
+
+DDIM = tuple(Variant("ddim", context=context) for context in ("0", "0, mid", "all"))
+BASELINE = DDIM[0]
+# Measured on every clip, with edits.
+MAIN = (*DDIM, stem(64), stem(128), stem(256))
+HEALTH = (stem(256), stem(256, "paper_literal"))
+
+
+def full_grid() -> tuple[Variant, ...]:
+    """Everything: the baselines and all sizes and presets of STEM, in both conventions."""
+    bases = tuple(stem(size, preset) for preset in PRESETS for size in SIZES)
+    return tuple(replace(v, convention=convention) for convention in CONVENTIONS for v in (*DDIM, *bases))

@@ -1,0 +1,38 @@
+"""Training pictures: single frames of random clips, none of a held-out combination, with their captions."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import trange
+
+from ..rendered_clips.motion import random_motion
+from ..rendered_clips.rendering import SIDE, render_frame
+from ..rendered_clips.scene import Scene, random_scene
+
+TWO_THINGS = 0.15
+
+
+@dataclass(frozen=True)
+class Frames:
+    """pictures: [n, 3, SIDE, SIDE] uint8; scenes: what they show."""
+
+    pictures: Tensor
+    scenes: tuple[Scene, ...]
+
+
+def training_frames(count: int, seed: int = 0) -> Frames:
+    """Renders `count` pictures; the same ones for the same seed."""
+    pictures = torch.empty(count, 3, SIDE, SIDE, dtype=torch.uint8)
+    scenes = []
+    for i in trange(count, desc="frames", mininterval=5):
+        rng = random.Random(seed * 1_000_003 + i)
+        things = 2 if rng.random() < TWO_THINGS else 1
+        scene = random_scene(rng, things)
+        picture = render_frame(scene, random_motion(rng, things), rng.random())
+        pictures[i] = (picture * 255).round().to(torch.uint8)
+        scenes.append(scene)
+    return Frames(pictures, tuple(scenes))

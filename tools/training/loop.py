@@ -1,0 +1,121 @@
+"""A training loop: seeded, resumable, in one or several workers, with a moving average of the weights."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from . import workers
+
+SAVE_EVERY = 250
+GRADIENT_NORM = 1.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how fast.
+
+    steps: number of optimiser steps. learning_rate: its peak; it rises for `warmup` steps and falls to zero as half a
+    cosine. ema: how much of the averaged weights a step keeps, once there have been enough steps.
+    """
+
+    steps: int
+    learning_rate: float
+    warmup: int = 200
+    ema: float = 0.999
+    weight_decay: float = 0.01
+    seed: int = 0
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        rise = min(1.0, (step + 1) / self.warmup)
+        return self.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+
+    def generator(self, step: int) -> torch.Generator:
+        """The random numbers of a step in this worker: the same whether or not the training was interrupted before."""
+        return torch.Generator().manual_seed(((self.seed * 1_000_003) + step) * 1_009 + workers.rank())
+
+
+def train(
+    name: str,
+    network: nn.Module,
+    loss_of: Callable[[nn.Module, torch.Generator], Tensor],
+    plan: Plan,
+    file: Path,
+    inspect: Callable[[nn.Module, int], None] | None = None,
+    stop: int | None = None,
+) -> nn.Module:
+    """Minimises `loss_of(network, random numbers)`; returns the averaged weights as a network of the same class.
+
+    Goes on from `file` where that is there, and saves to it every SAVE_EVERY steps and at the end. `inspect` is then
+    called with the averaged network and the step. `stop` ends an unfinished training early, to go on another time.
+    """
+    optimiser = torch.optim.AdamW(
+        network.parameters(), plan.learning_rate, betas=(0.9, 0.99), weight_decay=plan.weight_decay, fused=True
+    )
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(plan.ema), use_buffers=False)
+    first = _resume(file, network, optimiser, average)
+    last = plan.steps if stop is None else min(stop, plan.steps)
+    smooth = None
+    leads = workers.rank() == 0
+    bar = tqdm(
+        range(first, last), disable=not leads, desc=name, initial=first, total=plan.steps, mininterval=5, smoothing=0.05
+    )
+    for step in bar:
+        for group in optimiser.param_groups:
+            group["lr"] = plan.rate(step)
+        loss = loss_of(network, plan.generator(step))
+        loss.backward()
+        workers.average_gradients(network.parameters())
+        nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        _update(average, network, plan, step)
+        smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
+        bar.set_postfix_str(f"loss {smooth:.4f}", refresh=False)
+        if (step + 1) % SAVE_EVERY == 0 or step + 1 == last:
+            if leads:
+                _save(file, step + 1, network, optimiser, average)
+                if inspect is not None:
+                    inspect(average.module, step + 1)
+            workers.wait()
+    return average.module
+
+
+def _update(average: AveragedModel, network: nn.Module, plan: Plan, step: int) -> None:
+    # early weights are far from good: the average then covers a tenth of the steps so far
+    decay = min(plan.ema, (1 + step) / (10 + step))
+    average.multi_avg_fn = get_ema_multi_avg_fn(decay)
+    average.update_parameters(network)
+
+
+def _save(file: Path, step: int, network: nn.Module, optimiser: torch.optim.Optimizer, average: nn.Module) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(".part")
+    state = {
+        "step": step,
+        "network": network.state_dict(),
+        "average": average.state_dict(),
+        "optimiser": optimiser.state_dict(),
+    }
+    torch.save(state, part)
+    os.replace(part, file)
+
+
+def _resume(file: Path, network: nn.Module, optimiser: torch.optim.Optimizer, average: nn.Module) -> int:
+    if not file.is_file():
+        return 0
+    # our own file, and weights_only loads nothing but tensors and numbers
+    state = torch.load(file, weights_only=True)
+    network.load_state_dict(state["network"])
+    average.load_state_dict(state["average"])
+    optimiser.load_state_dict(state["optimiser"])
+    return state["step"]
