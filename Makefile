@@ -1,6 +1,6 @@
 # `make` alone lists the commands. Everything that is installed goes into the git-ignored folder .setup.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train test lint format parity workflows clean
+.PHONY: help setup demo train quality test lint format parity workflows clean
 
 PYTHON3 ?= python3
 SETUP := $(or $(STEM_SETUP_DIR),.setup)
@@ -26,9 +26,12 @@ demo: setup ## edit a clip in a real ComfyUI: [VIDEO=clip.mp4] [CHECKPOINT=sd15.
 
 # As many workers as processors, each with one thread; on a GPU one is enough.
 WORKERS ?= $(shell "$(PYTHON)" -c "import os, torch; print(1 if torch.cuda.is_available() else os.cpu_count())")
-train: setup ## train the small model of the demo anew, or go on: [WORKERS=2] [STEPS=n]
+train: setup ## train the small model of the demo anew, or go on: [WORKERS=2] [STEPS=n] [START=file]
 	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" -m torch.distributed.run --standalone \
-		--nproc-per-node=$(WORKERS) tools/launch.py training $(if $(STEPS),--steps $(STEPS))
+		--nproc-per-node=$(WORKERS) tools/launch.py training $(if $(STEPS),--steps $(STEPS)) $(if $(START),--start "$(START)")
+
+quality: setup ## measure reconstructions and edits with the small model, write docs/quality.md: [ARGS="--clips 24"]
+	@COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py quality $(ARGS)
 
 test: setup lint ## run all tests
 	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" -m pytest -c tests/pytest.ini tests

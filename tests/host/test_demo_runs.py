@@ -20,14 +20,15 @@ def test_the_demo_writes_what_it_promises_and_stops_its_host(tmp_path, monkeypat
             hosts.append(self)
 
     shorter = {("Video Load", "frame_cap"): 2, ("STEM Inversion", "steps"): 2}
-    monkeypatch.setattr(workflow, "SMALL", workflow.SMALL | shorter)
+    monkeypatch.setattr(demo, "SMALL", workflow.SMALL | shorter)
+    monkeypatch.setattr(locations, "TRAINED", tmp_path / "none.safetensors")
     monkeypatch.setattr(demo, "OUTPUT", tmp_path / "output")
     monkeypatch.setattr(demo, "HostProcess", Noted)
     status = demo.main([])
     printed = capsys.readouterr().out
     assert status == 0, printed
 
-    assert {file.name for file in demo.OUTPUT.iterdir()} == {*pictures.NAMES, "report.json", "host.log"}
+    assert {file.name for file in demo.OUTPUT.iterdir()} == {*pictures.names(["edit"]), "report.json", "host.log"}
     made = json.loads((demo.OUTPUT / "report.json").read_text())
     assert (made["frames"], made["width"], made["height"], made["steps"]) == (2, 224, 128, 2)
     assert made["checkpoint"] == locations.from_environment().checkpoint.name

@@ -36,8 +36,8 @@ def decoded(file):
 
 
 def test_the_videos_have_every_frame_at_the_given_rate_and_hardly_lose_anything(frames, tmp_path):
-    pictures.write_all(tmp_path, frames, Fraction(25, 2))
-    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(pictures.NAMES)
+    pictures.write_all(tmp_path, frames, [EDIT], Fraction(25, 2))
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(pictures.names([EDIT]))
     for name, colour in (("edited.mp4", BLUE), ("reconstruction.mp4", GREEN)):
         video, rate = decoded(tmp_path / name)
         assert video.shape == (6, 72, 128, 3)
@@ -46,7 +46,7 @@ def test_the_videos_have_every_frame_at_the_given_rate_and_hardly_lose_anything(
 
 
 def test_the_comparison_shows_source_reconstruction_and_edit_in_this_order_below_their_names(frames, tmp_path):
-    pictures.write_all(tmp_path, frames, Fraction(25))
+    pictures.write_all(tmp_path, frames, [EDIT], Fraction(25))
     sheet = np.asarray(Image.open(tmp_path / "side_by_side.png"))
     # twice the size, so that a column is wide enough for its name; four rows
     assert sheet.shape == (pictures.LABEL_HEIGHT + 4 * 144, 3 * 256, 3)
@@ -57,8 +57,19 @@ def test_the_comparison_shows_source_reconstruction_and_edit_in_this_order_below
         assert label.min() < 100 and label.max() == 255
 
 
+def test_every_edit_has_a_file_and_a_column(frames, tmp_path):
+    frames |= {"object: car": frames.pop(EDIT), "style: sketch": flat((9, 9, 9))}
+    edits = ["object: car", "style: sketch"]
+    pictures.write_all(tmp_path, frames, edits, Fraction(25))
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(pictures.names(edits))
+    assert np.abs(decoded(tmp_path / "edited_car.mp4")[0].astype(int) - np.array(BLUE)).max() <= 4
+    sheet = np.asarray(Image.open(tmp_path / "side_by_side.png"))
+    middle = pictures.LABEL_HEIGHT + 72
+    assert [tuple(sheet[middle, x]) for x in (128, 384, 640, 896)] == [RED, GREEN, BLUE, (9, 9, 9)]
+
+
 def test_a_clip_shorter_than_the_sheet_has_a_row_for_each_frame(frames, tmp_path):
-    pictures.write_all(tmp_path, {name: video[:2] for name, video in frames.items()}, Fraction(25))
+    pictures.write_all(tmp_path, {name: video[:2] for name, video in frames.items()}, [EDIT], Fraction(25))
     assert Image.open(tmp_path / "side_by_side.png").height == pictures.LABEL_HEIGHT + 2 * 144
 
 
@@ -70,7 +81,7 @@ def test_odd_sizes_can_be_encoded(tmp_path):
 def test_videos_of_different_lengths_are_refused(frames, tmp_path):
     frames[EDIT] = frames[EDIT][:3]
     with pytest.raises(DemoError, match="different shapes"):
-        pictures.write_all(tmp_path, frames, Fraction(25))
+        pictures.write_all(tmp_path, frames, [EDIT], Fraction(25))
 
 
 def test_png_files_are_read_without_loss():
@@ -105,6 +116,17 @@ def test_the_report_has_the_documented_keys_and_is_plain_json(frames, tmp_path):
     assert (read["frames"], read["width"], read["height"], read["steps"]) == (6, 128, 72, 10)
     assert (read["checkpoint"], read["device"], read["peak_memory_mb"]) == ("tiny.safetensors", "cpu", 1234.6)
     assert list(read["seconds"]) == ["setup", "inversion", "reconstruction", "edit", "total"]
+
+
+def test_the_report_compares_edits_with_the_truth_where_it_is_known(frames):
+    choices = Choices(Path("clips/cat.mp4"), Path("models/tiny.safetensors"))
+    frames[EDIT], frames[ROUND_TRIP] = flat((100, 100, 100)), flat((0, 0, 0))
+    truths = {EDIT: flat((151, 151, 151))}
+    made = report.make(choices, 10, frames, {"edit": 1.0}, "cpu", report.Memory(StoppedHost()), truths)
+    assert made["edits"][EDIT]["psnr_vs_truth"] == pytest.approx(20 * np.log10(5), abs=0.01)
+    assert made["edits"][EDIT]["psnr_of_no_edit"] == pytest.approx(20 * np.log10(255 / 151), abs=0.01)
+    assert "14.0 dB" in report.as_text(made) and "against the true edit" in report.as_text(made)
+    assert "edits" not in make_report(frames)
 
 
 def test_the_report_compares_the_reconstruction_with_the_source_and_with_the_round_trip(frames):

@@ -6,14 +6,19 @@ import copy
 from fractions import Fraction
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
-from comfyui_stem.tools import demo
+from comfyui_stem.tools import demo, locations
+from comfyui_stem.tools.demo import example
 from comfyui_stem.tools.demo.errors import DemoError
 from comfyui_stem.tools.demo.workflow import (
+    EXAMPLE,
     SAVES,
     SMALL,
     STAGES,
     Choices,
+    Wish,
     fill_in,
     load,
     node_titled,
@@ -23,6 +28,7 @@ from comfyui_stem.tools.demo.workflow import (
     steps_of,
 )
 from comfyui_stem.tools.locations import Locations
+from comfyui_stem.tools.rendered_clips import render
 
 
 def node(title, **inputs):
@@ -41,7 +47,8 @@ PROMPT = {
 
 def test_the_choices_are_filled_in_and_the_shipped_workflow_is_left_as_it_is():
     before = copy.deepcopy(PROMPT)
-    filled = fill_in(PROMPT, Choices(Path("a/b.mp4"), Path("c/d.safetensors"), "s", "t"), "uploaded.mp4")
+    choices = Choices(Path("a/b.mp4"), Path("c/d.safetensors"), "s")
+    filled = fill_in(PROMPT, choices, Wish("edit", "t"), "uploaded.mp4")
     assert filled["1"]["inputs"] == {**PROMPT["1"]["inputs"], "file": "uploaded.mp4"}
     assert filled["2"]["inputs"]["ckpt_name"] == "d.safetensors"
     assert [filled[key]["inputs"]["text"] for key in "34"] == ["s", "t"]
@@ -49,13 +56,13 @@ def test_the_choices_are_filled_in_and_the_shipped_workflow_is_left_as_it_is():
 
 
 def test_what_is_not_chosen_stays_as_the_workflow_has_it():
-    filled = fill_in(PROMPT, Choices(Path("b.mp4"), Path("d.safetensors")), "b.mp4")
+    filled = fill_in(PROMPT, Choices(Path("b.mp4"), Path("d.safetensors")), Wish(), "b.mp4")
     assert filled["1"]["inputs"]["width"] == 512 and steps_of(filled) == 50
     assert [filled[key]["inputs"]["text"] for key in "34"] == ["shipped source", "shipped target"]
 
 
 def test_a_small_run_has_fewer_frames_pixels_and_steps_and_else_the_same_settings():
-    filled = fill_in(PROMPT, Choices(Path("b.mp4"), Path("d.safetensors"), small=True), "b.mp4")
+    filled = fill_in(PROMPT, Choices(Path("b.mp4"), Path("d.safetensors"), settings=SMALL), Wish(), "b.mp4")
     changed = {
         (title, field)
         for title in ("Video Load", "STEM Inversion", "Reconstruct", "TokenFlow Edit")
@@ -75,7 +82,7 @@ def test_a_title_that_does_not_name_one_node_is_an_error(twice):
 def test_a_node_without_the_input_is_an_error():
     prompt = {**PROMPT, "1": node("Video Load", video="x")}
     with pytest.raises(DemoError, match="no input 'file', only video"):
-        fill_in(prompt, Choices(Path("b.mp4"), Path("d")), "b.mp4")
+        fill_in(prompt, Choices(Path("b.mp4"), Path("d")), Wish(), "b.mp4")
 
 
 def test_a_workflow_that_is_not_there_is_an_error(tmp_path):
@@ -86,6 +93,7 @@ def test_a_workflow_that_is_not_there_is_an_error(tmp_path):
 def test_files_are_found_by_what_they_show_and_none_may_be_missing():
     outputs = {node_titled(PROMPT, title): {"images": [title]} for title in SAVES.values()}
     assert outputs_by_title(PROMPT, outputs) == {name: [title] for name, title in SAVES.items()}
+    assert outputs_by_title(PROMPT, outputs, ["edit"]) == {"edit": ["Save edit"]}
     del outputs[node_titled(PROMPT, "Save edit")]
     with pytest.raises(DemoError, match="'Save edit' saved no pictures"):
         outputs_by_title(PROMPT, outputs)
@@ -123,11 +131,59 @@ def choose(where, *arguments):
     return demo.choose(demo.parse(list(arguments)), where)
 
 
-def test_by_default_the_shipped_clip_goes_through_the_tiny_checkpoint_in_a_small_run(where):
-    assert choose(where, "--video=", "--checkpoint=", "--source=", "--target=") == Choices(
-        demo.CLIP, where.checkpoint, None, None, small=True
-    )
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    file = tmp_path / "trained.safetensors"
+    file.touch()
+    monkeypatch.setattr(locations, "TRAINED", file)
+    return file
+
+
+@pytest.fixture
+def untrained(tmp_path, monkeypatch):
+    monkeypatch.setattr(locations, "TRAINED", tmp_path / "none.safetensors")
+
+
+def test_by_default_the_rendered_clip_gets_three_edits_from_the_trained_model(where, trained):
+    chosen = choose(where, "--video=", "--checkpoint=", "--source=", "--target=")
+    assert (chosen.checkpoint, chosen.source_prompt) == (trained, example.SCENE.caption)
+    assert [wish.label.split(":")[0] for wish in chosen.wishes] == ["object", "style", "colour"]
+    assert chosen.settings == EXAMPLE and chosen.example
+
+
+def test_another_target_for_the_rendered_clip_is_its_only_edit(where, trained):
+    chosen = choose(where, "--target=a flat red key on a striped blue background")
+    assert chosen.wishes == (Wish("edit", "a flat red key on a striped blue background"),)
+    assert chosen.source_prompt == example.SCENE.caption
+
+
+def test_without_the_trained_model_the_shipped_clip_goes_through_the_tiny_checkpoint_in_a_small_run(where, untrained):
+    chosen = choose(where, "--video=", "--checkpoint=", "--source=", "--target=")
+    assert chosen == Choices(demo.CLIP, where.checkpoint, settings=SMALL)
     assert demo.CLIP.is_file()
+
+
+def test_the_examples_captions_differ_from_its_scene_in_one_word_each():
+    words = example.SCENE.caption.split()
+    for wish in example.wishes():
+        edited = wish.prompt.split()
+        assert len(edited) == len(words)
+        assert sum(a != b for a, b in zip(words, edited, strict=True)) == 1
+
+
+def test_the_examples_clip_is_its_scene_again_at_the_size_that_the_model_knows(tmp_path):
+    example.write_clip(tmp_path / "clip.mp4")
+    with av.open(str(tmp_path / "clip.mp4")) as container:
+        stream = container.streams.video[0]
+        assert stream.average_rate == example.RATE
+        frames = np.stack([f.to_ndarray(format="rgb24", width=128, height=128) for f in container.decode(video=0)])
+    expected = example.as_bytes(render(example.SCENE, example.MOTION, example.FRAMES).frames)
+    assert frames.shape == expected.shape
+    # of 255: what H.264 costs
+    assert np.abs(frames.astype(int) - expected).mean() < 4
+    assert {name: truth.shape for name, truth in example.truths().items()} == dict.fromkeys(
+        example.TARGETS, expected.shape
+    )
 
 
 def test_a_persons_own_files_and_prompts_are_taken(where, tmp_path):
@@ -135,7 +191,7 @@ def test_a_persons_own_files_and_prompts_are_taken(where, tmp_path):
     video.touch()
     chosen = choose(where, f"--video={video}", "--checkpoint=known.safetensors", "--source=-a dog", '--target=a "wolf"')
     assert chosen == Choices(
-        video, where.host / "models" / "checkpoints" / "known.safetensors", "-a dog", 'a "wolf"', small=False
+        video, where.host / "models" / "checkpoints" / "known.safetensors", "-a dog", (Wish("edit", 'a "wolf"'),)
     )
 
 

@@ -9,15 +9,33 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
+
 from .. import locations
-from ..host_client import HostError
+from ..host_client import HostClient, HostError
+from ..host_events import Event
 from ..host_process import HostProcess, device_arguments
-from . import pictures, report
+from . import example, pictures, report
 from .errors import DemoError
 from .progress import ProgressLines
-from .workflow import Choices, fill_in, load, outputs_by_title, playback_rate, seconds_of, steps_of
+from .workflow import (
+    EDIT,
+    EXAMPLE,
+    SAVES,
+    SMALL,
+    STAGES,
+    Choices,
+    Wish,
+    fill_in,
+    load,
+    outputs_by_title,
+    playback_rate,
+    seconds_of,
+    steps_of,
+)
 
 WORKFLOW = locations.ROOT / "workflows" / "api" / "stem_tokenflow_edit.json"
 CLIP = locations.ROOT / "assets" / "big_buck_bunny.mp4"
@@ -42,18 +60,32 @@ def choose(options: argparse.Namespace, where: locations.Locations) -> Choices:
             'VIDEO is given without both prompts. Say what the clip shows and what it is to become: SOURCE="a dog on a '
             'beach" TARGET="a wolf on a beach".'
         )
-    video = Path(options.video or CLIP).expanduser()
-    if not video.is_file():
-        raise DemoError(f"There is no video at {video}. Give the path of a file: VIDEO=clip.mp4.")
+    own_files = bool(options.video or options.checkpoint)
+    target = (Wish(prompt=options.target),) if options.target else None
+    if not own_files and locations.TRAINED.is_file():
+        return Choices(
+            OUTPUT / "source.mp4",
+            locations.TRAINED,
+            options.source or example.SCENE.caption,
+            target or example.wishes(),
+            EXAMPLE,
+            example=True,
+        )
+    video = existing(options.video or CLIP, "video", "VIDEO=clip.mp4")
     checkpoint = Path(options.checkpoint or where.checkpoint).expanduser()
-    if not checkpoint.is_file():
-        known = where.host / "models" / "checkpoints" / checkpoint
-        if not known.is_file():
-            raise DemoError(
-                f"There is no checkpoint at {checkpoint}. Give the path of a file: CHECKPOINT=v1-5.safetensors."
-            )
+    known = where.host / "models" / "checkpoints" / checkpoint
+    if not checkpoint.is_file() and known.is_file():
         checkpoint = known
-    return Choices(video, checkpoint, options.source or None, options.target or None, small=not options.checkpoint)
+    checkpoint = existing(checkpoint, "checkpoint", "CHECKPOINT=v1-5.safetensors")
+    return Choices(video, checkpoint, options.source or None, target or (Wish(),), {} if options.checkpoint else SMALL)
+
+
+def existing(file: str | Path, what: str, usage: str) -> Path:
+    """The file, or a DemoError that says how to name one."""
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise DemoError(f"There is no {what} at {path}. Give the path of a file: {usage}.")
+    return path
 
 
 def host_environment() -> dict[str, str]:
@@ -81,8 +113,10 @@ def host_arguments(video: Path) -> list[str]:
 def run(choices: Choices, where: locations.Locations, base: Path) -> dict:
     """Runs the workflow in a host whose files are in `base`, writes the outputs, and returns the report."""
     started = time.monotonic()
-    prompt = load(WORKFLOW)
+    shipped = load(WORKFLOW)
     show = ProgressLines(sys.stdout)
+    if choices.example:
+        example.write_clip(choices.video)
     host = HostProcess(
         base,
         where.host,
@@ -93,30 +127,47 @@ def run(choices: Choices, where: locations.Locations, base: Path) -> dict:
         environment=host_environment(),
     )
     memory = report.Memory(host)
+
+    def on_event(event: Event) -> None:
+        show(event)
+        memory.look()
+
     try:
         print("starting ComfyUI ...", flush=True)
         with host:
-            prompt = fill_in(prompt, choices, host.client.upload(choices.video))
+            uploaded = host.client.upload(choices.video)
             queued = time.monotonic()
-
-            def on_event(event):
-                show(event)
-                memory.look()
-
-            result = host.client.run(prompt, on_event)
-            frames = {
-                title: pictures.decode([host.client.view(file) for file in files])
-                for title, files in outputs_by_title(prompt, result.outputs).items()
-            }
+            frames, stages, prompt = edit(choices, shipped, host.client, uploaded, on_event)
             device = report.device_name(host.client.system_stats())
     finally:
         show.close()
         if host.log.is_file():
             shutil.copyfile(host.log, OUTPUT / "host.log")
-    pictures.write_all(OUTPUT, frames, playback_rate(prompt, choices.video))
-    seconds = {"setup": queued - started, **seconds_of(prompt, result.seconds_by_node)}
-    seconds["total"] = time.monotonic() - started
-    return report.make(choices, steps_of(prompt), frames, seconds, device, memory)
+    labels = [wish.label for wish in choices.wishes]
+    pictures.write_all(OUTPUT, frames, labels, playback_rate(prompt, choices.video))
+    seconds = {"setup": queued - started, **stages, "total": time.monotonic() - started}
+    truths = {label: truth for label, truth in example.truths().items() if label in labels} if choices.example else {}
+    return report.make(choices, steps_of(prompt), frames, seconds, device, memory, truths)
+
+
+def edit(
+    choices: Choices, shipped: Mapping, client: HostClient, uploaded: str, on_event: Callable[[Event], None]
+) -> tuple[dict[str, np.ndarray], dict[str, float], dict]:
+    """Runs the workflow once for every wish; the host keeps the inversion and the reconstruction from one to the next.
+
+    Returns the frames by name, uint8 [N, H, W, 3], the seconds by stage, and the first workflow as it was run.
+    """
+    frames: dict[str, np.ndarray] = {}
+    seconds = dict.fromkeys(STAGES, 0.0)
+    prompts = [fill_in(shipped, choices, wish, uploaded) for wish in choices.wishes]
+    for wish, prompt in zip(choices.wishes, prompts, strict=True):
+        result = client.run(prompt, on_event)
+        wanted = SAVES if not frames else (EDIT,)
+        for name, files in outputs_by_title(prompt, result.outputs, wanted).items():
+            frames[wish.label if name == EDIT else name] = pictures.decode([client.view(file) for file in files])
+        for stage, spent in seconds_of(prompt, result.seconds_by_node).items():
+            seconds[stage] += spent
+    return frames, seconds, prompts[0]
 
 
 def main(arguments: list[str]) -> int:
@@ -137,5 +188,5 @@ def main(arguments: list[str]) -> int:
         print("demo interrupted; ComfyUI has been stopped")
         return 130
     print(report.as_text(made))
-    print(f"written to {OUTPUT}: {', '.join(pictures.NAMES)}, report.json")
+    print(f"written to {OUTPUT}: {', '.join(pictures.names(made['edited']))}, report.json")
     return 0

@@ -14,8 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from .errors import DemoError
 from .workflow import EDIT, RECONSTRUCTION, SOURCE
 
-COLUMNS = (SOURCE, RECONSTRUCTION, EDIT)
-NAMES = ("edited.mp4", "reconstruction.mp4", "side_by_side.mp4", "side_by_side.png")
+COMPARISONS = ("reconstruction.mp4", "side_by_side.mp4", "side_by_side.png")
 ROWS = 4
 SMALLEST_COLUMN = 256
 LABEL_HEIGHT = 28
@@ -27,16 +26,27 @@ def decode(files: Sequence[bytes]) -> np.ndarray:
     return np.stack([np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files])
 
 
-def write_all(folder: Path, frames: Mapping[str, np.ndarray], rate: Fraction) -> None:
-    """Writes the files of NAMES. frames: uint8 [N, H, W, 3] by name, all of one shape."""
+def edited_file(label: str) -> str:
+    """The file of an edit: edited.mp4, or "edited_car.mp4" for the label "object: car"."""
+    return "edited.mp4" if label == EDIT else f"edited_{label.rpartition(' ')[2]}.mp4"
+
+
+def names(edits: Sequence[str]) -> tuple[str, ...]:
+    """The files that `write_all` writes for edits of these labels."""
+    return (*map(edited_file, edits), *COMPARISONS)
+
+
+def write_all(folder: Path, frames: Mapping[str, np.ndarray], edits: Sequence[str], rate: Fraction) -> None:
+    """Writes the files of `names`. frames: uint8 [N, H, W, 3] by name, all of one shape. edits: labels among them."""
     shapes = {name: video.shape for name, video in frames.items()}
     if len(set(shapes.values())) != 1:
         raise DemoError(f"The workflow saved videos of different shapes, which cannot be compared: {shapes}.")
-    columns = {name: enlarge(frames[name]) for name in COLUMNS}
+    columns = {name: enlarge(frames[name]) for name in (SOURCE, RECONSTRUCTION, *edits)}
     side_by_side = with_labels(np.concatenate(list(columns.values()), axis=2), list(columns))
     rows = np.unique(np.linspace(0, len(side_by_side) - 1, ROWS).round().astype(int))
     sheet = np.concatenate([side_by_side[rows[0]], *side_by_side[rows[1:], LABEL_HEIGHT:]])
-    write_mp4(folder / "edited.mp4", frames[EDIT], rate)
+    for label in edits:
+        write_mp4(folder / edited_file(label), frames[label], rate)
     write_mp4(folder / "reconstruction.mp4", frames[RECONSTRUCTION], rate)
     write_mp4(folder / "side_by_side.mp4", side_by_side, rate)
     Image.fromarray(sheet).save(folder / "side_by_side.png")

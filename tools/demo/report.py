@@ -52,8 +52,9 @@ def make(
     seconds: Mapping[str, float],
     device: str,
     memory: Memory,
+    truths: Mapping[str, np.ndarray] | None = None,
 ) -> dict:
-    """The report of a run. frames: uint8 [N, H, W, 3] by name."""
+    """The report of a run. frames: uint8 [N, H, W, 3] by name. truths: what edits should be, by label, where known."""
     count, height, width = frames[SOURCE].shape[:3]
     made = {
         "video": choices.video.name,
@@ -61,6 +62,7 @@ def make(
         "width": width,
         "height": height,
         "steps": steps,
+        "edited": [wish.label for wish in choices.wishes],
         "checkpoint": choices.checkpoint.name,
         "device": device,
         "seconds": {stage: round(value, 2) for stage, value in seconds.items()},
@@ -69,6 +71,14 @@ def make(
     for against, name in ((SOURCE, "source"), (ROUND_TRIP, "vae")):
         psnr, ssim = closeness(frames[RECONSTRUCTION], frames[against])
         made |= {f"psnr_vs_{name}": round(psnr, 2), f"ssim_vs_{name}": round(ssim, 4)}
+    for label, truth in (truths or {}).items():
+        psnr, ssim = closeness(frames[label], truth)
+        untouched = closeness(frames[ROUND_TRIP], truth)[0]
+        made.setdefault("edits", {})[label] = {
+            "psnr_vs_truth": round(psnr, 2),
+            "ssim_vs_truth": round(ssim, 4),
+            "psnr_of_no_edit": round(untouched, 2),
+        }
     return made
 
 
@@ -92,5 +102,10 @@ def as_text(made: Mapping) -> str:
             f"peak memory     {memory}",
             f"reconstruction  {made['psnr_vs_source']:.1f} dB, SSIM {made['ssim_vs_source']:.3f} against the source",
             f"                {made['psnr_vs_vae']:.1f} dB, SSIM {made['ssim_vs_vae']:.3f} against the VAE round trip",
+            *(
+                f"{label:<16}{edit['psnr_vs_truth']:.1f} dB, SSIM {edit['ssim_vs_truth']:.3f} against the true edit "
+                f"(no edit: {edit['psnr_of_no_edit']:.1f} dB)"
+                for label, edit in made.get("edits", {}).items()
+            ),
         ]
     )

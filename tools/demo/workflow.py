@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
@@ -24,17 +24,40 @@ SMALL = {
     ("Video Load", "frame_cap"): 16,
     ("STEM Inversion", "steps"): 12,
 }
+# With the trained small model and its own clip: its size, and no words or guidance that it has not learned.
+EXAMPLE = {
+    ("Video Load", "width"): 128,
+    ("Video Load", "height"): 128,
+    ("Video Load", "frame_cap"): 16,
+    ("STEM Inversion", "steps"): 20,
+    ("Negative prompt", "text"): "",
+    ("TokenFlow Edit", "cfg"): 4.0,
+    ("TokenFlow Edit", "batch_size"): 4,
+}
+
+
+@dataclass(frozen=True)
+class Wish:
+    """An edit. label: its name in the outputs. prompt: of what the clip is to become; None for the workflow's own."""
+
+    label: str = EDIT
+    prompt: str | None = None
 
 
 @dataclass(frozen=True)
 class Choices:
-    """A run's files and prompts; a prompt that is None stays as the workflow has it. small: see SMALL."""
+    """A run's files, prompts and edits; a prompt that is None stays as the workflow has it.
+
+    settings: of the workflow's fields by (title, name), such as SMALL.
+    example: whether `video` is the rendered clip, which is then written there first.
+    """
 
     video: Path
     checkpoint: Path
     source_prompt: str | None = None
-    target_prompt: str | None = None
-    small: bool = False
+    wishes: tuple[Wish, ...] = (Wish(),)
+    settings: Mapping[tuple[str, str], object] = field(default_factory=dict)
+    example: bool = False
 
 
 def load(file: Path) -> dict[str, dict]:
@@ -53,28 +76,30 @@ def node_titled(prompt: Mapping[str, dict], title: str) -> str:
     return found[0]
 
 
-def fill_in(prompt: Mapping[str, dict], choices: Choices, uploaded: str) -> dict[str, dict]:
-    """A copy of the workflow with the uploaded video, the checkpoint and the prompts filled in."""
+def fill_in(prompt: Mapping[str, dict], choices: Choices, wish: Wish, uploaded: str) -> dict[str, dict]:
+    """A copy of the workflow with the uploaded video, the checkpoint, the prompts and the settings filled in."""
     values = {
         ("Video Load", "file"): uploaded,
         ("Load Checkpoint", "ckpt_name"): choices.checkpoint.name,
         ("Source prompt", "text"): choices.source_prompt,
-        ("Target prompt", "text"): choices.target_prompt,
-        **(SMALL if choices.small else {}),
+        ("Target prompt", "text"): wish.prompt,
+        **choices.settings,
     }
     filled = copy.deepcopy(dict(prompt))
-    for (title, field), value in values.items():
+    for (title, name), value in values.items():
         inputs = filled[node_titled(filled, title)]["inputs"]
-        if field not in inputs:
-            raise DemoError(f"The workflow's node {title!r} has no input {field!r}, only {', '.join(inputs)}.")
+        if name not in inputs:
+            raise DemoError(f"The workflow's node {title!r} has no input {name!r}, only {', '.join(inputs)}.")
         if value is not None:
-            inputs[field] = value
+            inputs[name] = value
     return filled
 
 
-def outputs_by_title(prompt: Mapping[str, dict], outputs: Mapping[str, dict]) -> dict[str, list]:
-    """The files that the four save nodes wrote, by what they show."""
-    files = {name: outputs.get(node_titled(prompt, title), {}).get("images", []) for name, title in SAVES.items()}
+def outputs_by_title(
+    prompt: Mapping[str, dict], outputs: Mapping[str, dict], names: Iterable[str] = tuple(SAVES)
+) -> dict[str, list]:
+    """The files that the save nodes wrote, by what they show. names: those that are wanted, of SAVES."""
+    files = {name: outputs.get(node_titled(prompt, SAVES[name]), {}).get("images", []) for name in names}
     for name, listed in files.items():
         if not listed:
             raise DemoError(f"The workflow's node {SAVES[name]!r} saved no pictures.")

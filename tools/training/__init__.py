@@ -17,6 +17,7 @@ DENOISER_FRAMES = 24_000
 VAE_FRAMES = 12_000
 PREVIEW_EVERY = 1000
 PREVIEWS = 16
+UNFINISHED = "unfinished.safetensors"
 PREVIEW_CFG, PREVIEW_STEPS = 4.0, 20
 
 
@@ -24,9 +25,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make train", description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, help="where the training is kept (default: in the set-up folder)")
     parser.add_argument("--output", type=Path, default=locations.TRAINED.parent, help="folder of the finished files")
-    parser.add_argument(
-        "--steps", type=int, help="stop the denoiser's training after this many steps; it can go on later"
-    )
+    parser.add_argument("--steps", type=int, help="stop the denoiser after this many steps; leave a file to go on from")
+    parser.add_argument("--start", type=Path, help="go on from the file that an earlier training has left")
     return parser.parse_args(arguments)
 
 
@@ -41,22 +41,37 @@ def main(arguments: list[str]) -> int:
     from .precision import best_device
 
     args.cpu = best_device().type == "cpu"
-    from . import autoencoder, checkpoint, classifier, denoiser, frames, workers
+    from . import autoencoder, classifier, denoiser, frames, unfinished, workers
 
     workers.join()
     pictures = frames.training_frames(VAE_FRAMES)
-    vae = autoencoder.train_autoencoder(pictures, folder)
+    vae, start = unfinished.load(options.start) if options.start else (None, None)
+    if vae is None:
+        vae = autoencoder.train_autoencoder(pictures, folder)
     judge = classifier.train_classifier(pictures, folder)
     if workers.rank() == 0:
         classifier.save_classifier(judge, options.output / locations.CLASSIFIER.name)
     examples, spread = denoiser.examples(vae, DENOISER_FRAMES, folder / "latents.pt")
-    network = denoiser.train_denoiser(examples, folder, previews(vae, spread, folder, examples), options.steps)
+    preview = previews(vae, spread, folder, examples)
+    network = denoiser.train_denoiser(examples, folder, preview, options.steps, start)
     if workers.rank() == 0:
-        file = options.output / locations.TRAINED.name
-        checkpoint.write(checkpoint.assemble(vae, spread, network, examples.tokens), file)
+        file = write(options, folder, vae, spread, network, examples.tokens)
         print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
     workers.leave()
     return 0
+
+
+def write(options: argparse.Namespace, folder: Path, vae, spread: float, network, tokens) -> Path:
+    """Writes the checkpoint, or what an unfinished training can go on from; returns the file."""
+    from . import checkpoint, denoiser, unfinished
+
+    if options.steps is not None and options.steps < denoiser.PLAN.steps:
+        file = folder / UNFINISHED
+        unfinished.save(file, options.steps, vae, network, tokens)
+    else:
+        file = options.output / locations.TRAINED.name
+        checkpoint.write(checkpoint.assemble(vae, spread, network, tokens), file)
+    return file
 
 
 def previews(vae, spread: float, folder: Path, examples):

@@ -19,7 +19,7 @@ from ..tiny_sd15 import TinySD15, clip_config
 from . import workers
 from .autoencoder import Autoencoder, encode
 from .frames import training_frames
-from .loop import Plan, train
+from .loop import Plan, Start, train
 from .precision import best_device, device_of, mixed_precision
 
 # Every GroupNorm of the host has 32 groups, so that at a width of 32 it would take away the mean of every channel,
@@ -28,13 +28,13 @@ CHANNELS = 64
 CHANNEL_MULTIPLIERS = (1, 2, 2, 2)
 TEXT_WIDTH = 64
 # Of all workers together.
-BATCH = 32
+BATCH = 64
 LATENT = (4, SIDE // 8, SIDE // 8)
 # Share of captions that are left out, for classifier-free guidance.
 UNCONDITIONAL = 0.1
 # Hang et al. 2023: the loss of a step counts as min(SNR, gamma) / SNR, so that easy steps do not rule.
 SNR_GAMMA = 5.0
-PLAN = Plan(steps=12000, learning_rate=1e-3, warmup=300, ema=0.998)
+PLAN = Plan(steps=6000, learning_rate=1e-3, warmup=300, ema=0.998)
 
 
 class Denoiser(nn.Module):
@@ -155,12 +155,12 @@ def train_denoiser(
     folder: Path,
     inspect: Callable[[nn.Module, int], None] | None = None,
     stop: int | None = None,
+    start: Start | None = None,
 ) -> Denoiser:
-    """Trains, or goes on with, the UNet and the text encoder; up to the step `stop` if that is given."""
+    """Trains, or goes on with, the UNet and the text encoder; see `loop.train`."""
     torch.manual_seed(PLAN.seed)
-    return train(
-        "denoiser", Denoiser().to(best_device()), loss_of(examples), PLAN, folder / "denoiser.pt", inspect, stop
-    )
+    network, loss = Denoiser().to(best_device()), loss_of(examples)
+    return train("denoiser", network, loss, PLAN, folder / "denoiser.pt", inspect, stop, start)
 
 
 @torch.inference_mode()

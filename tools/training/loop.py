@@ -34,14 +34,22 @@ class Plan:
     weight_decay: float = 0.01
     seed: int = 0
 
-    def rate(self, step: int) -> float:
-        """The learning rate of a step."""
-        rise = min(1.0, (step + 1) / self.warmup)
+    def rate(self, step: int, fresh: int = 0) -> float:
+        """The learning rate of a step; `fresh` is the first step of the optimiser, which knows nothing then."""
+        rise = min(1.0, (step - fresh + 1) / self.warmup)
         return self.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * step / self.steps))
 
     def generator(self, step: int) -> torch.Generator:
         """The random numbers of a step in this worker: the same whether or not the training was interrupted before."""
         return torch.Generator().manual_seed(((self.seed * 1_000_003) + step) * 1_009 + workers.rank())
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights to begin with, and how many steps they have been trained."""
+
+    step: int
+    weights: dict[str, Tensor]
 
 
 def train(
@@ -52,17 +60,22 @@ def train(
     file: Path,
     inspect: Callable[[nn.Module, int], None] | None = None,
     stop: int | None = None,
+    start: Start | None = None,
 ) -> nn.Module:
     """Minimises `loss_of(network, random numbers)`; returns the averaged weights as a network of the same class.
 
     Goes on from `file` where that is there, and saves to it every SAVE_EVERY steps and at the end. `inspect` is then
     called with the averaged network and the step. `stop` ends an unfinished training early, to go on another time.
+    Where there is no `file`, it begins with `start`.
     """
     optimiser = torch.optim.AdamW(
         network.parameters(), plan.learning_rate, betas=(0.9, 0.99), weight_decay=plan.weight_decay, fused=True
     )
+    if start is not None:
+        network.load_state_dict(start.weights)
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(plan.ema), use_buffers=False)
-    first = _resume(file, network, optimiser, average)
+    fresh = 0 if start is None else start.step
+    first = _resume(file, network, optimiser, average) or fresh
     last = plan.steps if stop is None else min(stop, plan.steps)
     smooth = None
     leads = workers.rank() == 0
@@ -71,7 +84,7 @@ def train(
     )
     for step in bar:
         for group in optimiser.param_groups:
-            group["lr"] = plan.rate(step)
+            group["lr"] = plan.rate(step, fresh)
         loss = loss_of(network, plan.generator(step))
         loss.backward()
         workers.average_gradients(network.parameters())

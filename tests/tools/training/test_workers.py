@@ -13,9 +13,7 @@ PROGRAM = Path(__file__).with_name("worker_program.py")
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("workers")
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*start, str(PROGRAM), str(folder)], capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run([*start, str(PROGRAM), str(folder)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
