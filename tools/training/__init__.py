@@ -35,43 +35,38 @@ def main(arguments: list[str]) -> int:
     options = parse(arguments)
     where = locations.from_environment()
     folder = options.folder or where.setup / "training"
+    folder.mkdir(parents=True, exist_ok=True)
     sys.path.insert(0, str(where.host))
     from comfy.cli_args import args
 
     from .precision import best_device
 
     args.cpu = best_device().type == "cpu"
-    from . import autoencoder, classifier, denoiser, frames, unfinished, workers
+    from . import autoencoder, checkpoint, classifier, denoiser, frames, unfinished, workers
 
     workers.join()
     pictures = frames.training_frames(VAE_FRAMES)
     vae, start = unfinished.load(options.start) if options.start else (None, None)
     if vae is None:
         vae = autoencoder.train_autoencoder(pictures, folder)
-    judge = classifier.train_classifier(pictures, folder)
-    if workers.rank() == 0:
-        classifier.save_classifier(judge, options.output / locations.CLASSIFIER.name)
     examples, spread = denoiser.examples(vae, DENOISER_FRAMES, folder / "latents.pt")
     preview = previews(vae, spread, folder, examples)
     network = denoiser.train_denoiser(examples, folder, preview, options.steps, start)
-    if workers.rank() == 0:
-        file = write(options, folder, vae, spread, network, examples.tokens)
+    leads = workers.rank() == 0
+    if options.steps is not None and options.steps < denoiser.PLAN.steps:
+        written = [folder / UNFINISHED]
+        if leads:
+            unfinished.save(written[0], options.steps, vae, network, examples.tokens)
+    else:
+        judge = classifier.train_classifier(pictures, folder)
+        written = [options.output / file.name for file in (locations.TRAINED, locations.CLASSIFIER)]
+        if leads:
+            checkpoint.write(checkpoint.assemble(vae, spread, network, examples.tokens), written[0])
+            classifier.save_classifier(judge, written[1])
+    for file in written if leads else ():
         print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
     workers.leave()
     return 0
-
-
-def write(options: argparse.Namespace, folder: Path, vae, spread: float, network, tokens) -> Path:
-    """Writes the checkpoint, or what an unfinished training can go on from; returns the file."""
-    from . import checkpoint, denoiser, unfinished
-
-    if options.steps is not None and options.steps < denoiser.PLAN.steps:
-        file = folder / UNFINISHED
-        unfinished.save(file, options.steps, vae, network, tokens)
-    else:
-        file = options.output / locations.TRAINED.name
-        checkpoint.write(checkpoint.assemble(vae, spread, network, tokens), file)
-    return file
 
 
 def previews(vae, spread: float, folder: Path, examples):
