@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import sys
 import zlib
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
-from . import locations
+from . import locations, tensor_file
 
 TINY_CHANNELS = 32
 TINY_TEXT_WIDTH = 64
@@ -196,9 +194,6 @@ def main(arguments: list[str]) -> int:
 
     args.cpu = True
     tensors = build(options.full, seed=options.seed)
-    options.file.parent.mkdir(parents=True, exist_ok=True)
-    part = options.file.with_suffix(".part")
-    save_file(tensors, part, metadata={"format": "pt"})
-    os.replace(part, options.file)
+    tensor_file.write(tensors, options.file)
     print(f"{options.file}: {options.file.stat().st_size / 1e6:.1f} MB")
     return 0

@@ -42,6 +42,7 @@ def main(arguments: list[str]) -> int:
     from .precision import best_device
 
     args.cpu = best_device().type == "cpu"
+    from .. import tensor_file
     from . import autoencoder, checkpoint, classifier, denoiser, frames, unfinished, workers
 
     workers.join()
@@ -61,7 +62,7 @@ def main(arguments: list[str]) -> int:
         judge = classifier.train_classifier(pictures, folder)
         written = [options.output / file.name for file in (locations.TRAINED, locations.CLASSIFIER)]
         if leads:
-            checkpoint.write(checkpoint.assemble(vae, spread, network, examples.tokens), written[0])
+            tensor_file.write(checkpoint.assemble(vae, spread, network, examples.tokens), written[0])
             classifier.save_classifier(judge, written[1])
     for file in written if leads else ():
         print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..tiny_checkpoint import TEXT_MODEL, UNET, VAE
 from .autoencoder import Autoencoder, host_weights
-from .denoiser import Denoiser
+from .denoiser import Denoiser, without_unseen
 
 EMBEDDING = "embeddings.token_embedding.weight"
 TEXT_PREFIX = "text_model."
@@ -24,24 +20,14 @@ def assemble(vae: Autoencoder, spread: float, denoiser: Denoiser, tokens: Tensor
         for name, weight in denoiser.text.state_dict().items()
         if not name.endswith("position_ids")
     }
-    seen = torch.zeros(len(text[EMBEDDING]), 1)
-    seen[tokens.unique()] = 1
-    text[EMBEDDING] = text[EMBEDDING] * seen
+    text[EMBEDDING] = without_unseen(text[EMBEDDING], tokens)
     parts = {
         UNET: denoiser.unet.state_dict(),
         TEXT_MODEL: text,
         VAE: host_weights(vae, spread),
     }
     return {
-        prefix + name: weight.detach().to(torch.float16).contiguous()
+        prefix + name: weight.detach().to(torch.float16)
         for prefix, weights in parts.items()
         for name, weight in weights.items()
     }
-
-
-def write(tensors: dict[str, Tensor], file: Path) -> None:
-    """Writes the checkpoint; the file appears under its name only when it is complete."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
-    save_file(tensors, part, metadata={"format": "pt"})
-    os.replace(part, file)

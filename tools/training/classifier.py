@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, cross_entropy
 
+from .. import tensor_file
 from ..rendered_clips.vocabulary import COLOURS, OBJECTS, STYLES
 from . import workers
 from .frames import Frames
@@ -77,10 +77,7 @@ def train_classifier(frames: Frames, folder: Path) -> Classifier:
 
 def save_classifier(network: Classifier, file: Path) -> None:
     """Writes the weights, float16, as .safetensors."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
-    save_file({name: weight.half().contiguous() for name, weight in network.state_dict().items()}, part)
-    os.replace(part, file)
+    tensor_file.write({name: weight.half() for name, weight in network.state_dict().items()}, file)
 
 
 def load_classifier(file: Path) -> Callable[[Tensor], dict[str, list[str]]]:

@@ -120,6 +120,13 @@ def tokenise(captions: Sequence[str]) -> Tensor:
     return torch.tensor([known[caption] for caption in captions])
 
 
+def without_unseen(embeddings: Tensor, tokens: Tensor) -> Tensor:
+    """Token embeddings [vocabulary, c] with zeros for those that are not among `tokens`: they were never trained."""
+    seen = torch.zeros(len(embeddings), 1, device=embeddings.device)
+    seen[tokens.unique()] = 1
+    return embeddings * seen
+
+
 def alphas() -> Tensor:
     """SD1.5's cumulative alphas, [1000]."""
     return 1 / (1 + ModelSamplingDiscrete().sigmas ** 2)

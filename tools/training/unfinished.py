@@ -6,16 +6,15 @@ steps mend the rounding. The optimiser's memory is not kept.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from .. import tensor_file
 from .autoencoder import Autoencoder
-from .denoiser import Denoiser
+from .denoiser import Denoiser, without_unseen
 from .loop import Start
 
 VAE, DENOISER, SCALE = "vae.", "denoiser.", ".scale"
@@ -52,15 +51,10 @@ def restored(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def save(file: Path, step: int, vae: Autoencoder, denoiser: Denoiser, tokens: Tensor) -> None:
     """Writes the file. tokens: those of the training; embeddings of all others are left out as zeros."""
     weights = {name: weight.detach().cpu() for name, weight in denoiser.state_dict().items()}
-    seen = torch.zeros(len(weights[EMBEDDING]), 1)
-    seen[tokens.unique()] = 1
-    weights[EMBEDDING] = weights[EMBEDDING] * seen
+    weights[EMBEDDING] = without_unseen(weights[EMBEDDING], tokens)
     tensors = {VAE + name: weight.half() for name, weight in vae.state_dict().items()}
     tensors |= {DENOISER + name: tensor for name, tensor in rounded(weights).items()}
-    part = file.with_suffix(".part")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, metadata={"step": str(step)})
-    os.replace(part, file)
+    tensor_file.write(tensors, file, {"step": str(step)})
 
 
 def load(file: Path) -> tuple[Autoencoder, Start]:

@@ -2,6 +2,7 @@ import comfy.sd
 import pytest
 import torch
 from comfyui_stem.nodes.host.layer_map import self_attention_layers
+from comfyui_stem.tools import tensor_file
 from comfyui_stem.tools.training import autoencoder, checkpoint, denoiser
 
 CAPTION = "a 3d red apple on a plain green background"
@@ -30,7 +31,7 @@ def tokens():
 @pytest.fixture(scope="module")
 def file(networks, tokens, tmp_path_factory):
     file = tmp_path_factory.mktemp("checkpoint") / "model.safetensors"
-    checkpoint.write(checkpoint.assemble(networks[0], 0.5, networks[1], tokens), file)
+    tensor_file.write(checkpoint.assemble(networks[0], 0.5, networks[1], tokens), file)
     return file
 
 
