@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .nodes.fatezero_edit import FateZeroEdit
 from .nodes.frame_context import FrameContext
 from .nodes.inversion_sampler import InversionSampler
 from .nodes.reconstruct import Reconstruct
@@ -16,7 +17,7 @@ class StemInversionExtension(ComfyExtension):
     """The pack, as the host sees it."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [VideoLoad, StemBases, FrameContext, InversionSampler, Reconstruct, TokenFlowEdit]
+        return [VideoLoad, StemBases, FrameContext, InversionSampler, Reconstruct, TokenFlowEdit, FateZeroEdit]
 
 
 async def comfy_entrypoint() -> StemInversionExtension:

@@ -6,6 +6,8 @@ from comfy_api.latest import io
 
 CATEGORY = "STEM Inversion"
 InversionSocket = io.Custom("STEM_INVERSION")
+# An option that leaves a field to the preset.
+OF_PRESET = "preset"
 
 
 def steps_input() -> io.Int.Input:

@@ -10,9 +10,7 @@ from comfy_api.latest import io
 from .host.checks import check_model
 from .host.self_attention import install
 from .host.stem_attention import PRESETS, StemSelfAttention, StemSettings
-from .sockets import CATEGORY
-
-OF_PRESET = "preset"
+from .sockets import CATEGORY, OF_PRESET
 
 
 class StemBases(io.ComfyNode):

@@ -8,8 +8,7 @@ from comfy_api.latest import io
 
 from .host.checks import check_conditioning, check_latent, check_model, check_same_checkpoint, check_start
 from .host.inversion import Inversion
-from .host.self_attention import installed_method
-from .host.stem_attention import StemSelfAttention
+from .host.stem_for_edit import stem_for_edit
 from .host.tokenflow import TokenFlowSettings, edit
 from .sockets import CATEGORY, InversionSocket, steps_input, tail_input
 
@@ -94,22 +93,9 @@ class TokenFlowEdit(io.ComfyNode):
         if start_latent is not None:
             samples = check_latent(start_latent, PURPOSE)
             check_start(samples, inversion, PURPOSE)
-        stem = _stem_of(model, inversion) if edit_attention == "stem" else None
+        stem = stem_for_edit(model, inversion, PURPOSE) if edit_attention == "stem" else None
         edited = edit(model, inversion, positive, negative, TokenFlowSettings(stem=stem, **settings), samples)
         return io.NodeOutput({"samples": edited})
-
-
-def _stem_of(model: Any, inversion: Inversion) -> StemSelfAttention:
-    method = installed_method(model)
-    if isinstance(method, StemSelfAttention):
-        return method
-    if inversion.stem is None:
-        raise ValueError(
-            f"{PURPOSE}: edit_attention is stem, but neither the MODEL nor the INVERSION went through STEM Bases, so "
-            "there are no settings for the bases. Put STEM Bases before this node or before the inversion, or use "
-            "extended."
-        )
-    return StemSelfAttention.from_settings(inversion.stem)
 
 
 def _share(name: str, default: float, what: str, effect: str) -> io.Float.Input:

@@ -100,11 +100,17 @@ def invert_between(
 
 
 def denoise(
-    guider: comfy.samplers.CFGGuider, start: Tensor, sigmas: Tensor, timesteps: Sequence[int], what: str
+    guider: comfy.samplers.CFGGuider,
+    start: Tensor,
+    sigmas: Tensor,
+    timesteps: Sequence[int],
+    what: str,
+    after_move: Callable[[Tensor, int, Tensor], Tensor] | None = None,
 ) -> Tensor:
     """DDIM denoising from `start` (`z` at `sigmas[0]`, [n, 4, h, w]) down the `sigmas`; returns LATENT samples.
 
     The result is variance-preserving whether the schedule ends at 0 or at the first noise level of the table.
+    `after_move` may change the host's latent after each step; it is told the timestep left and the noise level reached.
     """
 
     def sampler(model: Callable, x: Tensor, sigmas: Tensor, extra_args: dict, callback: Any, disable: Any) -> Tensor:
@@ -114,6 +120,8 @@ def denoise(
             comfy.model_management.throw_exception_if_processing_interrupted()
             denoised = model(x, sigma * x.new_ones(x.shape[0]), **extra_args)
             x = move_exploding(x, (x - denoised) / sigma, sigma, sigma_next)
+            if after_move is not None:
+                x = after_move(x, timesteps[i], sigma_next)
             _check_finite(x, f"{what} step {i + 1} of {len(sigmas) - 1} (timestep {timesteps[i]})")
             if callback is not None:
                 callback({"x": x, "i": i, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from ...stem_kernels.attention import join_frames, split_frames
 from ...stem_kernels.frame_context import FrameReference, context_frames, gather_frames
+from .attention_map import AttentionMap
 from .layer_map import AttentionLayer
 from .self_attention import groups_of, host_attention
 
 
 @dataclass(frozen=True)
 class FrameContextAttention:
-    """Every frame attends to a list of frames, or to all of them.
+    """Every frame attends to a list of frames, or to all of them. Can be replayed (see `replay.ReplayableMethod`).
 
     Attributes:
         references: see `parse_frame_references`; None means all frames of the clip.
@@ -33,7 +34,7 @@ class FrameContextAttention:
         return tokens, tokens
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict) -> Tensor:
-        if layer.level < self.finest_level:
+        if self._keeps_to_own_frame(layer):
             return host_attention(q, k, v, extra_options)
         groups = groups_of(q, extra_options)
         if self.references is None:
@@ -41,3 +42,38 @@ class FrameContextAttention:
             return split_frames(joined, q.shape[0] // groups)
         frames = context_frames(self.references, q.shape[0] // groups)
         return host_attention(q, gather_frames(k, frames, groups), gather_frames(v, frames, groups), extra_options)
+
+    def attend_pixels(
+        self, tokens: Tensor, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, timestep: int, extra_options: dict
+    ) -> Tensor:
+        return self.attend(q, k, v, layer, extra_options)
+
+    def recorded(
+        self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict
+    ) -> tuple[Tensor, list[AttentionMap]]:
+        if self._keeps_to_own_frame(layer):
+            gather = _unchanged
+        elif self.references is None:
+            gather = _joined
+        else:
+            frames = context_frames(self.references, q.shape[0])
+
+            def gather(values: Tensor) -> Tensor:
+                return gather_frames(values, frames, groups=1)
+
+        attention = AttentionMap(slice(None), q, gather(k), None, gather)
+        return attention.attend_pixels(v, extra_options), [attention]
+
+    def _keeps_to_own_frame(self, layer: AttentionLayer) -> bool:
+        return layer.level < self.finest_level or self.references in ((), (0,))
+
+
+OWN_FRAME = FrameContextAttention(references=(0,))
+
+
+def _unchanged(values: Tensor) -> Tensor:
+    return values
+
+
+def _joined(values: Tensor) -> Tensor:
+    return join_frames(values, 1)

@@ -13,6 +13,8 @@ _SD1_LAYERS = (
 _FIRST_INJECTED_LAYER = 8
 # Plug-and-play injects the features of this residual block, after its second convolution and before its skip is added.
 FEATURE_BLOCK = 4
+# FateZero reads its masks from the cross-attention of this level: a quarter of the latent, 16x16 for 512x512 pixels.
+MASK_LEVEL = 2
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Putting a method on the self-attention of a MODEL, and taking it off again.
+"""Putting a method on the self-attention of a MODEL, and on its cross-attention where it asks for it; taking it off.
 
 A method lives in patches of a clone of the MODEL. What it remembers during a run lives in an object that an
 OUTER_SAMPLE wrapper makes and drops, so that nothing outlives the run, whether it succeeds, fails or is interrupted.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import comfy.model_patcher
 from comfy.ldm.modules.attention import optimized_attention
@@ -37,6 +37,17 @@ class SelfAttentionMethod(Protocol):
         """The attention output before the output projection, [rows, p, c]."""
 
 
+@runtime_checkable
+class CrossAttentionMethod(SelfAttentionMethod, Protocol):
+    """A method that also computes the cross-attention of some layers."""
+
+    def controls(self, layer: AttentionLayer) -> bool:
+        """Whether the cross-attention of a layer is the method's."""
+
+    def attend_cross(self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict) -> Tensor:
+        """The cross-attention output before the output projection, [rows, p, c]; k and v are [rows, tokens, c]."""
+
+
 @dataclass(frozen=True)
 class _Tag:
     method: SelfAttentionMethod
@@ -51,11 +62,13 @@ def install(model: Any, method: SelfAttentionMethod, layers: Sequence[AttentionL
     if layers is None:
         layers = self_attention_layers(model.model.diffusion_model)
     clone = remove(model)
-    refuse_foreign_patches(clone.model_options, layers, method.name)
+    refuse_foreign_patches(clone.model_options, layers, method)
     # The host deep-copies stored patches on every clone; plain functions are shared, objects would be copied.
     clone.set_model_attn1_patch(_context_patch(method, layers))
     for layer in layers:
-        clone.set_model_attn1_replace(_replace_patch(method, layer), layer.block, layer.number)
+        clone.set_model_attn1_replace(_replace_patch(method, method.attend, layer), layer.block, layer.number)
+    for layer in _controlled(method, layers):
+        clone.set_model_attn2_replace(_replace_patch(method, method.attend_cross, layer), layer.block, layer.number)
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, _WRAPPER_KEY, _run_wrapper(method, layers))
     return clone
 
@@ -76,27 +89,33 @@ def remove(model: Any) -> Any:
         patches["attn1_patch"] = [patch for patch in patches["attn1_patch"] if not hasattr(patch, _TAG)]
         if not patches["attn1_patch"]:
             del patches["attn1_patch"]
-    replaced = _replaced(clone.model_options)
-    for key in [key for key, patch in replaced.items() if hasattr(patch, _TAG)]:
-        del replaced[key]
+    for kind in ("attn1", "attn2"):
+        replaced = _replaced(clone.model_options, kind)
+        for key in [key for key, patch in replaced.items() if hasattr(patch, _TAG)]:
+            del replaced[key]
     clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, _WRAPPER_KEY)
     return clone
 
 
-def refuse_foreign_patches(model_options: dict, layers: Sequence[AttentionLayer], name: str) -> None:
-    """Raise if a patch of another pack replaces, or changes the tokens of, a self-attention layer of ours."""
-    ours = {(layer.block, layer.number) for layer in layers}
-    for key, patch in _replaced(model_options).items():
-        if tuple(key[:2]) in ours and not hasattr(patch, _TAG):
-            raise ValueError(
-                f"{name}: the self-attention of block {key[0]} {key[1]} is already replaced by {_origin(patch)}. Only "
-                "one node can own it, and the edit would silently be wrong. Remove that node from the MODEL's way."
-            )
+def refuse_foreign_patches(model_options: dict, layers: Sequence[AttentionLayer], method: SelfAttentionMethod) -> None:
+    """Raise if a patch of another pack replaces a layer of ours, or changes the tokens that self-attention reads."""
+    for kind, what, ours in (
+        ("attn1", "self-attention", layers),
+        ("attn2", "cross-attention", _controlled(method, layers)),
+    ):
+        blocks = {(layer.block, layer.number) for layer in ours}
+        for key, patch in _replaced(model_options, kind).items():
+            if tuple(key[:2]) in blocks and not hasattr(patch, _TAG):
+                raise ValueError(
+                    f"{method.name}: the {what} of block {key[0]} {key[1]} is already replaced by {_origin(patch)}. "
+                    "Only one node can own it, and the edit would silently be wrong. Remove that node from the MODEL's "
+                    "way."
+                )
     for patch in _patches(model_options).get("attn1_patch", []):
         if not hasattr(patch, _TAG):
             raise ValueError(
-                f"{name}: {_origin(patch)} changes the tokens that self-attention reads (token merging and tiling do), "
-                "so tokens and pixels no longer correspond. Remove that node from the MODEL's way."
+                f"{method.name}: {_origin(patch)} changes the tokens that self-attention reads (token merging and "
+                "tiling do), so tokens and pixels no longer correspond. Remove that node from the MODEL's way."
             )
 
 
@@ -138,12 +157,17 @@ def _context_patch(method: SelfAttentionMethod, layers: Sequence[AttentionLayer]
     return attn1_patch
 
 
-def _replace_patch(method: SelfAttentionMethod, layer: AttentionLayer) -> Callable:
-    def attn1_replace(q: Tensor, k: Tensor, v: Tensor, extra_options: dict) -> Tensor:
-        return method.attend(q, k, v, layer, extra_options)
+def _controlled(method: SelfAttentionMethod, layers: Sequence[AttentionLayer]) -> list[AttentionLayer]:
+    """The layers whose cross-attention is the method's."""
+    return [layer for layer in layers if isinstance(method, CrossAttentionMethod) and method.controls(layer)]
 
-    setattr(attn1_replace, _TAG, _Tag(method))
-    return attn1_replace
+
+def _replace_patch(method: SelfAttentionMethod, attend: Callable, layer: AttentionLayer) -> Callable:
+    def replace(q: Tensor, k: Tensor, v: Tensor, extra_options: dict) -> Tensor:
+        return attend(q, k, v, layer, extra_options)
+
+    setattr(replace, _TAG, _Tag(method))
+    return replace
 
 
 def _run_wrapper(method: SelfAttentionMethod, layers: Sequence[AttentionLayer]) -> Callable:
@@ -151,7 +175,7 @@ def _run_wrapper(method: SelfAttentionMethod, layers: Sequence[AttentionLayer]) 
         guider = executor.class_obj
         original = guider.model_options
         # Patches may have been added after ours: the last one to claim a layer wins.
-        refuse_foreign_patches(original, layers, method.name)
+        refuse_foreign_patches(original, layers, method)
         guider.model_options = comfy.model_patcher.create_model_options_clone(original)
         guider.model_options["transformer_options"][RUN] = method.start_run(guider.model_patcher)
         try:
@@ -166,8 +190,8 @@ def _patches(model_options: dict) -> dict:
     return model_options.get("transformer_options", {}).get("patches", {})
 
 
-def _replaced(model_options: dict) -> dict:
-    return model_options.get("transformer_options", {}).get("patches_replace", {}).get("attn1", {})
+def _replaced(model_options: dict, kind: str) -> dict:
+    return model_options.get("transformer_options", {}).get("patches_replace", {}).get(kind, {})
 
 
 def _origin(patch: object) -> str:

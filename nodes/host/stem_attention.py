@@ -9,11 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ...stem_kernels.attention import join_frames, merge_heads, split_frames, split_heads
+from ...stem_kernels.attention import join_frames, merge_heads, split_heads
 from ...stem_kernels.em import Bases, EMSettings, fit_bases, pool
 from ...stem_kernels.initialisation import DrawKey, Draws, Initialisation, SeededDraws, initial_bases
+from .attention_map import AttentionMap
 from .layer_map import AttentionLayer
-from .self_attention import RUN, groups_of, host_attention
+from .self_attention import RUN, groups_of
 
 EMSpace = Literal["features", "keys_per_head"]
 Scope = Literal["all_frames", "anchor_frames", "frame_chunks"]
@@ -68,11 +69,31 @@ PRESETS: dict[str, StemSettings] = {
 
 @dataclass(frozen=True)
 class SharedKeys:
-    """Keys and values of the bases, [1, k, c] each, and what to add to the logits, [1, 1 or h, 1, k] or None."""
+    """Keys and values of the bases, and how they come from those of the pixels.
+
+    Attributes:
+        keys, values: [1, k, c] each.
+        logit_bias: what to add to the logits, [1, 1 or h, 1, k], or None.
+        pool: Pi of the fit, values of the pixels [n, p, c] -> values of the bases [1, k, c].
+    """
 
     keys: Tensor
     values: Tensor
     logit_bias: Tensor | None
+    pool: Callable[[Tensor], Tensor]
+
+    def map_of(self, q: Tensor, rows: slice = slice(None)) -> AttentionMap:
+        """The attention of queries [n, p, c] to these keys."""
+        return AttentionMap(rows, q, self.keys, self.logit_bias, self.pool)
+
+
+@dataclass(frozen=True)
+class PendingBases:
+    """Bases of one scope on their way from `context` to `attend`: how many, their logit bias, and their Pi."""
+
+    count: int
+    logit_bias: Tensor | None
+    pool: Callable[[Tensor], Tensor]
 
 
 @dataclass
@@ -81,11 +102,11 @@ class StemRun:
 
     Attributes:
         timestep: the host's map from noise level to timestep.
-        pending: bases on their way from `context` to `attend` of one layer, by device: counts and logit biases.
+        pending: bases on their way from `context` to `attend` of one layer, by device.
     """
 
     timestep: Callable[[Tensor], Tensor]
-    pending: dict[str, tuple[list[int], list[Tensor | None]]] = field(default_factory=dict)
+    pending: dict[str, list[PendingBases]] = field(default_factory=dict)
 
     def timestep_of(self, extra_options: dict) -> int:
         """The timestep of this call, which the draws are keyed by."""
@@ -94,7 +115,7 @@ class StemRun:
 
 @dataclass(frozen=True)
 class StemSelfAttention:
-    """The method that STEM Bases installs."""
+    """The method that STEM Bases installs. Can be replayed (see `replay.ReplayableMethod`)."""
 
     settings: StemSettings
     draws: Draws
@@ -111,7 +132,7 @@ class StemSelfAttention:
         """In feature space the bases themselves are what the host projects to keys and values: K rows, not N * P."""
         if self.settings.space != "features":
             return tokens, tokens
-        pieces, biases = [], []
+        pieces, pending = [], []
         run: StemRun = extra_options[RUN]
         timestep = run.timestep_of(extra_options)
         for chunk, rows in self._scopes(tokens, extra_options):
@@ -119,48 +140,95 @@ class StemSelfAttention:
             bases = self._fit(features, DrawKey(timestep, layer.index, chunk))
             live = _live_index(bases, self.settings.em)
             pieces.append(bases.centres.to(tokens.dtype)[live][None])
-            biases.append(self._logit_bias(bases.mass[live], tokens.dtype))
-        run.pending[str(tokens.device)] = ([piece.shape[1] for piece in pieces], biases)
+            bias = self._logit_bias(bases.mass[live], tokens.dtype)
+            pending.append(PendingBases(pieces[-1].shape[1], bias, self._pool_of_features(features, bases, live)))
+        run.pending[str(tokens.device)] = pending
         return tokens, torch.cat(pieces, dim=1)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict) -> Tensor:
+        return self.recorded(q, k, v, layer, extra_options)[0]
+
+    def recorded(
+        self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict
+    ) -> tuple[Tensor, list[AttentionMap]]:
         run: StemRun = extra_options[RUN]
-        scopes = self._scopes(q, extra_options)
         if self.settings.space == "features":
-            counts, biases = run.pending.pop(str(q.device))
+            pending = run.pending.pop(str(q.device))
+            counts = [bases.count for bases in pending]
             shared = [
-                SharedKeys(keys, values, bias)
-                for keys, values, bias in zip(k.split(counts, dim=1), v.split(counts, dim=1), biases, strict=True)
+                SharedKeys(keys, values, bases.logit_bias, bases.pool)
+                for keys, values, bases in zip(k.split(counts, dim=1), v.split(counts, dim=1), pending, strict=True)
             ]
-        else:
-            timestep = run.timestep_of(extra_options)
-            shared = [
-                self.bases_of_keys(k[rows], v[rows], DrawKey(timestep, layer.index, chunk), extra_options["n_heads"])
-                for chunk, rows in scopes
-            ]
-        outputs = [attend_shared(q[rows], keys, extra_options) for (_, rows), keys in zip(scopes, shared, strict=True)]
-        return torch.cat(outputs)
+            return self._attended(q, shared, extra_options)
+        # The tokens are not read in this space.
+        return self._attended(
+            q, self._shared(k, k, v, layer, run.timestep_of(extra_options), extra_options), extra_options
+        )
+
+    def attend_pixels(
+        self, tokens: Tensor, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, timestep: int, extra_options: dict
+    ) -> Tensor:
+        return self._attended(q, self._shared(tokens, k, v, layer, timestep, extra_options), extra_options)[0]
+
+    def shared_keys(self, tokens: Tensor, k: Tensor, v: Tensor, key: DrawKey, heads: int) -> SharedKeys:
+        """Bases of the pixels of some frames, given their tokens and projected keys and values [n, p, c]."""
+        if self.settings.space == "features":
+            return self._bases_of_features(tokens, k, v, key)
+        return self.bases_of_keys(k, v, key, heads)
 
     def bases_of_keys(self, k: Tensor, v: Tensor, key: DrawKey, heads: int) -> SharedKeys:
         """EM per head on projected keys [n, p, c]; the values are pooled by the same responsibilities."""
-        fitted_keys, fitted_values = (
-            split_heads(join_frames(self._fitted(tensor), 1), heads)[0] for tensor in (k, v)
-        )  # [h, m, d]
-        bases = self._fit(fitted_keys, key)
-        (values,) = pool(fitted_keys, (fitted_values,), bases, self.settings.em)
-        return self._shared_per_head(bases, bases.centres, values, k.dtype)
+        features = self._per_head(k, heads)
+        bases = self._fit(features, key)
+        bias, live = None, bases.live(self.settings.em)
+        # Heads have their own empty bases, so these are masked rather than left out.
+        if self.settings.mass_weighted or not bool(live.all()):
+            weight = _log(bases.mass) if self.settings.mass_weighted else torch.zeros_like(bases.mass)
+            bias = weight.masked_fill(~live, torch.finfo(k.dtype).min).to(k.dtype)[None, :, None]  # [1, h, 1, k]
 
-    def bases_of_features(self, tokens: Tensor, k: Tensor, v: Tensor, key: DrawKey) -> SharedKeys:
+        def pool_per_head(values: Tensor) -> Tensor:
+            (pooled,) = pool(features, (self._per_head(values, heads),), bases, self.settings.em)
+            return merge_heads(pooled[None].to(values.dtype))
+
+        return SharedKeys(merge_heads(bases.centres[None].to(k.dtype)), pool_per_head(v), bias, pool_per_head)
+
+    def _bases_of_features(self, tokens: Tensor, k: Tensor, v: Tensor, key: DrawKey) -> SharedKeys:
         """EM on tokens [n, p, c]; keys and values of the same pixels are pooled by its responsibilities."""
-        features, keys, values = (self._fitted(tensor).flatten(0, 1) for tensor in (tokens, k, v))
+        features = self._fitted(tokens).flatten(0, 1)
         bases = self._fit(features, key)
         live = _live_index(bases, self.settings.em)
-        pooled_keys, pooled_values = pool(features, (keys, values), bases, self.settings.em)
-        return SharedKeys(
-            pooled_keys[live][None].to(k.dtype),
-            pooled_values[live][None].to(v.dtype),
-            self._logit_bias(bases.mass[live], k.dtype),
-        )
+        keys, values = self._pooled(features, bases, live, k, v)
+        bias = self._logit_bias(bases.mass[live], k.dtype)
+        return SharedKeys(keys, values, bias, self._pool_of_features(features, bases, live))
+
+    def _pool_of_features(self, features: Tensor, bases: Bases, live: Tensor | slice) -> Callable[[Tensor], Tensor]:
+        return lambda values: self._pooled(features, bases, live, values)[0]
+
+    def _pooled(self, features: Tensor, bases: Bases, live: Tensor | slice, *values: Tensor) -> list[Tensor]:
+        """Each of `values` [n, p, c] at the bases that the attention sees, [1, k, c]."""
+        fitted = [self._fitted(tensor).flatten(0, 1) for tensor in values]
+        pooled = pool(features, fitted, bases, self.settings.em)
+        return [at_bases[live][None].to(tensor.dtype) for at_bases, tensor in zip(pooled, values, strict=True)]
+
+    def _shared(
+        self, tokens: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, timestep: int, extra_options: dict
+    ) -> list[SharedKeys]:
+        """Bases of every scope, from the pixels' tokens, keys and values [rows, p, c]."""
+        heads = extra_options["n_heads"]
+        return [
+            self.shared_keys(tokens[rows], k[rows], v[rows], DrawKey(timestep, layer.index, chunk), heads)
+            for chunk, rows in self._scopes(k, extra_options)
+        ]
+
+    def _attended(self, q: Tensor, shared: list[SharedKeys], extra_options: dict) -> tuple[Tensor, list[AttentionMap]]:
+        rows = [rows for _, rows in self._scopes(q, extra_options)]
+        maps = [keys.map_of(q[part], part) for part, keys in zip(rows, shared, strict=True)]
+        outputs = [part.attend(keys.values, extra_options) for part, keys in zip(maps, shared, strict=True)]
+        return torch.cat(outputs), maps
+
+    def _per_head(self, frames: Tensor, heads: int) -> Tensor:
+        """The pixels that EM sees, by head: [n, p, c] -> [h, m, d]."""
+        return split_heads(join_frames(self._fitted(frames), 1), heads)[0]
 
     def _fit(self, features: Tensor, key: DrawKey) -> Bases:
         settings = self.settings
@@ -189,20 +257,6 @@ class StemSelfAttention:
 
     def _logit_bias(self, mass: Tensor, dtype: torch.dtype) -> Tensor | None:
         return _log(mass).to(dtype)[None, None, None] if self.settings.mass_weighted else None
-
-    def _shared_per_head(self, bases: Bases, keys: Tensor, values: Tensor, dtype: torch.dtype) -> SharedKeys:
-        bias, live = None, bases.live(self.settings.em)
-        # Heads have their own empty bases, so these are masked rather than left out.
-        if self.settings.mass_weighted or not bool(live.all()):
-            weight = _log(bases.mass) if self.settings.mass_weighted else torch.zeros_like(bases.mass)
-            bias = weight.masked_fill(~live, torch.finfo(dtype).min).to(dtype)[None, :, None]  # [1, h, 1, k]
-        return SharedKeys(merge_heads(keys[None].to(dtype)), merge_heads(values[None].to(dtype)), bias)
-
-
-def attend_shared(q: Tensor, shared: SharedKeys, extra_options: dict) -> Tensor:
-    """Queries of all frames as one sequence on the keys that they share: [n, p, c] -> [n, p, c] (Eq. 7)."""
-    out = host_attention(join_frames(q, 1), shared.keys, shared.values, extra_options, shared.logit_bias)
-    return split_frames(out, q.shape[0])
 
 
 def _live_index(bases: Bases, em: EMSettings) -> Tensor | slice:

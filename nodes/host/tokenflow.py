@@ -6,9 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import comfy.model_management
-import comfy.model_patcher
-import comfy.samplers
 import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
@@ -23,9 +20,10 @@ from ...stem_kernels.correspondence import (
 from ...stem_kernels.ddim import add_noise, alpha_of, renoise, select_timesteps, to_preserving
 from ...stem_kernels.random_streams import Purpose, keyed_generator
 from .ddim_sampling import Tail, denoise, denoising_sigmas
+from .edit_guider import EditGuider, StepSchedule
 from .feature_injection import inject_feature
 from .inversion import Inversion
-from .self_attention import RUN, install
+from .self_attention import install
 from .stem_attention import StemSelfAttention
 from .tokenflow_attention import Pass, SourceRows, TokenFlowAttention, TokenFlowRun
 
@@ -66,23 +64,6 @@ class TokenFlowSettings:
     start_noise: StartNoise = "trajectory"
     tail: Tail = "alpha0"
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class StepSchedule:
-    """Timesteps of an edit, ascending: all of the schedule, and how many of them (the least noisy) are run."""
-
-    timesteps: tuple[int, ...]
-    kept: int
-
-    @property
-    def descending(self) -> tuple[int, ...]:
-        return self.timesteps[: self.kept][::-1]
-
-    def within(self, timestep: int, share: float) -> bool:
-        """Whether a timestep is among the noisiest `share` of the whole schedule."""
-        step = len(self.timesteps) - 1 - self.timesteps.index(timestep)
-        return step < int(len(self.timesteps) * share)
 
 
 def edit(
@@ -128,73 +109,43 @@ def start_latent(inversion: Inversion, timestep: int, settings: TokenFlowSetting
     return trajectory[inversion.entry(timestep)]
 
 
-class TokenFlowGuider(comfy.samplers.CFGGuider):
-    """One step of TokenFlow as the host's guider: it predicts the clean latents of all frames."""
+class TokenFlowGuider(EditGuider):
+    """One step of TokenFlow as the host's guider."""
+
+    purpose = "TokenFlow Edit"
 
     def __init__(self, model: Any, inversion: Inversion, settings: TokenFlowSettings, schedule: StepSchedule) -> None:
-        super().__init__(model)
-        self.inversion = inversion
+        super().__init__(model, inversion, schedule)
         self.settings = settings
-        self.schedule = schedule
         self.batches = frame_batches(inversion.frames, settings.batch_size)
-
-    def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict | None = None, seed: Any = None) -> Tensor:
-        options = comfy.model_patcher.create_model_options_clone(model_options or {})
-        # The host then applies guidance and every guidance patch to all frames at once.
-        options["sampler_calc_cond_batch_function"] = self._predict_conds
-        conds = (self.conds["negative"], self.conds["positive"])
-        return comfy.samplers.sampling_function(
-            self.inner_model, x, timestep, *conds, self.cfg, model_options=options, seed=seed
-        )
 
     def keyframes_at(self, timestep: int) -> Tensor:
         """Frame numbers of the keyframes of a step, one of every batch, ascending."""
         generator = keyed_generator(self.settings.seed, Purpose.KEYFRAMES, timestep)
         return choose_keyframes(self.batches, self.settings.keyframes, generator)
 
-    def _predict_conds(self, args: dict) -> list[Tensor]:
-        """Clean latents predicted for each of `args["conds"]`, [n, 4, h, w]."""
-        x, sigma, options = args["input"], args["sigma"], args["model_options"]
-        step = self._timestep_of(float(sigma[0]))
-        run: TokenFlowRun = options["transformer_options"][RUN]
-        run.timestep = step
-        source = self.inversion.at(step, x.device)
-        keyframes = self.keyframes_at(step)
+    def predict(
+        self, timestep: int, run: TokenFlowRun, conds: list, x: Tensor, sigma: Tensor, model_options: dict
+    ) -> list[Tensor]:
+        run.timestep = timestep
+        source = self.inversion.at(timestep, x.device)
+        keyframes = self.keyframes_at(timestep)
         plan = propagation_plan(self.batches, keyframes, self.settings.weights)
         injections = {
-            "inject_attention": self.schedule.within(step, self.settings.attention_injection),
-            "inject_features": self.schedule.within(step, self.settings.feature_injection),
+            "inject_attention": self.schedule.within(timestep, self.settings.attention_injection),
+            "inject_features": self.schedule.within(timestep, self.settings.feature_injection),
         }
 
         def run_pass(frames: slice | Tensor, propagation: Any) -> list[Tensor]:
-            comfy.model_management.throw_exception_if_processing_interrupted()
             level = sigma[frames]
-            for is_source, latents, conds in (
-                (True, source, [self.conds["source"]]),
-                (False, x, args["conds"]),
-            ):
+            for is_source, latents, of_pass in ((True, source, [self.conds["source"]]), (False, x, conds)):
                 run.current = Pass(is_source, len(level), propagation, **injections)
-                predicted = comfy.samplers.calc_cond_batch(self.inner_model, conds, latents[frames], level, options)
+                predicted = self.run_model(of_pass, latents[frames], level, model_options)
             return predicted
 
-        try:
-            run_pass(keyframes.to(x.device), None)
-            predicted = [run_pass(batch, plan.of(batch)) for batch in self.batches]
-        finally:
-            run.forget()
+        run_pass(keyframes.to(x.device), None)
+        predicted = [run_pass(batch, plan.of(batch)) for batch in self.batches]
         return [torch.cat(frames) for frames in zip(*predicted, strict=True)]
-
-    def _timestep_of(self, sigma: float) -> int:
-        timesteps = self.schedule.timesteps
-        levels = torch.tensor([self.inversion.sigmas[self.inversion.entry(t)] for t in timesteps])
-        nearest = int((levels - sigma).abs().argmin())
-        if abs(float(levels[nearest]) - sigma) > 1e-4 * sigma:
-            raise ValueError(
-                f"TokenFlow Edit: the noise level {sigma:.5g} is not one of the inversion's (the nearest is "
-                f"{float(levels[nearest]):.5g}), so there is no source to read at this step. Use the noise levels of "
-                "the inversion."
-            )
-        return timesteps[nearest]
 
 
 def prepared(model: Any, frames: int, settings: TokenFlowSettings) -> Any:

@@ -17,7 +17,7 @@ from ...stem_kernels.correspondence import Correspondence, PropagationPlan, corr
 from ...stem_kernels.initialisation import DrawKey
 from .layer_map import AttentionLayer
 from .self_attention import RUN, groups_of, host_attention
-from .stem_attention import StemSelfAttention, attend_shared
+from .stem_attention import StemSelfAttention
 
 SourceRows = Literal["true", "propagated"]
 _SOURCE = "source"
@@ -140,11 +140,8 @@ class TokenFlowAttention:
         rows = zip(*(tensor.chunk(groups) for tensor in (q, k, v, tokens)), strict=True)
         for group, (queries, keys, values, features) in zip(extra_options["cond_or_uncond"], rows, strict=True):
             key = DrawKey(run.timestep, layer.index, group)
-            if self.stem.settings.space == "features":
-                shared = self.stem.bases_of_features(features, keys, values, key)
-            else:
-                shared = self.stem.bases_of_keys(keys, values, key, extra_options["n_heads"])
-            outputs.append(attend_shared(queries, shared, extra_options))
+            shared = self.stem.shared_keys(features, keys, values, key, extra_options["n_heads"])
+            outputs.append(shared.map_of(queries).attend(shared.values, extra_options))
         return torch.cat(outputs)
 
 

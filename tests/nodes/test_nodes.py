@@ -12,6 +12,7 @@ import comfy.model_sampling
 import node_helpers
 import pytest
 import torch
+from comfyui_stem.nodes.fatezero_edit import FateZeroEdit
 from comfyui_stem.nodes.frame_context import FrameContext
 from comfyui_stem.nodes.host.self_attention import installed_method
 from comfyui_stem.nodes.inversion_sampler import InversionSampler
@@ -20,7 +21,7 @@ from comfyui_stem.nodes.stem_bases import StemBases
 from comfyui_stem.nodes.tokenflow_edit import TokenFlowEdit
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-NODES = [FrameContext, InversionSampler, Reconstruct, StemBases, TokenFlowEdit]
+NODES = [FateZeroEdit, FrameContext, InversionSampler, Reconstruct, StemBases, TokenFlowEdit]
 
 
 def defaults(node):
@@ -55,6 +56,7 @@ def test_the_host_gets_all_nodes_from_the_packs_entry_point():
         "STEMInversionSampler",
         "STEMReconstruct",
         "STEMTokenFlowEdit",
+        "STEMFateZeroEdit",
     ]
     assert not hasattr(module, "NODE_CLASS_MAPPINGS")
 

@@ -8,11 +8,17 @@ import comfy.model_management
 import pytest
 import torch
 from comfyui_stem.nodes.host.ddim_sampling import invert
+from comfyui_stem.nodes.host.fatezero import FateZeroSettings
+from comfyui_stem.nodes.host.fatezero import edit as edit_by_fatezero
+from comfyui_stem.nodes.host.fatezero_attention import FateZeroRun
+from comfyui_stem.nodes.host.prompts import read_prompt
 from comfyui_stem.nodes.host.reconstruction import reconstruct
+from comfyui_stem.nodes.host.replay import ReplayRun, SourceRecord
 from comfyui_stem.nodes.host.self_attention import install
 from comfyui_stem.nodes.host.stem_attention import StemRun, StemSelfAttention, StemSettings
 from comfyui_stem.nodes.host.tokenflow import TokenFlowSettings, edit
 from comfyui_stem.nodes.host.tokenflow_attention import TokenFlowRun
+from comfyui_stem.nodes.word_control import WordWishes, read_words
 from comfyui_stem.stem_kernels.em import EMSettings
 
 METHOD = StemSelfAttention.from_settings(StemSettings(em=EMSettings(num_bases=8)))
@@ -36,7 +42,11 @@ def inversion(loaded, stem_model, video):
 def runs(loaded, inversion, video):
     """Every kind of run, as a function of the MODEL."""
     prompts = loaded.prompt("a castle"), loaded.prompt("rain")
+    source, target = (read_prompt(loaded.clip, text, "a", "Test") for text in ("a hill", "a castle"))
+    words = read_words(source, target, WordWishes(window=1.0, blends=True), 2, "Test").control
+    fatezero = FateZeroSettings(self_window=1.0, blend_self=True, blend_latents=True, latent_window=1.0, own=METHOD)
     return {
+        "fatezero": lambda model: edit_by_fatezero(model, inversion, *prompts, words, fatezero).samples,
         "inversion": lambda model: invert(install(model, METHOD), inversion.source, video, 2, "next").trajectory,
         "reconstruction": lambda model: reconstruct(inversion, install(model, METHOD), inversion.source),
         "edit": lambda model: edit(model, inversion, *prompts, TokenFlowSettings(batch_size=2)),
@@ -46,7 +56,7 @@ def runs(loaded, inversion, video):
     }
 
 
-KINDS = ["inversion", "reconstruction", "edit", "edit with bases"]
+KINDS = ["inversion", "reconstruction", "edit", "edit with bases", "fatezero"]
 
 
 def failing(model, after, action):
@@ -78,7 +88,7 @@ def traces(model):
 
 def live_runs():
     gc.collect()
-    return [o for o in gc.get_objects() if type(o) in (TokenFlowRun, StemRun)]
+    return [o for o in gc.get_objects() if type(o) in (TokenFlowRun, StemRun, FateZeroRun, ReplayRun, SourceRecord)]
 
 
 def large_tensors():

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 from comfyui_stem.nodes.host.ddim_sampling import invert
+from comfyui_stem.nodes.host.edit_guider import StepSchedule
 from comfyui_stem.nodes.host.reconstruction import reconstruct
 from comfyui_stem.nodes.host.self_attention import install
 from comfyui_stem.nodes.host.stem_attention import StemSelfAttention, StemSettings
 from comfyui_stem.nodes.host.tokenflow import (
-    StepSchedule,
     TokenFlowGuider,
     TokenFlowSettings,
     edit,

@@ -1,0 +1,284 @@
+"""FateZero Edit: keep the source's attention, change its words."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from comfy_api.latest import io
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from ..stem_kernels.ddim import select_timesteps
+from ..stem_kernels.frame_context import parse_frame_references
+from .fatezero_presets import PRESETS, FateZeroPreset
+from .host.checks import check_model, check_same_checkpoint
+from .host.fatezero import Edited, FateZeroSettings, edit
+from .host.frame_context import OWN_FRAME, FrameContextAttention
+from .host.inversion import Inversion
+from .host.prompts import check_source_prompt, encode, read_prompt
+from .host.replay import ReplayableMethod
+from .host.self_attention import installed_method
+from .host.stem_for_edit import stem_for_edit
+from .sockets import CATEGORY, OF_PRESET, InversionSocket, steps_input, tail_input
+from .word_control import WordWishes, read_words
+from .word_settings import parse_levels, parse_weights, parse_window, parse_word_windows, parse_words
+
+PURPOSE = "FateZero Edit"
+PIXELS_PER_LATENT = 8
+
+
+class FateZeroEdit(io.ComfyNode):
+    """INVERSION + MODEL + CLIP + two prompts -> edited LATENT and the mask of what was free to change."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="STEMFateZeroEdit",
+            display_name="FateZero Edit",
+            category=CATEGORY,
+            description="Edits an inverted video by text. The attention of the source is run again at every step and "
+            "kept for the words that stay, so layout and motion survive; the new words bring the change. With an "
+            "inversion through STEM Bases this is STEM-FateZero.",
+            inputs=[
+                io.Model.Input(
+                    "model",
+                    tooltip="The model of the edit: the same checkpoint as the inversion's, with LoRA if you like.",
+                ),
+                InversionSocket.Input("inversion", tooltip="From STEM Inversion Sampler."),
+                io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint; this node encodes its prompts itself."),
+                _prompt("source_prompt", "The prompt that the inversion was made with, word for word."),
+                _prompt("target_prompt", "The same text with the words changed or added that should change."),
+                _prompt("negative_prompt", "What the edited video should not show; may be empty."),
+                io.Combo.Input(
+                    "preset",
+                    options=list(PRESETS),
+                    default="style",
+                    tooltip="Settings of the published edits, which the fields below override. style: add a style. "
+                    "attribute: change a property. replace object: another object of much the same shape. shape: an "
+                    "object of another shape, changed only where it is.",
+                ),
+                io.Float.Input(
+                    "cfg",
+                    default=7.5,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.01,
+                    tooltip="Guidance scale: higher follows the target prompt more and the source less.",
+                ),
+                *_word_inputs(),
+                *_mask_inputs(),
+                *_attention_inputs(),
+                steps_input(),
+                tail_input(),
+            ],
+            outputs=[
+                io.Latent.Output(tooltip="The edited frames, for VAE Decode."),
+                io.Mask.Output(
+                    "mask",
+                    display_name="mask",
+                    tooltip="Where the edit was free to change the frames, from 0 to 1: the share of the steps with a "
+                    "mask. White everywhere without blending.",
+                ),
+                io.String.Output(
+                    "report", display_name="report", tooltip="What was made of the prompts: matched and changed words."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        inversion: Inversion,
+        clip: Any,
+        source_prompt: str,
+        target_prompt: str,
+        negative_prompt: str,
+        preset: str,
+        steps: int,
+        tail: str,
+        **fields: Any,
+    ) -> io.NodeOutput:
+        check_model(model, PURPOSE)
+        check_same_checkpoint(model, inversion, PURPOSE)
+        chosen = PRESETS[preset]
+        settings = _settings(chosen, _own_attention(model, inversion, fields), fields, steps, tail)
+        wishes = _wishes(chosen, settings, fields)
+        source = read_prompt(clip, source_prompt, "source", PURPOSE)
+        target = read_prompt(clip, target_prompt, "target", PURPOSE)
+        note = check_source_prompt(source, inversion, PURPOSE)
+        count = len(select_timesteps(inversion.timesteps, steps))
+        words = read_words(source, target, wishes, count, PURPOSE)
+        report = "\n".join(filter(None, (words.report, note)))
+        logging.info("%s\n%s", PURPOSE, report)
+        negative = encode(clip, negative_prompt)
+        edited: Edited = edit(model, inversion, target.conditioning, negative, words.control, settings)
+        return io.NodeOutput({"samples": edited.samples}, _for_pictures(edited.mask), report)
+
+
+def _settings(
+    preset: FateZeroPreset, own: ReplayableMethod, fields: dict[str, Any], steps: int, tail: str
+) -> FateZeroSettings:
+    window = fields["self_window"].strip()
+    return FateZeroSettings(
+        cfg=fields["cfg"],
+        self_window=parse_window(window, "self_window") if window else preset.self_window,
+        blend_self=preset.blend_self if fields["blend_self"] == OF_PRESET else fields["blend_self"] == "on",
+        blend_latents=fields["blend_latents"],
+        latent_window=parse_window(fields["latent_window"], "latent_window"),
+        threshold=fields["threshold"] or preset.threshold,
+        accumulate=fields["accumulate_masks"],
+        resizing=fields["mask_resizing"],
+        levels=parse_levels(fields["fusion_levels"], "fusion_levels"),
+        fuse_unconditional=fields["fuse_unconditional"],
+        own=own,
+        steps=steps,
+        tail=tail,
+    )
+
+
+def _wishes(preset: FateZeroPreset, settings: FateZeroSettings, fields: dict[str, Any]) -> WordWishes:
+    window = fields["cross_window"].strip()
+    return WordWishes(
+        control=preset.control if fields["control"] == OF_PRESET else fields["control"],
+        window=parse_window(window, "cross_window") if window else preset.cross_window,
+        word_windows=parse_word_windows(fields["word_windows"], "word_windows"),
+        weights=parse_weights(fields["word_weights"], preset.weight, "word_weights"),
+        reweighting=fields["reweighting"],
+        blends=settings.blend_self or settings.blend_latents,
+        source_words=parse_words(fields["source_blend_words"]),
+        target_words=parse_words(fields["target_blend_words"]),
+    )
+
+
+def _own_attention(model: Any, inversion: Inversion, fields: dict[str, Any]) -> ReplayableMethod:
+    """The attention of what is not fused."""
+    kind = fields["own_attention"]
+    if kind == "own frame":
+        return OWN_FRAME
+    if kind == "spatiotemporal":
+        return FrameContextAttention(parse_frame_references(fields["frames"]))
+    if kind == "stem":
+        return stem_for_edit(model, inversion, PURPOSE)
+    return installed_method(inversion.model) or OWN_FRAME
+
+
+def _for_pictures(mask: Tensor) -> Tensor:
+    """A mask [n, h, w] of latents at the size of their pictures."""
+    return interpolate(mask[:, None], scale_factor=PIXELS_PER_LATENT, mode="nearest")[:, 0]
+
+
+def _prompt(name: str, tooltip: str) -> io.String.Input:
+    return io.String.Input(name, multiline=True, default="", tooltip=tooltip)
+
+
+def _line(name: str, default: str, tooltip: str) -> io.String.Input:
+    return io.String.Input(name, default=default, tooltip=tooltip)
+
+
+def _choice(name: str, options: list[str], tooltip: str) -> io.Combo.Input:
+    return io.Combo.Input(name, options=options, default=options[0], tooltip=tooltip)
+
+
+def _word_inputs() -> list[Any]:
+    return [
+        _choice(
+            "control",
+            [OF_PRESET, "auto", "refine", "replace"],
+            "How the words of the prompts are matched. replace: word by word, for prompts of as many words. refine: by "
+            "the words they share; new words are free. auto: replace where possible, else refine.",
+        ),
+        _line(
+            "cross_window",
+            "",
+            "Share of the steps, from the noisy end, in which words keep the attention of the source (0.8), or from-to "
+            "(0.2-0.7). Empty takes the preset's. Higher keeps more of the source.",
+        ),
+        _line(
+            "self_window",
+            "",
+            "The same for self-attention: where things are and how they move. Empty takes the preset's.",
+        ),
+        io.String.Input(
+            "word_windows",
+            multiline=True,
+            default="",
+            tooltip="Other windows for words of the target prompt, one a line: jeep: 0.2-0.7.",
+        ),
+        _line(
+            "word_weights",
+            "",
+            "Words of the target prompt that should count more: watercolor: 10, painting: 3. A word without a number "
+            "takes 10. Needed for most styles.",
+        ),
+        _choice(
+            "reweighting",
+            ["within_window", "all_steps"],
+            "Whether weights act only while the words are under control, as in FateZero, or in all steps.",
+        ),
+    ]
+
+
+def _mask_inputs() -> list[Any]:
+    return [
+        _choice(
+            "blend_self",
+            [OF_PRESET, "on", "off"],
+            "Let the pixels of the source's words have their own self-attention, so that their shape can change; the "
+            "rest keeps the source's.",
+        ),
+        io.Boolean.Input(
+            "blend_latents",
+            default=False,
+            tooltip="Put everything outside the words of both prompts back to the source in the middle of the run: the "
+            "background stays exactly.",
+        ),
+        _line("source_blend_words", "", "Words of the source prompt to mask; empty takes those that are changed."),
+        _line("target_blend_words", "", "The same for the target prompt."),
+        io.Float.Input(
+            "threshold",
+            default=0.0,
+            min=0.0,
+            max=2.0,
+            step=0.01,
+            round=0.001,
+            tooltip="How strong attention to the words must be to count, as a share of the frame's strongest: lower "
+            "gives larger masks. 0 takes the preset's (0.3).",
+        ),
+        _line("latent_window", "0.2-0.8", "Steps in which blend_latents acts, from the noisy end."),
+        io.Boolean.Input(
+            "accumulate_masks",
+            default=False,
+            tooltip="Make the masks of blend_latents from the attention of all steps so far, not of the step alone.",
+        ),
+        _choice("mask_resizing", ["nearest", "bilinear"], "How masks are brought to the size of a layer."),
+    ]
+
+
+def _attention_inputs() -> list[Any]:
+    return [
+        _choice(
+            "own_attention",
+            ["as the inversion", "stem", "spatiotemporal", "own frame"],
+            "Self-attention of what is not taken from the source: that of the inversion, bases of the edited video "
+            "itself, a list of frames, or every frame by itself.",
+        ),
+        _line(
+            "frames",
+            "0, mid",
+            "For spatiotemporal: offsets from the frame itself (-1, 0, 1, …) or first, mid, last, separated by commas.",
+        ),
+        _line(
+            "fusion_levels",
+            "1, 2, 3",
+            "Resolutions whose attention is taken from the source. 0 is that of the latent, 3 an eighth of it. "
+            "FateZero uses 1, 2, 3; adding 0 keeps more detail.",
+        ),
+        io.Boolean.Input(
+            "fuse_unconditional",
+            default=False,
+            tooltip="Take the source's self-attention for the negative prompt as well: stays closer to the source.",
+        ),
+    ]

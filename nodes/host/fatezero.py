@@ -1,0 +1,247 @@
+"""FateZero editing of an inverted video, and with an inversion through STEM Bases, STEM-FateZero."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...stem_kernels.cross_control import CrossControl, Reweighting, TokenMapping, control_at
+from ...stem_kernels.ddim import select_timesteps, to_exploding
+from ...stem_kernels.masks import Resizing, attention_mask, blend, word_attention
+from ...stem_kernels.prompt_alignment import Window, window_range
+from .ddim_sampling import Tail, denoise, denoising_sigmas
+from .edit_guider import EditGuider, StepSchedule
+from .fatezero_attention import FateZeroAttention, FateZeroRun, FusedStep
+from .frame_context import OWN_FRAME
+from .inversion import Inversion
+from .layer_map import MASK_LEVEL, SD1_LAYERS
+from .replay import ReplayableMethod, SourceRecord, replay_options, replayed, weights_of
+from .self_attention import RUN, install
+
+
+@dataclass(frozen=True)
+class WordControl:
+    """What the two prompts ask for, in token columns.
+
+    Attributes:
+        alpha: [steps + 1, columns], the word-time table (see `word_time_table`).
+        mapping: from source to target tokens.
+        factors: [columns], the equalizer of the target's words.
+        reweighting: when the equalizer acts (see `control_at`).
+        source_words, target_words: columns of the words that masks are read from; empty for none.
+    """
+
+    alpha: Tensor
+    mapping: TokenMapping
+    factors: Tensor
+    reweighting: Reweighting = "within_window"
+    source_words: Sequence[int] = ()
+    target_words: Sequence[int] = ()
+
+    def at(self, step: int) -> CrossControl:
+        """The control of a step; 0 is the noisiest."""
+        return control_at(self.mapping, self.alpha[step], self.factors, self.reweighting)
+
+
+@dataclass(frozen=True)
+class FateZeroSettings:
+    """What FateZero Edit offers beside the words.
+
+    Attributes:
+        cfg: classifier-free guidance scale.
+        self_window: the steps whose self-attention is the source's, as fractions of all steps from the noisy end.
+        blend_self: pixels where the source's words are keep the edit's own self-attention.
+        blend_latents: outside the words of both prompts, the latent is put back to the source's after a step.
+        latent_window: the steps that do so.
+        threshold: of the masks (see `attention_mask`).
+        accumulate: masks of the latents read the attention of all steps so far, on both sides.
+        resizing: how masks are brought to a layer's size.
+        levels: resolution levels whose attention is fused and controlled; 0 is that of the latent.
+        fuse_unconditional: fuse the negative prompt's rows as well.
+        own: attention of all that is not fused.
+        steps: 0 for those of the inversion.
+        tail: see `denoising_sigmas`.
+    """
+
+    cfg: float = 7.5
+    self_window: Window = 0.8
+    blend_self: bool = False
+    blend_latents: bool = False
+    latent_window: Window = (0.2, 0.8)
+    threshold: float = 0.3
+    accumulate: bool = False
+    resizing: Resizing = "nearest"
+    levels: frozenset[int] = frozenset((1, 2, 3))
+    fuse_unconditional: bool = False
+    own: ReplayableMethod = OWN_FRAME
+    steps: int = 0
+    tail: Tail = "alpha0"
+
+
+@dataclass(frozen=True)
+class Edited:
+    """samples: LATENT samples [n, 4, h, w]; mask: [n, h, w], the share of the masked steps that let a pixel change."""
+
+    samples: Tensor
+    mask: Tensor
+
+
+def edit(
+    model: Any,
+    inversion: Inversion,
+    positive: list,
+    negative: list,
+    words: WordControl,
+    settings: FateZeroSettings,
+) -> Edited:
+    """Edit an inverted video with MODEL.
+
+    Args:
+        model: MODEL of the edit; a LoRA or patches outside attention are kept, a method of this pack is replaced.
+        positive, negative: CONDITIONING of the target prompt and of what to avoid.
+        words: made for as many steps as the edit has.
+
+    Raises:
+        ValueError: the steps do not match the inversion, a window is wrong, or another pack's patch sits on attention.
+    """
+    timesteps = select_timesteps(inversion.timesteps, settings.steps)
+    guider = FateZeroGuider(model, inversion, words, settings, StepSchedule(timesteps, len(timesteps)))
+    guider.inner_set_conds({"positive": positive, "negative": negative, "source": inversion.source})
+    guider.set_cfg(settings.cfg)
+    sigmas = denoising_sigmas(inversion, timesteps, settings.tail)
+    start = inversion.trajectory[inversion.entry(timesteps[-1])]
+    samples = denoise(guider, start, sigmas, timesteps[::-1], guider.purpose, guider.after_move)
+    return Edited(samples, guider.masks.mean(samples))
+
+
+@dataclass
+class Masks:
+    """Masks of the steps so far.
+
+    Attributes:
+        latent: of the step under way, bool [n, h, w], or None.
+        source_attention, target_attention: sums over the steps so far, where they are accumulated.
+        total: sum of all masks, for the picture; count: how many.
+    """
+
+    latent: Tensor | None = None
+    source_attention: Tensor | float = 0.0
+    target_attention: Tensor | float = 0.0
+    total: Tensor | float = 0.0
+    count: int = 0
+
+    def note(self, mask: Tensor) -> None:
+        self.total = self.total + mask.float().cpu()
+        self.count += 1
+
+    def mean(self, samples: Tensor) -> Tensor:
+        """[n, h, w] for samples [n, 4, h, w]; all ones where there was no mask, because everything may change then."""
+        return self.total / self.count if self.count else torch.ones_like(samples[:, 0], device="cpu")
+
+
+class FateZeroGuider(EditGuider):
+    """One step of FateZero as the host's guider: the source's evaluation again, then the edit that reads from it."""
+
+    purpose = "FateZero Edit"
+
+    def __init__(
+        self, model: Any, inversion: Inversion, words: WordControl, settings: FateZeroSettings, schedule: StepSchedule
+    ) -> None:
+        method = FateZeroAttention(settings.own, settings.levels, settings.fuse_unconditional)
+        super().__init__(install(model, method), inversion, schedule)
+        self.source = replayed(inversion.model, settings.levels, MASK_LEVEL)
+        self.words = words
+        self.settings = settings
+        self.self_steps = window_range(settings.self_window, len(schedule.timesteps), "The self-attention window")
+        self.latent_steps = window_range(settings.latent_window, len(schedule.timesteps), "The latent blend's window")
+        self.masks = Masks()
+
+    def blends_latents(self, step: int) -> bool:
+        """Whether the latent is put back to the source's outside the mask after a step."""
+        return self.settings.blend_latents and step in self.latent_steps
+
+    def source_latent(self, timestep: int) -> Tensor:
+        """`z` of the inversion that an edit has reached when it has left a timestep, [n, 4, h, w]."""
+        timesteps = self.schedule.timesteps
+        reached = timesteps.index(timestep) - 1
+        return self.inversion.trajectory[self.inversion.entry(timesteps[reached]) if reached >= 0 else 0]
+
+    def predict(
+        self, timestep: int, run: FateZeroRun, conds: list, x: Tensor, sigma: Tensor, model_options: dict
+    ) -> list[Tensor]:
+        step = self.schedule.number(timestep)
+        control = self.words.at(step)
+        fuse_self, blends = step in self.self_steps, self.blends_latents(step)
+        masked = fuse_self and self.settings.blend_self
+        looks = masked or blends or self._accumulates
+        record = SourceRecord()
+        if fuse_self or control.reads_source or looks:
+            record = self._replay(timestep, x, sigma, model_options)
+        attention = self._source_attention(record) if looks else None
+        keep_own = self._keep_own(attention, record) if masked else {}
+        watched = self.words.target_words if blends or self._accumulates else ()
+        run.step = FusedStep(timestep, record, fuse_self, keep_own, control, watched)
+        predicted = self.run_model(conds, x, sigma, model_options)
+        target = torch.stack(run.noted).mean(dim=0) if run.noted else None
+        self.masks.latent = None
+        if looks:
+            source, target = self.latent_attention(attention, target)
+            mask = self._latent_mask(source, target if blends else None, tuple(x.shape[-2:]))
+            if blends:
+                self.masks.latent = mask
+            if blends or masked:
+                self.masks.note(mask)
+        return predicted
+
+    def latent_attention(self, source: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """What the mask of the latents is made from, given both sides' attention to their words at this step."""
+        if not self._accumulates:
+            return source, target
+        self.masks.source_attention = self.masks.source_attention + source
+        if target is not None:
+            self.masks.target_attention = self.masks.target_attention + target
+        return self.masks.source_attention, None if target is None else self.masks.target_attention
+
+    def after_move(self, x: Tensor, timestep: int, sigma: Tensor) -> Tensor:
+        """The edit's latent after a step, put back to the source's outside the mask."""
+        if self.masks.latent is None:
+            return x
+        source = to_exploding(self.source_latent(timestep).to(x), sigma)
+        return blend(x, source, self.masks.latent)
+
+    @property
+    def _accumulates(self) -> bool:
+        return self.settings.accumulate and self.settings.blend_latents
+
+    def _replay(self, timestep: int, x: Tensor, sigma: Tensor, model_options: dict) -> SourceRecord:
+        """The inversion's evaluation at this timestep, run again."""
+        entry = self.inversion.entry(timestep) - (self.inversion.convention == "next")
+        source = to_exploding(self.inversion.trajectory[entry].to(x), sigma[0])
+        options = replay_options(self.source, model_options)
+        record = options["transformer_options"][RUN].record
+        with weights_of(self.source, self.model_patcher) as network:
+            self.run_model([self.conds["source"]], source, sigma, options, network)
+        return record
+
+    def _source_attention(self, record: SourceRecord) -> Tensor:
+        """Attention of the source's pixels to its words, [n, h, w] at the level of the masks."""
+        cross = [record.cross[layer.index] for layer in SD1_LAYERS if layer.level == MASK_LEVEL]
+        maps = [word_attention(one.queries, one.keys, one.heads, self.words.source_words) for one in cross]
+        return torch.stack(maps).mean(dim=0).unflatten(1, cross[0].size)
+
+    def _mask(self, attention: Tensor, size: tuple[int, int]) -> Tensor:
+        return attention_mask(attention, size, self.settings.threshold, self.settings.resizing)
+
+    def _keep_own(self, attention: Tensor, record: SourceRecord) -> dict[int, Tensor]:
+        sizes = {layer.level: record.cross[layer.index].size for layer in SD1_LAYERS if layer.index in record.cross}
+        fused = {level: size for level, size in sizes.items() if level in self.settings.levels}
+        return {level: self._mask(attention, size).flatten(1)[..., None] for level, size in fused.items()}
+
+    def _latent_mask(self, source: Tensor, target: Tensor | None, size: tuple[int, int]) -> Tensor:
+        """Where either side's words are, bool [n, h, w]."""
+        mask = self._mask(source, size)
+        return mask if target is None else mask | self._mask(target, size)

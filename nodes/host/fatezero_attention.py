@@ -1,0 +1,158 @@
+"""Attention of a FateZero edit: the source's attention on the edit's values, and the source's words for the edit's.
+
+Rows of the unconditional prompt, layers that are not fused and pixels inside the mask keep the edit's own attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...stem_kernels.cross_control import CrossControl
+from ...stem_kernels.masks import word_attention
+from ...stem_kernels.prompt_alignment import TOKENS
+from .layer_map import MASK_LEVEL, AttentionLayer
+from .replay import ReplayableMethod, SourceRecord
+from .self_attention import RUN, groups_of, host_attention
+
+POSITIVE = 0
+
+
+@dataclass(frozen=True)
+class FusedStep:
+    """What the edit pass of one step reads.
+
+    Attributes:
+        timestep: keys the draws of the edit's own STEM attention.
+        source: the record of the source pass.
+        fuse_self: whether the source's self-attention replaces that of the edit.
+        keep_own: by level, the pixels that keep their own self-attention, bool [n, p, 1]; empty for none.
+        control: of the cross-attention.
+        watched: token columns of the target whose attention is noted, for the mask; empty for none.
+    """
+
+    timestep: int
+    source: SourceRecord
+    fuse_self: bool
+    keep_own: dict[int, Tensor]
+    control: CrossControl
+    watched: Sequence[int] = ()
+
+
+@dataclass
+class FateZeroRun:
+    """State of a run; only the step under way is kept.
+
+    Attributes:
+        step: the step under way.
+        tokens: tokens on their way from `context` to `attend` of one layer.
+        noted: attention of the edit to the watched words, [n, h, w] for each layer of the mask's level.
+    """
+
+    step: FusedStep | None = None
+    tokens: Tensor | None = None
+    noted: list[Tensor] = field(default_factory=list)
+
+    def forget(self) -> None:
+        self.step = self.tokens = None
+        self.noted.clear()
+
+
+@dataclass(frozen=True)
+class FateZeroAttention:
+    """The method of the edit's MODEL.
+
+    Attributes:
+        own: attention of everything that is not fused.
+        levels: resolution levels that are fused.
+        fuse_unconditional: fuse the self-attention of the negative prompt's rows as well.
+    """
+
+    own: ReplayableMethod
+    levels: frozenset[int]
+    fuse_unconditional: bool = False
+    name: str = "FateZero Edit"
+
+    def start_run(self, model: Any) -> FateZeroRun:
+        return FateZeroRun()
+
+    def context(self, tokens: Tensor, layer: AttentionLayer, extra_options: dict) -> tuple[Tensor, Tensor]:
+        extra_options[RUN].tokens = tokens
+        return tokens, tokens
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict) -> Tensor:
+        run, step = _state(extra_options)
+        tokens, run.tokens = run.tokens, None
+        outputs = []
+        groups = zip(*(x.chunk(groups_of(q, extra_options)) for x in (tokens, q, k, v)), strict=True)
+        for group, rows in zip(extra_options["cond_or_uncond"], groups, strict=True):
+            options = {**extra_options, "cond_or_uncond": [group]}
+            fused = step.fuse_self and layer.level in self.levels and (group == POSITIVE or self.fuse_unconditional)
+            keep_own = step.keep_own.get(layer.level) if fused else None
+            out = None
+            if not fused or keep_own is not None:
+                out = self.own.attend_pixels(*rows, layer, step.timestep, options)
+            if fused:
+                source = torch.cat([part.attend_pixels(rows[-1], options) for part in step.source.maps[layer.index]])
+                out = source if keep_own is None else torch.where(keep_own, out, source)
+            outputs.append(out)
+        return torch.cat(outputs)
+
+    def controls(self, layer: AttentionLayer) -> bool:
+        return layer.level in self.levels or layer.level == MASK_LEVEL
+
+    def attend_cross(self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict) -> Tensor:
+        run, step = _state(extra_options)
+        outputs = []
+        groups = zip(*(x.chunk(groups_of(q, extra_options)) for x in (q, k, v)), strict=True)
+        for group, rows in zip(extra_options["cond_or_uncond"], groups, strict=True):
+            if group != POSITIVE:
+                outputs.append(host_attention(*rows, extra_options))
+                continue
+            queries, keys, values = rows[0], _one_block(rows[1]), _one_block(rows[2])
+            if step.watched and layer.level == MASK_LEVEL:
+                attention = word_attention(queries, keys, extra_options["n_heads"], step.watched)
+                run.noted.append(attention.unflatten(1, tuple(extra_options["activations_shape"][-2:])))
+            if layer.level in self.levels:
+                outputs.append(_controlled(queries, keys, values, layer, step, extra_options))
+            else:
+                outputs.append(host_attention(queries, keys, values, extra_options))
+        return torch.cat(outputs)
+
+
+def _controlled(q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, step: FusedStep, extra_options: dict) -> Tensor:
+    """Cross-attention under the control of the step, as attention of the source plus attention of the edit."""
+    control = step.control
+    if not control.changes_something:
+        return host_attention(q, k, v, extra_options)
+    out = torch.zeros_like(q)
+    if control.reads_source:
+        source = step.source.cross[layer.index]
+        out += host_attention(source.queries, _one_block(source.keys), control.source_values(v), extra_options)
+    if control.reads_edit:
+        out += host_attention(q, k, control.edit_values(v), extra_options)
+    return out
+
+
+def _one_block(tokens: Tensor) -> Tensor:
+    """The tokens of one prompt: the host repeats a prompt when it is joined with a longer one."""
+    if tokens.shape[1] % TOKENS:
+        raise ValueError(
+            f"FateZero Edit: cross-attention reads {tokens.shape[1]} tokens, not the {TOKENS} of a prompt; another "
+            "node adds some (IP-Adapter does), so words cannot be told apart. Remove it from the MODEL's way."
+        )
+    return tokens[:, :TOKENS]
+
+
+def _state(extra_options: dict) -> tuple[FateZeroRun, FusedStep]:
+    run: FateZeroRun = extra_options[RUN]
+    if run.step is None:
+        raise ValueError(
+            "FateZero Edit: another node runs the model for itself within a step (perturbed-attention guidance does), "
+            "which this edit cannot follow. Remove that node from the MODEL's way."
+        )
+    return run, run.step

@@ -1,0 +1,77 @@
+"""A prompt read by the host's CLIP: its conditioning, and which tokens belong to which word."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ...stem_kernels.prompt_words import TokenizedPrompt, tokenized_prompt
+from .inversion import Inversion
+
+# Relative difference of a token's embedding. A word more or less moves some token by more than the second; a single
+# other word, or a LoRA on the text encoder, by something between.
+_SAME_PROMPT, _ANOTHER_PROMPT = 0.05, 0.5
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """text: as typed; conditioning: CONDITIONING of the host; tokenized: its words and tokens."""
+
+    text: str
+    conditioning: list
+    tokenized: TokenizedPrompt
+
+
+def encode(clip: Any, text: str) -> list:
+    """CONDITIONING of a text, as the host's CLIP Text Encode makes it."""
+    return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+
+
+def read_prompt(clip: Any, text: str, role: str, purpose: str) -> Prompt:
+    """Encode a prompt and find its words.
+
+    Raises:
+        ValueError: the prompt is longer than one block of tokens, or this is not the CLIP of SD 1.x.
+    """
+    encoders = clip.tokenize(text, return_word_ids=True)
+    if len(encoders) != 1:
+        raise ValueError(
+            f"{purpose}: this CLIP has {len(encoders)} text encoders ({', '.join(encoders)}), so its tokens are not "
+            "those of the cross-attention of SD 1.x. Connect the CLIP of the checkpoint that MODEL comes from."
+        )
+    (blocks,) = encoders.values()
+    texts = [_vocabulary_entry(clip, token) for token in blocks[0]]
+    try:
+        tokenized = tokenized_prompt(text, blocks, texts)
+    except ValueError as error:
+        raise ValueError(f"{purpose}, {role} prompt: {error}") from None
+    return Prompt(text, encode(clip, text), tokenized)
+
+
+def check_source_prompt(prompt: Prompt, inversion: Inversion, purpose: str) -> str:
+    """What to tell the user if a source prompt is not quite the one that the video was inverted with, or "".
+
+    Raises:
+        ValueError: it is clearly another prompt.
+    """
+    ours, theirs = prompt.conditioning[0][0].float().cpu(), inversion.source[0][0].float().cpu()
+    difference = float("inf")
+    if ours.shape == theirs.shape:
+        # Token by token; the start token is the same for every prompt, and large.
+        difference = float(((ours - theirs).norm(dim=-1) / theirs.norm(dim=-1))[:, 1:].max())
+    if difference > _ANOTHER_PROMPT:
+        raise ValueError(
+            f"{purpose}: the source prompt '{prompt.text}' is not the one that the INVERSION was made with, so its "
+            "words would be looked for in another text's attention. Type the prompt that is connected to the inversion "
+            "sampler, and use the same CLIP."
+        )
+    if difference < _SAME_PROMPT:
+        return ""
+    return "note: the source prompt, or its CLIP, is not quite that of the inversion; words may be a little off"
+
+
+def _vocabulary_entry(clip: Any, token: tuple) -> str:
+    if not isinstance(token[0], int):
+        return ""
+    ((_, text),) = clip.tokenizer.untokenize([token])
+    return text

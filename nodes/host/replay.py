@@ -1,0 +1,148 @@
+"""The source pass of FateZero: one evaluation of the inversion run again, with what the edit reads from it kept.
+
+FateZero stores the attention maps of a whole inversion. Here the evaluation that made them is repeated when its step of
+the edit has come: the same latent, timestep, MODEL and random draws give the same attention, and it is dropped again
+with the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import comfy.model_management
+import comfy.model_patcher
+from torch import Tensor
+
+from .attention_map import AttentionMap
+from .frame_context import OWN_FRAME
+from .layer_map import AttentionLayer
+from .self_attention import RUN, SelfAttentionMethod, host_attention, install, installed_method
+
+
+@runtime_checkable
+class ReplayableMethod(SelfAttentionMethod, Protocol):
+    """A method whose attention can be applied to other values than its own."""
+
+    def recorded(
+        self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict
+    ) -> tuple[Tensor, list[AttentionMap]]:
+        """The output of `attend`, and the attention of every part of the frames that computed it."""
+
+    def attend_pixels(
+        self, tokens: Tensor, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, timestep: int, extra_options: dict
+    ) -> Tensor:
+        """The output where tokens, keys and values are those of the pixels, [rows, p, c] each."""
+
+
+@dataclass(frozen=True)
+class CrossAttention:
+    """Cross-attention of one layer of the source: queries [n, p, c], keys [n, tokens, c], heads, height and width."""
+
+    queries: Tensor
+    keys: Tensor
+    heads: int
+    size: tuple[int, int]
+
+
+@dataclass
+class SourceRecord:
+    """What one source pass leaves; keys are layer numbers."""
+
+    maps: dict[int, list[AttentionMap]] = field(default_factory=dict)
+    cross: dict[int, CrossAttention] = field(default_factory=dict)
+
+
+@dataclass
+class ReplayRun:
+    """State of a source pass: what the inversion's own method remembers, and the record that is being made."""
+
+    inner: Any
+    record: SourceRecord
+
+
+@dataclass(frozen=True)
+class SourceReplay:
+    """The inversion's own self-attention, recorded.
+
+    Attributes:
+        inner: the method that the inversion was made with.
+        levels: self- and cross-attention are recorded at these resolution levels.
+        mask_level: cross-attention is recorded at this level too.
+    """
+
+    inner: ReplayableMethod
+    levels: frozenset[int]
+    mask_level: int
+    name: str = "FateZero Edit"
+
+    def start_run(self, model: Any) -> ReplayRun:
+        return ReplayRun(self.inner.start_run(model), SourceRecord())
+
+    def context(self, tokens: Tensor, layer: AttentionLayer, extra_options: dict) -> tuple[Tensor, Tensor]:
+        return self.inner.context(tokens, layer, self._inner_options(extra_options))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict) -> Tensor:
+        inner_options = self._inner_options(extra_options)
+        if layer.level not in self.levels:
+            return self.inner.attend(q, k, v, layer, inner_options)
+        out, extra_options[RUN].record.maps[layer.index] = self.inner.recorded(q, k, v, layer, inner_options)
+        return out
+
+    def controls(self, layer: AttentionLayer) -> bool:
+        return layer.level in self.levels or layer.level == self.mask_level
+
+    def attend_cross(self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict) -> Tensor:
+        size = tuple(extra_options["activations_shape"][-2:])
+        extra_options[RUN].record.cross[layer.index] = CrossAttention(q, k, extra_options["n_heads"], size)
+        return host_attention(q, k, v, extra_options)
+
+    def _inner_options(self, extra_options: dict) -> dict:
+        return {**extra_options, RUN: extra_options[RUN].inner}
+
+
+def replayed(model: Any, levels: frozenset[int], mask_level: int) -> Any:
+    """A clone of the MODEL of an inversion that records its attention.
+
+    Raises:
+        ValueError: a patch of another pack sits on one of the layers.
+    """
+    method = installed_method(model) or OWN_FRAME
+    if not isinstance(method, ReplayableMethod):
+        raise ValueError(
+            f"FateZero Edit: the INVERSION was made with {method.name}, whose attention cannot be run again. Invert "
+            "with STEM Bases, with Frame Context or with the bare MODEL."
+        )
+    return install(model, SourceReplay(method, levels, mask_level))
+
+
+def replay_options(model: Any, model_options: dict) -> dict:
+    """Options for a source pass with a `replayed` MODEL, inside a run whose options are `model_options`."""
+    options = comfy.model_patcher.create_model_options_clone(model.model_options)
+    transformer_options = options["transformer_options"]
+    transformer_options["sample_sigmas"] = model_options["transformer_options"]["sample_sigmas"]
+    transformer_options[RUN] = installed_method(model).start_run(model)
+    return options
+
+
+@contextmanager
+def weights_of(model: Any, edit_model: Any) -> Iterator[Any]:
+    """The network of `model`, with its own weights, in the middle of a run of `edit_model`.
+
+    A LoRA of the edit is taken off for the time of a source pass, which is slow and exact.
+    """
+    same = model.model is edit_model.model
+    if same and model.patches_uuid == edit_model.patches_uuid:
+        yield model.model
+        return
+    comfy.model_management.load_models_gpu([model])
+    try:
+        if not same:
+            model.pre_run()
+        yield model.model
+    finally:
+        if not same:
+            model.cleanup()
+        comfy.model_management.load_models_gpu([edit_model])

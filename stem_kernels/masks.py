@@ -1,0 +1,53 @@
+"""FateZero's blending masks: where in the frame the words of a prompt are, by their cross-attention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate, max_pool2d
+
+from .attention import attention_probabilities
+from .precision import arithmetic_dtype
+
+Resizing = Literal["nearest", "bilinear"]
+
+
+def word_attention(q: Tensor, k: Tensor, heads: int, columns: Sequence[int]) -> Tensor:
+    """Attention of every pixel to some tokens, summed over these and averaged over the heads.
+
+    q: [n, p, c] queries; k: [n, tokens, c] keys; columns: positions of tokens. Returns [n, p], float32 (float64 for
+    float64 queries).
+    """
+    dtype = arithmetic_dtype(q)
+    maps = attention_probabilities(q.to(dtype), k.to(dtype), heads)  # [n, h, p, tokens]
+    return maps[..., list(columns)].sum(dim=-1).mean(dim=1)
+
+
+def attention_mask(
+    attention: Tensor, size: tuple[int, int], threshold: float, resizing: Resizing = "nearest"
+) -> Tensor:
+    """Where attention is more than `threshold` of its largest value in the frame.
+
+    Attention is first widened by a 3x3 maximum and brought to the size asked for.
+
+    Args:
+        attention: [n, h, w], not negative.
+        size: height and width of the mask.
+        threshold: 0 marks everything that has any attention, 1 and more nothing.
+
+    Returns:
+        bool [n, *size]; all False in a frame without any attention to the words.
+    """
+    wide = max_pool2d(attention[:, None], kernel_size=3, stride=1, padding=1)
+    options = {"align_corners": False} if resizing == "bilinear" else {}
+    resized = interpolate(wide, size, mode=resizing, **options)[:, 0]
+    peak = resized.amax(dim=(1, 2), keepdim=True)
+    return (resized / peak.clamp_min(torch.finfo(resized.dtype).tiny) > threshold) & (peak > 0)
+
+
+def blend(edited: Tensor, source: Tensor, mask: Tensor) -> Tensor:
+    """The edit where the mask [n, h, w] is set, the source elsewhere; latents are [n, c, h, w]."""
+    return torch.where(mask[:, None], edited, source)
