@@ -52,6 +52,7 @@ def _groups(folder: Path) -> dict[str, Callable[[Path], Iterator[Case]]]:
     from . import (
         ddim_cases,
         em_cases,
+        fatezero_cases,
         propagation_cases,
         schedule_cases,
         stem_cases,
@@ -67,6 +68,7 @@ def _groups(folder: Path) -> dict[str, Callable[[Path], Iterator[Case]]]:
         "ddim": ddim_cases.cases,
         "stem": stem_cases.cases,
         "tokenflow": tokenflow_cases.cases,
+        "fatezero": fatezero_cases.cases,
     }
     # A folder may have the timesteps of the inversions without their latents.
     files = {"schedule": "ddim.json", "text": "text_alignment.json", "ddim": "ddim.safetensors"}

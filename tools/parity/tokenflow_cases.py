@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from ...nodes.host.ddim_sampling import denoise, denoising_sigmas
+from ...nodes.host.edit_guider import StepSchedule
 from ...nodes.host.inversion import Inversion, identity_of
 from ...nodes.host.self_attention import RUN
-from ...nodes.host.tokenflow import StepSchedule, TokenFlowGuider, TokenFlowSettings, prepared, start_latent
+from ...nodes.host.tokenflow import TokenFlowGuider, TokenFlowSettings, prepared, start_latent
 from . import golden
 from .case import Case, relative_error, share_that_differs
 

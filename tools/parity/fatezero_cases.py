@@ -1,0 +1,180 @@
+"""FateZero: inversions and whole edits, with what the published code does otherwise than the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...nodes.host.ddim_sampling import denoise, denoising_sigmas, invert
+from ...nodes.host.edit_guider import StepSchedule
+from ...nodes.host.fatezero import FateZeroGuider, FateZeroSettings, WordControl
+from ...nodes.host.frame_context import FrameContextAttention
+from ...nodes.host.inversion import Inversion
+from ...nodes.host.replay import SourceRecord
+from ...nodes.host.self_attention import install
+from ...stem_kernels.cross_control import refined, replaced
+from ...stem_kernels.prompt_alignment import RefineAlignment
+from . import golden
+from .case import Case, relative_error, share_that_differs
+from .pooled_norm import pooled_group_norm
+
+INVERSION, EDIT = 1e-4, 1e-3
+STEPS = 10
+# "A few pixels" of a mask whose threshold a pixel may just meet.
+MASK = 2e-3
+MASK_SIZES = {1: "20x20", 2: "10x10", 3: "5x5"}
+
+
+class Published(FateZeroGuider):
+    """The guider with the quirks of the published latent blend, which also keeps what it computed.
+
+    The source latent that it blends with is one step noisier than the edit; the mask of the target reads the sum of
+    all steps so far, that of the source one step; the window is open at both ends.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.target_sum: Tensor | float = 0.0
+        self.latents: dict[int, Tensor] = {}
+        self.self_masks: dict[tuple[int, int], Tensor] = {}
+        self.latent_masks: dict[int, tuple[Tensor, Tensor]] = {}
+        self.step = 0
+
+    @property
+    def _accumulates(self) -> bool:
+        # Attention of the target is noted in every step.
+        return self.settings.blend_latents
+
+    def blends_latents(self, step: int) -> bool:
+        return self.settings.blend_latents and self.latent_steps.start < step + 1 < self.latent_steps.stop
+
+    def source_latent(self, timestep: int) -> Tensor:
+        return self.inversion.trajectory[self.inversion.entry(timestep)]
+
+    def predict(self, timestep: int, *args: Any) -> list[Tensor]:
+        self.step = self.schedule.number(timestep)
+        return super().predict(timestep, *args)
+
+    def latent_attention(self, source: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if target is None:
+            return source, None
+        self.target_sum = self.target_sum + target
+        size = self.inversion.size
+        union = self._latent_mask(source, self.target_sum, size)
+        self.latent_masks[self.step] = self._mask(source, size), union
+        return source, self.target_sum
+
+    def _keep_own(self, attention: Tensor, record: SourceRecord) -> dict[int, Tensor]:
+        masks = super()._keep_own(attention, record)
+        for level, mask in masks.items():
+            self.self_masks[self.step, level] = mask[..., 0]
+        return masks
+
+    def after_move(self, x: Tensor, timestep: int, sigma: Tensor) -> Tensor:
+        x = super().after_move(x, timestep, sigma)
+        self.latents[self.step] = x / (1 + sigma**2) ** 0.5
+        return x
+
+
+def cases(folder: Path) -> Iterator[Case]:
+    """Every recorded inversion, and the edits that start from it."""
+    print("fatezero: group normalisation is pooled over the frames, as in the published UNet")
+    runs, unet = golden.settings(folder, "fatezero"), golden.model(folder).model.diffusion_model
+    frames = len(golden.arrays(folder, "fatezero")["clip"])
+    for name, run in runs.items():
+        if not name.startswith("inv."):
+            continue
+        attention = name.removeprefix("inv.")
+        with pooled_group_norm(unet, frames):
+            method = _spatiotemporal(run["model_config"])
+            inversion = _inversion(folder, method)
+            yield from _inverted(folder, name, run, inversion)
+            for edit in (key for key in runs if key.startswith(f"edit.{attention}.")):
+                yield from _edited(folder, edit, runs[edit], inversion, method)
+
+
+def _spatiotemporal(config: dict) -> FrameContextAttention:
+    """The recorded attention; `least_sc_channel` 64 leaves the finest level of this UNet to its own frame."""
+    references = tuple(config.get("SparseCausalAttention_index", (-1, "first")))
+    return FrameContextAttention(references, finest_level=int(config.get("least_sc_channel", 0) >= 64))
+
+
+def _conditioning(folder: Path, name: str) -> list:
+    return [[golden.arrays(folder, "fatezero")[f"text.embeds.{name}"], {}]]
+
+
+def _inversion(folder: Path, method: FrameContextAttention) -> Inversion:
+    model = install(golden.model(folder), method)
+    samples = golden.to_samples(model, golden.arrays(folder, "fatezero")["clip"])
+    return invert(model, _conditioning(folder, "source"), samples, STEPS, "next")
+
+
+def _inverted(folder: Path, name: str, run: dict, inversion: Inversion) -> Iterator[Case]:
+    recorded = golden.arrays(folder, "fatezero")
+    rows = [inversion.entry(t) for t in run["stored_timesteps"]]
+    error = relative_error(inversion.trajectory[rows], recorded[f"{name}.traj"])
+    yield Case(f"fatezero {name} inversion", error, INVERSION)
+
+
+def _words(folder: Path, name: str, config: dict) -> WordControl:
+    """The recorded mapper, alphas and equalizer; the group `text` compares ours with them."""
+    recorded = golden.arrays(folder, "fatezero")
+    mapper = recorded[f"{name}.mapper"][0]
+    refines = f"{name}.alphas" in recorded
+    mapping = refined(RefineAlignment(mapper, recorded[f"{name}.alphas"][0])) if refines else replaced(mapper)
+    ones = torch.ones(mapper.shape[-1])
+    blended = config.get("blend_words")
+    return WordControl(
+        alpha=recorded[f"{name}.cross_alpha"].float(),
+        mapping=mapping,
+        factors=recorded[f"{name}.equalizer"][0] if f"{name}.equalizer" in recorded else ones,
+        # "a silver jeep" and "a Porsche car": a token for each word, after the start token and "a"
+        source_words=(2, 3) if blended else (),
+        target_words=(2, 3) if blended else (),
+    )
+
+
+def _edited(folder: Path, name: str, run: dict, inversion: Inversion, method: FrameContextAttention) -> Iterator[Case]:
+    recorded, config, prompts = golden.arrays(folder, "fatezero"), run["config"], golden.settings(folder, "fatezero")
+    window = config["self_replace_steps"]
+    settings = FateZeroSettings(
+        self_window=tuple(window) if isinstance(window, list) else window,
+        blend_self=config.get("blend_self_attention", False),
+        blend_latents=config.get("blend_latents", False),
+        threshold=config.get("blend_th", [0.3])[0],
+        own=method,
+    )
+    guider = Published(
+        golden.model(folder),
+        inversion,
+        _words(folder, name, config),
+        settings,
+        StepSchedule(inversion.timesteps, len(inversion.timesteps)),
+    )
+    (target,) = (key for key, text in prompts["prompts"].items() if text == run["prompt"])
+    conds = {"positive": target, "negative": "uncond", "source": "source"}
+    guider.inner_set_conds({key: _conditioning(folder, prompt) for key, prompt in conds.items()})
+    guider.set_cfg(settings.cfg)
+    sigmas = denoising_sigmas(inversion, inversion.timesteps, "alpha0")
+    denoise(guider, inversion.trajectory[-1], sigmas, inversion.timesteps[::-1], guider.purpose, guider.after_move)
+    for row, step in zip(recorded[f"{name}.steps.f037"], run["stored_steps"], strict=True):
+        error = relative_error(guider.latents[step][run["stored_frames"]], row)
+        yield Case(f"fatezero {name} after step {step}", error, EDIT)
+    yield from _masks(name, run, recorded, guider)
+
+
+def _masks(name: str, run: dict, recorded: dict[str, Tensor], guider: Published) -> Iterator[Case]:
+    for level, size in MASK_SIZES.items():
+        if f"{name}.self_mask.{size}" in recorded:
+            theirs = recorded[f"{name}.self_mask.{size}"].flatten(2)  # [steps, n, p]
+            ours = torch.stack([guider.self_masks[step, level] for step in range(len(theirs))])
+            yield Case(f"fatezero {name} mask {size}", share_that_differs(ours, theirs), MASK)
+    for part, kind in enumerate(("source", "union")):
+        theirs = recorded.get(f"{name}.latent_mask_{kind}")
+        if theirs is not None:
+            ours = torch.stack([guider.latent_masks[step][part] for step in range(len(theirs))])
+            yield Case(f"fatezero {name} latent mask, {kind}", share_that_differs(ours, theirs[:, :, 0]), MASK)
