@@ -63,7 +63,7 @@ def opened(request):
         yield page
 
 
-@pytest.fixture(params=["reconstruct_first", "stem_tokenflow_edit", "ddim_tokenflow_edit"])
+@pytest.fixture(params=sorted(file.stem for file in FOLDER.glob("*.json")))
 def name(request):
     return request.param
 

@@ -13,7 +13,14 @@ from comfyui_stem.tools.workflows import FOLDER, generate
 
 pytestmark = pytest.mark.host
 
-NAMES = ("reconstruct_first", "stem_tokenflow_edit", "ddim_tokenflow_edit")
+NAMES = (
+    "reconstruct_first",
+    "stem_tokenflow_edit",
+    "ddim_tokenflow_edit",
+    "stem_fatezero_style",
+    "stem_fatezero_object",
+    "ddim_fatezero_edit",
+)
 NOTE = "MarkdownNote"
 # Inputs whose options are the host's own files.
 FILES = {"file", "ckpt_name"}

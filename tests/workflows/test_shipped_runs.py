@@ -17,7 +17,7 @@ FRAMES = 3
 SMALL = {"width": 64, "height": 64, "frame_cap": FRAMES, "num_bases": 16}
 
 
-@pytest.fixture(params=["reconstruct_first", "stem_tokenflow_edit", "ddim_tokenflow_edit"])
+@pytest.fixture(params=sorted(file.stem for file in FOLDER.glob("*.json")))
 def prompt(request, host, host_process):
     """A shipped workflow, in a host that has its clip, and the tiny checkpoint under the name of its checkpoint."""
     prompt = json.loads((FOLDER / "api" / f"{request.param}.json").read_text(encoding="utf-8"))

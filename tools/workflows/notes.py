@@ -89,3 +89,54 @@ EDIT = _text(
     "Shapes should change more? Lower `attention_injection` and `feature_injection`.",
     "Flicker? Lower `batch_size`; it takes more memory.",
 )
+
+STEM_FATEZERO_STYLE = _text(
+    "## Add a style: STEM inversion, then FateZero",
+    _steps(
+        "Choose a clip in **Video Load**.",
+        "Choose a Stable Diffusion 1.5 checkpoint in **Load Checkpoint**.",
+        "Write **Source prompt**, and the target in **FateZero Edit**.",
+        "Run. The edited clip is in **Save Video**.",
+    ),
+    "*stem_fatezero_object* changes one thing for another. *ddim_fatezero_edit* is FateZero without STEM, to compare.",
+)
+
+STEM_FATEZERO_OBJECT = _text(
+    "## Change one thing for another: STEM inversion, then FateZero",
+    "Only the pixels of the changed word may take another shape; the rest keeps the source's layout.",
+    _steps(
+        "Choose a clip and a Stable Diffusion 1.5 checkpoint.",
+        "Write **Source prompt**, and the same with another word in **FateZero Edit**.",
+        "Run, and look at the mask: it should cover the thing that changes.",
+    ),
+)
+
+DDIM_FATEZERO = _text(
+    "## For comparison: FateZero as it was published",
+    "As *stem_fatezero_style*, with the same prompts, but every frame reads itself and the middle frame instead of the "
+    "bases of the whole clip.",
+    _steps(
+        "Choose the same clip and the same checkpoint.",
+        "Write the same prompts.",
+        "Run, and compare what both workflows saved.",
+    ),
+)
+
+FATEZERO_PROMPTS = _text(
+    "**Source prompt**: what the clip shows. **FateZero Edit** reads it too, to know which words stay; write there the "
+    "target prompt, as the same text with words added or changed.",
+)
+
+FRAME_INVERSION = _text(
+    "**Frame Context** lets every frame read itself and the middle frame, as FateZero does.",
+    "**DDIM Inversion** walks the clip to noise in `steps` steps.",
+)
+
+FATEZERO_RECONSTRUCTION = _text(f"{_BEST}. They should look alike, or no edit will be good.")
+
+FATEZERO = _text(
+    "**FateZero Edit** runs the source again at every step and keeps its attention for the words that stay.",
+    "Too weak? Raise `cfg`, give the new word a weight (`watercolor: 10`), or lower `cross_window` and `self_window`.",
+    "Too much? Raise both windows, or switch `blend_latents` on.",
+    "The wrong place? Look at the mask; name the words in `source_blend_words`, or change `threshold`.",
+)

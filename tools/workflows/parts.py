@@ -1,0 +1,128 @@
+"""What the shipped workflows have in common: clip, prompts, inversion, reconstruction, saving."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from . import notes
+from .graph import Graph, Group, Node, Output
+
+CLIP = "big_buck_bunny.mp4"
+CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
+SOURCE = "a fat grey rabbit stretching its arms in front of its burrow, green meadow, sunny day"
+NEGATIVE = "blurry, distorted, low quality"
+
+# Sizes leave room for the pictures that the page shows in a node after a run.
+CLIP_SIZE = (320, 560)
+PREVIEW_SIZE = (270, 300)
+PROMPT_SIZE = (580, 100)
+DECODE_SIZE = (240, 0)
+JUDGING_SIZE = (270, 150)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What every workflow begins with; `text` is the source prompt where it is a node of its own."""
+
+    clip: Node
+    checkpoint: Node
+    source: Node
+    text: Node | None = None
+
+    @property
+    def vae(self) -> Output:
+        """The checkpoint's VAE."""
+        return self.checkpoint["VAE"]
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """The nodes that invert. bases: STEM Bases or Frame Context; with neither it is plain DDIM inversion."""
+
+    encode: Node
+    bases: Node | None
+    sampler: Node
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A latent's way to a saved picture."""
+
+    decode: Node
+    save: Node
+
+
+def start(graph: Graph, typed: bool = False) -> Start:
+    """The clip, the checkpoint and the source prompt; `typed`: a text of its own, for nodes that read it as well."""
+    clip = graph.add("STEMVideoLoad", "Video Load", CLIP_SIZE, file=CLIP, frame_cap=24, width=512, height=512)
+    checkpoint = graph.add("CheckpointLoaderSimple", "Load Checkpoint", (320, 0), ckpt_name=CHECKPOINT)
+    if not typed:
+        return Start(clip, checkpoint, prompt(graph, checkpoint, "Source prompt", SOURCE))
+    text = graph.add("PrimitiveStringMultiline", "Source prompt", PROMPT_SIZE, value=SOURCE)
+    return Start(clip, checkpoint, prompt(graph, checkpoint, "Encode source prompt", text), text)
+
+
+def prompt(graph: Graph, checkpoint: Node, title: str, text: str | Node) -> Node:
+    return graph.add("CLIPTextEncode", title, PROMPT_SIZE, text=text, clip=checkpoint["CLIP"])
+
+
+def invert(graph: Graph, start: Start, stem: bool, frames: str | None = None) -> Inversion:
+    """Inversion through STEM Bases, through Frame Context where `frames` is given, or with the bare MODEL."""
+    model = start.checkpoint["MODEL"]
+    encode = graph.add("VAEEncode", "VAE Encode", pixels=start.clip["images"], vae=start.vae)
+    bases = graph.add("STEMBases", "STEM Bases", model=model, preset="paper", num_bases=256, seed=0) if stem else None
+    if frames:
+        bases = graph.add("STEMFrameContext", "Frame Context", model=model, frames=frames)
+    sampler = graph.add(
+        "STEMInversionSampler",
+        "STEM Inversion" if stem else "DDIM Inversion",
+        model=bases or model,
+        positive=start.source,
+        latent=encode,
+        steps=50,
+    )
+    return Inversion(encode, bases, sampler)
+
+
+def reconstruct(graph: Graph, start: Start, inversion: Inversion) -> tuple[Node, Node, Saved, Saved]:
+    """Reconstruct; Save source; and what to compare: the VAE's round trip, and the reconstruction."""
+    reconstruct = graph.add("STEMReconstruct", "Reconstruct", inversion=inversion.sampler["INVERSION"])
+    source = save(graph, start.clip["images"], "source")
+    round_trip = save_latent(graph, start, inversion.encode, "VAE round trip")
+    return reconstruct, source, round_trip, save_latent(graph, start, reconstruct, "reconstruction")
+
+
+def save_latent(graph: Graph, start: Start, latent: Node, what: str) -> Saved:
+    decode = graph.add("VAEDecode", f"Decode {what}", DECODE_SIZE, samples=latent, vae=start.vae)
+    return Saved(decode, save(graph, decode, what))
+
+
+def save(graph: Graph, images: Node | Output, what: str) -> Node:
+    prefix = f"{graph.name}/{what.replace(' ', '_')}"
+    return graph.add("SaveImage", f"Save {what}", PREVIEW_SIZE, images=images, filename_prefix=prefix)
+
+
+def video(graph: Graph, start: Start, images: Node) -> tuple[Node, Node]:
+    """The frames as a video file with the clip's rate and sound."""
+    fps, audio = start.clip["fps"], start.clip["audio"]
+    create = graph.add("CreateVideo", "Create Video", DECODE_SIZE, images=images, fps=fps, audio=audio)
+    prefix = f"video/{graph.name}"
+    return create, graph.add("SaveVideo", "Save Video", PREVIEW_SIZE, video=create, filename_prefix=prefix)
+
+
+def opening(graph: Graph, start: Start, text: str) -> list[Group]:
+    """The first column: what the workflow is for, and what it is fed with."""
+    purpose = graph.note("What this does", text, (320, 220))
+    loading = graph.note("What to load", notes.LOADING, (320, 90))
+    return [
+        Group("Read first", [[purpose]]),
+        Group("1 · Clip and checkpoint", [[loading, start.clip, start.checkpoint]]),
+    ]
+
+
+def inversion_group(graph: Graph, inversion: Inversion) -> Group:
+    kinds = {"STEMBases": notes.STEM_INVERSION, "STEMFrameContext": notes.FRAME_INVERSION}
+    text = kinds[inversion.bases.kind] if inversion.bases else notes.DDIM_INVERSION
+    note = graph.note("How it is inverted", text, (270, 180 if inversion.bases else 110))
+    left = [inversion.encode, inversion.bases] if inversion.bases else [inversion.encode]
+    return Group("3 · Inversion", [left, [inversion.sampler, note]])
