@@ -1,6 +1,6 @@
 # `make` alone lists the commands. Everything that is installed goes into the git-ignored folder .setup.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train quality test lint format parity workflows clean
+.PHONY: help setup demo train card quality test lint format parity workflows clean
 
 PYTHON3 ?= python3
 SETUP := $(or $(STEM_SETUP_DIR),.setup)
@@ -29,6 +29,9 @@ WORKERS ?= $(shell "$(PYTHON)" -c "import os, torch; print(1 if torch.cuda.is_av
 train: setup ## train the small model of the demo anew, or go on: [WORKERS=2] [STEPS=n] [START=file]
 	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" -m torch.distributed.run --standalone \
 		--nproc-per-node=$(WORKERS) tools/launch.py training $(if $(STEPS),--steps $(STEPS)) $(if $(START),--start "$(START)")
+
+card: setup ## measure what the small model has learned, write docs/model_card.json: [ARGS="--samples 512"]
+	@COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py model_card $(ARGS)
 
 quality: setup ## measure reconstructions and edits with the small model, write docs/quality.md: [ARGS="--clips 24"]
 	@COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py quality $(ARGS)

@@ -32,6 +32,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes")
+    parser.add_argument("--report", action="store_true", help="run nothing, report what earlier runs have left")
     parser.add_argument("--output", type=Path, default=locations.ROOT / "docs")
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
@@ -86,6 +87,9 @@ def main(arguments: list[str]) -> int:
         run_here(mine, settings, Store(folder, f".{options.worker}"), (checkpoint, classifier), quiet=True)
         return 0
     store = Store(folder)
+    if options.report:
+        report.write(work, settings, store, checkpoint.name, options.output)
+        return 0
     if options.workers > 1:
         status = in_processes(arguments, options.workers, work, settings, store)
         if status:

@@ -16,6 +16,7 @@ COLUMNS = 4
 LABEL = 150
 GAP = 4
 QUALITY = 90
+EDITORS = {"tokenflow": "TokenFlow", "fatezero": "FateZero"}
 
 
 def sheet(rows: Iterable[tuple[str, np.ndarray]]) -> Image.Image:
@@ -50,7 +51,12 @@ def write(work: Iterable[Item], settings: Settings, kept: Path, folder: Path) ->
         made[0][2].extend((name, strip(item, "reconstruction_plain_1")) for name, item in runs)
         for wish in case.edits:
             videos = [("true edit", strip(reference, f"truth_{wish.kind}"))]
-            videos += [(name, strip(item, f"edit_{wish.kind}")) for name, item in runs]
+            for editor, title in EDITORS.items():
+                videos += [
+                    (f"{title}\n{name}", strip(item, f"{editor}_{wish.kind}"))
+                    for name, item in runs
+                    if editor in item.editors
+                ]
             caption = f"{wish.kind}: “{case.scene.caption}” → “{wish.scene.caption}”"
             made.append((f"clip{case.index}_{wish.kind}", caption, videos))
         for name, caption, videos in made:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from .clips import Case
 from .store import digest
-from .variants import HEALTH, MAIN, Variant, full_grid
+from .variants import FATEZERO, HEALTH, MAIN, Variant, full_grid
 
 CFG = 7.5
 HEALTH_CLIPS = 2
@@ -40,7 +40,7 @@ class Item:
         kind: "reference" measures what needs no inversion; "variant" inverts, reconstructs and edits; "health" watches
             the fits of an inversion.
         scales: guidance scales of the reconstructions.
-        edited: whether the case's edits are made.
+        editors: with which the case's edits are made; of a reference, which edits have their bounds measured.
         shown: whether its frames are kept for the pictures.
     """
 
@@ -49,8 +49,12 @@ class Item:
     variant: Variant | None = None
     seed: int = 0
     scales: tuple[float, ...] = ()
-    edited: bool = False
+    editors: tuple[str, ...] = ()
     shown: bool = False
+
+    @property
+    def edited(self) -> bool:
+        return bool(self.editors)
 
     def key(self, settings: Settings) -> str:
         return digest([asdict(self), asdict(settings)])
@@ -68,11 +72,14 @@ def items(cases: Sequence[Case], seeds: Sequence[int], grid_clips: int) -> list[
     found = []
     for case in cases:
         shown = case.index < PICTURE_CLIPS
-        found.append(Item("reference", case, edited=True, shown=shown))
+        found.append(Item("reference", case, editors=("tokenflow",), shown=shown))
         scales = (1.0, CFG) if case.index < grid_clips else (1.0,)
         for variant in MAIN:
             # the edit draws its keyframes from the seed, whatever the inversion
-            found += [Item("variant", case, variant, seed, scales, True, shown and seed == seeds[0]) for seed in seeds]
+            editors = ("tokenflow", "fatezero") if variant in FATEZERO else ("tokenflow",)
+            found += [
+                Item("variant", case, variant, seed, scales, editors, shown and seed == seeds[0]) for seed in seeds
+            ]
     found += [Item("health", case, variant, seeds[0]) for case in cases[:HEALTH_CLIPS] for variant in HEALTH]
     for case in cases[:grid_clips]:
         found += [

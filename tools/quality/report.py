@@ -10,22 +10,30 @@ from pathlib import Path
 from . import pictures, plots, summary, tables
 from .plan import CFG, HEALTH_CLIPS, Item, Settings
 from .store import Store
-from .variants import MAIN, full_grid
+from .variants import FATEZERO, MAIN, Variant, full_grid
+
+TOKENFLOW = """### TokenFlow
+
+A keyframe for every 4 frames, otherwise the default settings."""
+FATEZERO_TEXT = """### FateZero
+
+The node's presets: *shape* for another object, *style* for another style, *attribute* for another colour. With STEM
+this is STEM-FateZero; with DDIM, what is not fused has the attention of the inversion."""
 
 
 def write(work: Sequence[Item], settings: Settings, store: Store, checkpoint: str, output: Path) -> None:
-    """Writes the files below `output`. checkpoint: its file's name."""
+    """Writes the files below `output`, from the results that are there. checkpoint: its file's name."""
     results = store.load()
-    done = [(item, results[item.key(settings)]) for item in work]
+    done = [(item, results[item.key(settings)]) for item in work if item.key(settings) in results]
     folder = output / "quality"
     folder.mkdir(parents=True, exist_ok=True)
-    made = numbers(done, settings, checkpoint)
+    made = numbers(done, settings, checkpoint) | {"missing_runs": len(work) - len(done), "runs": len(work)}
     (output / "quality.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
     for denoiser in ("plain", "same"):
         lines = {v.label: made["psnr_by_frame"][denoiser][v.label] for v in MAIN}
         title = f"Reconstruction, {denoiser} " + ("model" if denoiser == "plain" else "attention")
         plots.line_plot(title, "frame", "PSNR in dB", lines).save(folder / f"psnr_{denoiser}.png", optimize=True)
-    sheets = pictures.write(work, settings, store.folder / "frames", folder)
+    sheets = pictures.write([item for item, _ in done], settings, store.folder / "frames", folder)
     (output / "quality.md").write_text(as_markdown(made, sheets), encoding="utf-8")
 
 
@@ -67,6 +75,7 @@ def as_markdown(made: dict, sheets: Sequence[tuple[str, str]]) -> str:
 
 def _introduction(made: dict) -> str:
     settings = made["settings"]
+    missing = f"\n\n**{made['missing_runs']} of {made['runs']} runs are missing.**" if made["missing_runs"] else ""
     return f"""# Quality
 
 Written by `make quality`; every number is also in [quality.json](quality.json).
@@ -77,7 +86,7 @@ and colour never occurs in training. Checkpoint: `{settings["checkpoint_file"]}`
 `{settings["checkpoint"][:16]}…`). All runs together took {made["cpu_seconds"] / 60:.0f} minutes.
 
 Numbers in brackets are 95 % intervals, by bootstrap over clips and, within clips, seeds. A *gain* is the mean
-difference to DDIM with 1 frame, clip by clip, so its interval tells whether the difference is real."""
+difference to DDIM with 1 frame, clip by clip, so its interval tells whether the difference is real.{missing}"""
 
 
 def _reconstruction(made: dict) -> str:
@@ -121,24 +130,32 @@ def _edits(made: dict) -> str:
     )
     return f"""## Edits
 
-TokenFlow with a keyframe for every 4 frames, otherwise with its default settings. The true edited clip is known: the
-same motion rendered with the other word. PSNR and SSIM are against it; *inside* is where the thing was or should be
-seen, *outside* the rest. Warp error is the mean squared error x 1000 between a frame and the one before it, moved along
-the true edited clip's exact flow, over the pixels that were seen before, or all; lower is better. Consistency is the
-SSIM of the same two. {words}
+The true edited clip is known: the same motion rendered with the other word. PSNR and SSIM are against it; *inside* is
+where the thing was or should be seen, *outside* the rest. Warp error is the mean squared error x 1000 between a frame
+and the one before it, moved along the true edited clip's exact flow, over the pixels that were seen before, or all;
+lower is better. Consistency is the SSIM of the same two. {words}
 
 *Truth* is the true edited clip itself, *truth through the VAE* the best that a perfect edit could reach, and *no edit*
 the source through the VAE.
 
-{tables.edits(made["rows"])}
+{_edits_by(made, "tokenflow", MAIN, TOKENFLOW)}
+
+{_edits_by(made, "fatezero", FATEZERO, FATEZERO_TEXT)}"""
+
+
+def _edits_by(made: dict, editor: str, variants: Sequence[Variant], text: str) -> str:
+    rows = made["rows"]
+    return f"""{text}
+
+{tables.edits(rows, editor, variants)}
 
 Gains over the edits from DDIM with 1 frame:
 
-{tables.edit_gains(made["rows"])}
+{tables.edit_gains(rows, editor, variants)}
 
 By kind of edit:
 
-{tables.edits_by_kind(made["rows"])}"""
+{tables.edits_by_kind(rows, editor, variants)}"""
 
 
 def _health(made: dict) -> str:

@@ -16,6 +16,8 @@ from ...nodes.host.reconstruction import reconstruct
 from ...nodes.host.tokenflow import TokenFlowSettings, edit
 from ...stem_kernels.video_metrics import psnr
 from ..rendered_clips import Clip, render
+from . import fatezero
+from .clips import Edit
 from .em_health import ObservedStem
 from .frames_on_disk import save_frames
 from .host import Loaded, installed, method_of
@@ -24,6 +26,7 @@ from .plan import Item, Settings
 
 # Two keyframes or more, or nothing would tie the edit's frames together: the default of 8 is a whole clip here.
 FRAMES_PER_KEYFRAME = 4
+EDIT_CFG = 7.5
 
 
 @dataclass(frozen=True)
@@ -99,14 +102,22 @@ class Runner:
                 self._keep(item, f"reconstruction_{denoiser}_{cfg:g}", video)
 
     def _edits(self, item: Item, source: Source, inversion: Inversion) -> Iterator[dict]:
-        settings = TokenFlowSettings(seed=item.seed, batch_size=FRAMES_PER_KEYFRAME)
+        editors = {"tokenflow": self._tokenflow, "fatezero": self._fatezero}
         for wish in item.case.edits:
             truth = render(wish.scene, item.case.motion, self.settings.frames)
-            target, negative = self.loaded.prompt(wish.scene.caption), self.loaded.prompt("")
-            video = self.loaded.decode(edit(self.loaded.model, inversion, target, negative, settings))
-            metrics = edit_measures(video, truth, source.clip.masks, wish.kind, self.classify)
-            yield _measured("tokenflow", cfg=settings.cfg, edit=wish.kind, metrics=metrics)
-            self._keep(item, f"edit_{wish.kind}", video)
+            for editor in item.editors:
+                video = self.loaded.decode(editors[editor](item, inversion, wish))
+                metrics = edit_measures(video, truth, source.clip.masks, wish.kind, self.classify)
+                yield _measured(editor, cfg=EDIT_CFG, edit=wish.kind, metrics=metrics)
+                self._keep(item, f"{editor}_{wish.kind}", video)
+
+    def _tokenflow(self, item: Item, inversion: Inversion, wish: Edit) -> Tensor:
+        settings = TokenFlowSettings(cfg=EDIT_CFG, seed=item.seed, batch_size=FRAMES_PER_KEYFRAME)
+        target, negative = self.loaded.prompt(wish.scene.caption), self.loaded.prompt("")
+        return edit(self.loaded.model, inversion, target, negative, settings)
+
+    def _fatezero(self, item: Item, inversion: Inversion, wish: Edit) -> Tensor:
+        return fatezero.edited(self.loaded, inversion, item.case.scene.caption, wish, EDIT_CFG)
 
     def _health(self, item: Item, source: Source) -> Iterator[dict]:
         method = method_of(item.variant, item.seed)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from .clips import KINDS
 from .summary import ALL_EDITS
-from .variants import CONVENTIONS, MAIN, PRESETS, Variant
+from .variants import BASELINE, CONVENTIONS, MAIN, PRESETS, Variant
 
 Rows = Sequence[Mapping]
 EDIT_COLUMNS = {
@@ -83,46 +83,47 @@ def grid(rows: Rows, variants: Iterable[Variant]) -> str:
     return table(["inversion", *(f"{c}, {d}" for c in CONVENTIONS for d in ("plain", "same"))], map(line, names))
 
 
-def edits(rows: Rows, edit: str = ALL_EDITS) -> str:
-    """All measures of the edits, with what could be reached at best, and what no edit would have."""
+def edits(rows: Rows, editor: str, variants: Iterable[Variant]) -> str:
+    """All measures of an editor's edits, with what could be reached at best, and what no edit would have."""
     known = {row["metric"] for row in rows}
     columns = {name: column for name, column in EDIT_COLUMNS.items() if name in known}
 
     def line(name: str, of: Callable[[str], Mapping | None]) -> list[str]:
         return [name, *(cell(of(metric), digits) for metric, (_, digits) in columns.items())]
 
-    body = [line(f"*{name}*", lambda m, n=name: find(rows, editor=n, edit=edit, metric=m)) for name in BOUNDS]
-    body += [line(v.label, lambda m, v=v: find(rows, v, editor="tokenflow", edit=edit, metric=m)) for v in MAIN]
+    body = [line(f"*{name}*", lambda m, n=name: find(rows, editor=n, edit=ALL_EDITS, metric=m)) for name in BOUNDS]
+    body += [line(v.label, lambda m, v=v: find(rows, v, editor=editor, edit=ALL_EDITS, metric=m)) for v in variants]
     return table(["inversion", *(title for title, _ in columns.values())], body)
 
 
-def edit_gains(rows: Rows) -> str:
-    """Differences of the edits to those from the first baseline, clip by clip."""
+def edit_gains(rows: Rows, editor: str, variants: Iterable[Variant]) -> str:
+    """Differences of an editor's edits to those from the first baseline, clip by clip."""
     known = {row["metric"] for row in rows}
     columns = {name: column for name, column in EDIT_COLUMNS.items() if name in known}
     body = [
         [v.label]
         + [
-            cell(find(rows, v, editor="tokenflow", edit=ALL_EDITS, metric=metric), digits + 1, "gain")
+            cell(find(rows, v, editor=editor, edit=ALL_EDITS, metric=metric), digits + 1, "gain")
             for metric, (_, digits) in columns.items()
         ]
-        for v in MAIN[1:]
+        for v in variants
+        if v != BASELINE
     ]
     return table(["inversion", *(title for title, _ in columns.values())], body)
 
 
-def edits_by_kind(rows: Rows) -> str:
+def edits_by_kind(rows: Rows, editor: str, variants: Iterable[Variant]) -> str:
     """PSNR inside, and the share of the target word where it was judged, for each kind of edit."""
     metrics = [m for m in ("psnr_inside", "target_word") if any(row["metric"] == m for row in rows)]
     head = ["inversion", *(f"{kind}: {EDIT_COLUMNS[m][0]}" for kind in KINDS for m in metrics)]
     body = [
         [v.label]
         + [
-            cell(find(rows, v, editor="tokenflow", edit=kind, metric=m), EDIT_COLUMNS[m][1])
+            cell(find(rows, v, editor=editor, edit=kind, metric=m), EDIT_COLUMNS[m][1])
             for kind in KINDS
             for m in metrics
         ]
-        for v in MAIN
+        for v in variants
     ]
     return table(head, body)
 

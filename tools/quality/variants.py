@@ -55,6 +55,8 @@ DDIM = tuple(Variant("ddim", context=context) for context in ("0", "0, mid", "al
 BASELINE = DDIM[0]
 # Measured on every clip, with edits.
 MAIN = (*DDIM, stem(64), stem(128), stem(256))
+# Also edited with FateZero; two frames are the context that it was published with.
+FATEZERO = (DDIM[0], DDIM[1], stem(256))
 HEALTH = (stem(256), stem(256, "paper_literal"))
 
 

@@ -8,7 +8,7 @@ import pytest
 from comfyui_stem.tools.quality.clips import held_out_cases
 from comfyui_stem.tools.quality.plan import CFG, Settings, items, share
 from comfyui_stem.tools.quality.store import Store, code_digest
-from comfyui_stem.tools.quality.variants import CONVENTIONS, MAIN, PRESETS, SIZES, full_grid
+from comfyui_stem.tools.quality.variants import CONVENTIONS, FATEZERO, MAIN, PRESETS, SIZES, full_grid
 from comfyui_stem.tools.quality.work import do, pending
 
 SETTINGS = Settings(frames=4, steps=2, checkpoint="c", classifier="", code="x")
@@ -30,6 +30,8 @@ def test_the_main_inversions_are_edited_on_every_clip_and_the_grid_is_run_on_som
     edited = [item for item in work if item.kind == "variant" and item.edited]
     assert len(edited) == 4 * len(MAIN) * 2
     assert {item.case.index for item in edited if CFG in item.scales} == {0}
+    assert {item.variant for item in edited if "fatezero" in item.editors} == set(FATEZERO)
+    assert all("tokenflow" in item.editors for item in edited)
     on_grid = {item.variant for item in work if item.kind == "variant" and item.case.index == 0}
     assert on_grid == set(full_grid())
 

@@ -43,8 +43,8 @@ def invented(item, folder):
         plain = item.variant.plain
         found = [one("none", RECONSTRUCTION, "plain", cfg, psnr_by_frame=[1.0, 2.0, 1.5, 3.0]) for cfg in item.scales]
         found += [] if plain else [one("none", RECONSTRUCTION, "same", 1.0, psnr_by_frame=[2.0, 2.0, 1.5, 3.0])]
-        found += [one("tokenflow", EDIT, cfg=7.5, edit=kind) for kind in kinds if item.edited]
-        names = ["reconstruction_plain_1", *(f"edit_{kind}" for kind in kinds)]
+        found += [one(editor, EDIT, cfg=7.5, edit=kind) for kind in kinds for editor in item.editors]
+        names = ["reconstruction_plain_1", *(f"{editor}_{kind}" for kind in kinds for editor in item.editors)]
     for name in names if item.shown else ():
         save_frames(folder / "frames" / f"{item.key(SETTINGS)}_{name}.png", torch.rand(4, 16, 16, 3))
     return found
@@ -80,8 +80,8 @@ def test_rows_name_what_they_are_about_and_have_intervals(written):
 def test_gains_are_taken_clip_by_clip(written):
     """Clips differ by up to 20, gains not at all."""
     made = json.loads((written / "quality.json").read_text())
-    gains = [row for row in made["rows"] if row["inversion"] == "stem" and row["editor"] == "tokenflow"]
-    assert gains
+    gains = [row for row in made["rows"] if row["inversion"] == "stem" and row["editor"] in ("tokenflow", "fatezero")]
+    assert {row["editor"] for row in gains} == {"tokenflow", "fatezero"}
     for row in gains:
         assert row["gain_low"] == pytest.approx(2) and row["gain_high"] == pytest.approx(2)
     assert not any("gain" in row for row in made["rows"] if row["context"] == BASELINE.context)
@@ -94,6 +94,19 @@ def test_the_page_names_every_inversion_its_pictures_exist_and_it_says_that_word
     shown = [part.split(")")[0] for part in page.split("](quality/")[1:]]
     assert len(shown) == 2 + 3 * (1 + 3)
     assert all((written / "quality" / name).is_file() for name in shown)
+
+
+def test_a_report_of_an_unfinished_run_says_what_is_missing(stored, tmp_path):
+    work, store = stored
+    part = Store(tmp_path / "part")
+    for item in work[:-3]:
+        part.add(item.key(SETTINGS), store.load()[item.key(SETTINGS)])
+    (tmp_path / "part" / "frames").symlink_to(store.folder / "frames")
+    report.write(work, SETTINGS, part, "model.safetensors", tmp_path / "docs")
+    page = (tmp_path / "docs" / "quality.md").read_text()
+    assert f"3 of {len(work)} runs are missing" in page
+    made = json.loads((tmp_path / "docs" / "quality.json").read_text())
+    assert made["missing_runs"] == 3 and made["rows"]
 
 
 def test_the_report_is_the_same_every_time(stored, written, tmp_path):
