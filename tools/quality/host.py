@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import locations
-from .variants import Variant
+from .variants import CHANGES, Variant
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,11 @@ def method_of(variant: Variant, seed: int) -> Any:
         listed = None if variant.context == "all" else parse_frame_references(variant.context)
         return FrameContextAttention(listed)
     settings = PRESETS[variant.preset]
-    em = replace(settings.em, num_bases=variant.num_bases)
-    return StemSelfAttention.from_settings(replace(settings, em=em, seed=seed))
+    changes = CHANGES[variant.change] if variant.change else {}
+    of_em = {name: value for name, value in changes.items() if hasattr(settings.em, name)}
+    others = {name: value for name, value in changes.items() if name not in of_em}
+    em = replace(settings.em, num_bases=variant.num_bases, **of_em)
+    return StemSelfAttention.from_settings(replace(settings, em=em, seed=seed, **others))
 
 
 def installed(model: Any, method: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from .clips import Case
 from .store import digest
-from .variants import FATEZERO, HEALTH, MAIN, Variant, full_grid
+from .variants import FATEZERO, HEALTH, MAIN, Variant, changed, full_grid
 
 CFG = 7.5
 HEALTH_CLIPS = 2
@@ -84,7 +84,7 @@ def items(cases: Sequence[Case], seeds: Sequence[int], grid_clips: int) -> list[
     for case in cases[:grid_clips]:
         found += [
             Item("variant", case, variant, seed, (1.0,))
-            for variant in full_grid()
+            for variant in (*changed(), *full_grid())
             if variant not in MAIN
             for seed in (seeds if variant.seeded else seeds[:1])
         ]

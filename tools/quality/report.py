@@ -10,7 +10,7 @@ from pathlib import Path
 from . import pictures, plots, summary, tables
 from .plan import CFG, HEALTH_CLIPS, Item, Settings
 from .store import Store
-from .variants import FATEZERO, MAIN, Variant, full_grid
+from .variants import CHANGED_BASES, FATEZERO, MAIN, Variant, changed, full_grid
 
 TOKENFLOW = """### TokenFlow
 
@@ -117,7 +117,13 @@ def _grid(made: dict) -> str:
 PSNR in dB against the VAE round trip, no guidance, on {made["grid_clips"]} clips. *next* and *current* say at which
 timestep the inversion estimated the noise; *plain* and *same* are the denoisers of above.
 
-{tables.grid(made["grid_rows"], full_grid())}"""
+{tables.grid(made["grid_rows"], full_grid())}
+
+### Single changes of the default
+
+The preset `paper` with {CHANGED_BASES} bases, and one thing changed, on {made["grid_clips"]} clips:
+
+{tables.changes(made["grid_rows"], changed())}"""
 
 
 def _edits(made: dict) -> str:

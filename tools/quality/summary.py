@@ -14,7 +14,8 @@ from .variants import BASELINE, Variant
 Done = Sequence[tuple[Item, dict]]
 ALL_EDITS = "all"
 # What a row is about; `metric` and the numbers come on top.
-GROUP = ("inversion", "context", "num_bases", "preset", "convention", "editor", "denoiser", "cfg", "edit")
+IDENTITY = ("inversion", "context", "num_bases", "preset", "convention", "change")
+GROUP = (*IDENTITY, "editor", "denoiser", "cfg", "edit")
 
 
 def rows(done: Done) -> list[dict]:
@@ -27,14 +28,14 @@ def rows(done: Done) -> list[dict]:
     baseline = {
         (*_outcome(group), metric): numbers
         for (group, metric), numbers in values.items()
-        if group[: len(asdict(BASELINE))] == _identity(BASELINE)
+        if group[: len(IDENTITY)] == _identity(BASELINE)
     }
     found = []
     for (group, metric), numbers in values.items():
         row = dict(zip(GROUP, group, strict=True)) | {"metric": metric} | asdict(estimate(numbers))
         row |= {"clips": len(numbers), "values": sum(map(len, numbers.values()))}
         base = baseline.get((*_outcome(group), metric))
-        if base is not None and group[0] is not None and group[: len(asdict(BASELINE))] != _identity(BASELINE):
+        if base is not None and group[0] is not None and group[: len(IDENTITY)] != _identity(BASELINE):
             gain = _gain(numbers, base)
             row |= {"gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high} if gain else {}
         found.append(row)
@@ -85,14 +86,12 @@ def _measured(done: Done) -> Iterable[tuple[Item, dict]]:
 
 def _identity(variant: Variant | None) -> tuple:
     """The first part of a group, in the order of GROUP."""
-    if variant is None:
-        return (None,) * 5
-    return (variant.inversion, variant.context, variant.num_bases, variant.preset, variant.convention)
+    return tuple(getattr(variant, name) if variant else None for name in IDENTITY)
 
 
 def _outcome(group: tuple) -> tuple:
     """The part of a group that two variants must share to be compared; the baseline has but one denoiser."""
-    editor, _, cfg, edit = group[5:]
+    editor, _, cfg, edit = group[len(IDENTITY) :]
     return editor, cfg, edit
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from .clips import KINDS
-from .summary import ALL_EDITS
+from .summary import ALL_EDITS, IDENTITY
 from .variants import BASELINE, CONVENTIONS, MAIN, PRESETS, Variant
 
 Rows = Sequence[Mapping]
@@ -31,7 +31,7 @@ def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
 def find(rows: Rows, variant: Variant | None = None, **wanted: object) -> Mapping | None:
     """The row of a variant with these values."""
     if variant is not None:
-        wanted |= {key: getattr(variant, key) for key in ("inversion", "context", "num_bases", "preset", "convention")}
+        wanted |= {key: getattr(variant, key) for key in IDENTITY}
     return next((row for row in rows if all(row[key] == value for key, value in wanted.items())), None)
 
 
@@ -81,6 +81,19 @@ def grid(rows: Rows, variants: Iterable[Variant]) -> str:
         ]
 
     return table(["inversion", *(f"{c}, {d}" for c in CONVENTIONS for d in ("plain", "same"))], map(line, names))
+
+
+def changes(rows: Rows, variants: Iterable[Variant]) -> str:
+    """PSNR and SSIM of inversions, reconstructed without guidance by both denoisers."""
+
+    def line(variant: Variant) -> list[str]:
+        def of(metric: str, denoiser: str) -> Mapping | None:
+            return find(rows, variant, editor="none", cfg=1.0, denoiser=denoiser, metric=metric)
+
+        wanted = [(m, d) for d in ("plain", "same") for m in ("psnr_vs_vae", "ssim_vs_vae")]
+        return [variant.label, *(cell(of(m, d), 2 if m.startswith("psnr") else 3) for m, d in wanted)]
+
+    return table(["inversion", "PSNR", "SSIM", "PSNR, same attention", "SSIM, same attention"], map(line, variants))
 
 
 def edits(rows: Rows, editor: str, variants: Iterable[Variant]) -> str:

@@ -19,6 +19,7 @@ class Variant:
         context: of DDIM, which frames a frame reads, as Frame Context writes it; "all" for all of them.
         num_bases, preset: of STEM Bases.
         convention: at which timestep the noise was estimated; see `nodes.host.inversion.Inversion`.
+        change: what differs from the preset, a name among CHANGES; "" for nothing.
     """
 
     inversion: Literal["ddim", "stem"]
@@ -26,6 +27,7 @@ class Variant:
     num_bases: int | None = None
     preset: str | None = None
     convention: Literal["next", "current"] = "next"
+    change: str = ""
 
     @property
     def plain(self) -> bool:
@@ -44,6 +46,7 @@ class Variant:
             name = f"STEM K={self.num_bases}{preset}"
         else:
             name = {"0": "DDIM, 1 frame", "0, mid": "DDIM, 2 frames", "all": "DDIM, all frames"}[self.context]
+        name = f"{name}, {self.change}" if self.change else name
         return name if self.convention == "next" else f"{name} ({self.convention})"
 
 
@@ -58,6 +61,29 @@ MAIN = (*DDIM, stem(64), stem(128), stem(256))
 # Also edited with FateZero; two frames are the context that it was published with.
 FATEZERO = (DDIM[0], DDIM[1], stem(256))
 HEALTH = (stem(256), stem(256, "paper_literal"))
+
+
+# Single changes of the default, for a number of bases that is a bottleneck here: fields of StemSettings and EMSettings.
+CHANGED_BASES = 64
+CHANGES: dict[str, dict[str, object]] = {
+    "mass weighting": {"mass_weighted": True},
+    "1 iteration": {"iterations": 1},
+    "5 iterations": {"iterations": 5},
+    "10 iterations": {"iterations": 10},
+    "temperature 0.01": {"temperature": 0.01},
+    "temperature 0.2": {"temperature": 0.2},
+    "temperature 1": {"temperature": 1.0},
+    "bases not normalised": {"normalize_bases": False},
+    "initialised by moments": {"initialisation": "gaussian"},
+    "per head, on keys": {"space": "keys_per_head"},
+    "2 frames at a time": {"scope": "frame_chunks", "scope_frames": 2},
+}
+
+
+def changed() -> tuple[Variant, ...]:
+    """The default with each of CHANGES, and as it is."""
+    default = stem(CHANGED_BASES)
+    return (default, *(replace(default, change=change) for change in CHANGES))
 
 
 def full_grid() -> tuple[Variant, ...]:

@@ -5,10 +5,22 @@ from __future__ import annotations
 from dataclasses import fields, replace
 
 import pytest
+from comfyui_stem.nodes.host.stem_attention import StemSettings
+from comfyui_stem.stem_kernels.em import EMSettings
+from comfyui_stem.tools.quality import host
 from comfyui_stem.tools.quality.clips import held_out_cases
 from comfyui_stem.tools.quality.plan import CFG, Settings, items, share
 from comfyui_stem.tools.quality.store import Store, code_digest
-from comfyui_stem.tools.quality.variants import CONVENTIONS, FATEZERO, MAIN, PRESETS, SIZES, full_grid
+from comfyui_stem.tools.quality.variants import (
+    CHANGES,
+    CONVENTIONS,
+    FATEZERO,
+    MAIN,
+    PRESETS,
+    SIZES,
+    changed,
+    full_grid,
+)
 from comfyui_stem.tools.quality.work import do, pending
 
 SETTINGS = Settings(frames=4, steps=2, checkpoint="c", classifier="", code="x")
@@ -33,7 +45,15 @@ def test_the_main_inversions_are_edited_on_every_clip_and_the_grid_is_run_on_som
     assert {item.variant for item in edited if "fatezero" in item.editors} == set(FATEZERO)
     assert all("tokenflow" in item.editors for item in edited)
     on_grid = {item.variant for item in work if item.kind == "variant" and item.case.index == 0}
-    assert on_grid == set(full_grid())
+    assert on_grid == {*full_grid(), *changed()}
+
+
+def test_every_change_names_settings_that_exist():
+    stem, em = ({field.name for field in fields(kind)} for kind in (StemSettings, EMSettings))
+    assert all(change.keys() <= stem | em for change in CHANGES.values())
+    assert not {name for change in CHANGES.values() for name in change} & stem & em
+    for variant in changed()[1:]:
+        assert host.method_of(variant, 3).settings != host.method_of(changed()[0], 3).settings
 
 
 def test_a_key_depends_on_the_item_and_on_every_setting(work):
