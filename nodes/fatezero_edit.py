@@ -111,7 +111,9 @@ class FateZeroEdit(io.ComfyNode):
         note = check_source_prompt(source, inversion, PURPOSE)
         count = len(select_timesteps(inversion.timesteps, steps))
         words = read_words(source, target, wishes, count, PURPOSE)
-        report = "\n".join(filter(None, (words.report, note)))
+        unweighted = "note: no word has a weight; most styles need one in word_weights, such as watercolor: 10"
+        notes = [note, unweighted if preset == "style" and not wishes.weights else ""]
+        report = "\n".join(filter(None, (words.report, *notes)))
         logging.info("%s\n%s", PURPOSE, report)
         negative = encode(clip, negative_prompt)
         edited: Edited = edit(model, inversion, target.conditioning, negative, words.control, settings)
@@ -147,7 +149,8 @@ def _wishes(preset: FateZeroPreset, settings: FateZeroSettings, fields: dict[str
         word_windows=parse_word_windows(fields["word_windows"], "word_windows"),
         weights=parse_weights(fields["word_weights"], preset.weight, "word_weights"),
         reweighting=fields["reweighting"],
-        blends=settings.blend_self or settings.blend_latents,
+        masks_source=settings.blend_self or settings.blend_latents,
+        masks_target=settings.blend_latents,
         source_words=parse_words(fields["source_blend_words"]),
         target_words=parse_words(fields["target_blend_words"]),
     )

@@ -16,7 +16,7 @@ from ..stem_kernels.prompt_alignment import (
     replace_mapper,
     word_time_table,
 )
-from ..stem_kernels.prompt_words import TokenizedPrompt, Word, match_phrases
+from ..stem_kernels.prompt_words import TokenizedPrompt, Word, folded, match_phrases
 from .host.fatezero import WordControl
 from .host.prompts import Prompt
 
@@ -34,9 +34,8 @@ class WordWishes:
         word_windows: other windows for words of the target.
         weights: factors for words of the target.
         reweighting: whether these act within the window or always.
-        blends: whether masks are needed.
-        source_words, target_words: the words that masks are read from; where there are none, those in which the
-            prompts differ.
+        masks_source, masks_target: whether masks are read from words of the source, and of the target.
+        source_words, target_words: these words; where there are none, those in which the prompts differ.
     """
 
     control: Control = "auto"
@@ -44,7 +43,8 @@ class WordWishes:
     word_windows: Mapping[str, Window] = field(default_factory=dict)
     weights: Mapping[str, float] = field(default_factory=dict)
     reweighting: Reweighting = "within_window"
-    blends: bool = False
+    masks_source: bool = False
+    masks_target: bool = False
     source_words: Sequence[str] = ()
     target_words: Sequence[str] = ()
 
@@ -75,31 +75,49 @@ def read_words(source: Prompt, target: Prompt, wishes: WordWishes, steps: int, p
     except ValueError as error:
         raise ValueError(f"{purpose}: {error}") from None
     lines = [f"control: {'replace' if replaces else 'refine'}", _changes(old, new)]
-    source_columns, target_columns = (), ()
-    if wishes.blends:
-        gone, fresh = differing_words(old, new)
-        source_words = wishes.source_words or tuple(dict.fromkeys(word.text for word in gone))
-        target_words = wishes.target_words or tuple(dict.fromkeys(word.text for word in fresh))
-        if not source_words:
-            raise ValueError(
-                f"{purpose}: blending needs to know what to mask, and no word of the source prompt '{source.text}' is "
-                "changed in the target. Name the words in source_blend_words, or turn blending off."
-            )
-        source_columns = _merged(_columns(old, source_words, "source", source.text, purpose))
-        target_columns = _merged(_columns(new, target_words, "target", target.text, purpose))
-        lines.append(f"masks: {', '.join(source_words)} in the source, {', '.join(target_words) or '-'} in the target")
+    gone, fresh = differing_words(old, new)
+    source_mask = _mask_words(source, "source", wishes.source_words, gone, wishes.masks_source, purpose)
+    target_mask = _mask_words(target, "target", wishes.target_words, fresh, wishes.masks_target, purpose)
+    if wishes.masks_source and not source_mask.columns:
+        raise ValueError(
+            f"{purpose}: blending needs to know what to mask, and no word of the source prompt '{source.text}' is "
+            "changed in the target. Name the words in source_blend_words, or turn blending off."
+        )
+    lines += [*source_mask.report, *target_mask.report]
     if wishes.weights:
         lines.append("weights: " + ", ".join(f"{word} {weight:g}" for word, weight in wishes.weights.items()))
-    control = WordControl(alpha, mapping, factors, wishes.reweighting, source_columns, target_columns)
+    control = WordControl(alpha, mapping, factors, wishes.reweighting, source_mask.columns, target_mask.columns)
     return ReadWords(control, "\n".join(lines))
 
 
 def differing_words(source: TokenizedPrompt, target: TokenizedPrompt) -> tuple[list[Word], list[Word]]:
     """Words of the source that the target lacks, and words of the target that the source lacks."""
-    old, new = ([word.text.casefold().strip(".,;:!?") for word in prompt.words] for prompt in (source, target))
-    aligned = align_tokens(old, new)
-    gone = [word for i, word in enumerate(source.words) if i not in aligned]
-    return gone, [word for word, partner in zip(target.words, aligned, strict=True) if partner < 0]
+    old, new = ([word for word in prompt.words if folded(word.text)] for prompt in (source, target))
+    aligned = align_tokens(*([folded(word.text) for word in words] for words in (old, new)))
+    gone = [word for i, word in enumerate(old) if i not in aligned]
+    return gone, [word for word, partner in zip(new, aligned, strict=True) if partner < 0]
+
+
+@dataclass(frozen=True)
+class _MaskWords:
+    """columns: of the words that a mask is read from; report: lines about them."""
+
+    columns: tuple[int, ...]
+    report: tuple[str, ...] = ()
+
+
+def _mask_words(
+    prompt: Prompt, role: str, named: Sequence[str], differing: Sequence[Word], wanted: bool, purpose: str
+) -> _MaskWords:
+    # named words are looked for even where they have no effect, so that a slip is told
+    found = _columns(prompt.tokenized, named, role, prompt.text, purpose)
+    if not wanted:
+        unused = (f"note: {role}_blend_words have no effect, because nothing is blended with them",) if named else ()
+        return _MaskWords((), unused)
+    positions = found.values() if named else [set(word.positions) - set(word.punctuation) for word in differing]
+    columns = tuple(sorted({column for columns in positions for column in columns}))
+    words = ", ".join(named or [word.text for word in differing])
+    return _MaskWords(columns, (f"mask of the {role}: {words or 'no word'}",))
 
 
 def _changes(source: TokenizedPrompt, target: TokenizedPrompt) -> str:
@@ -118,7 +136,3 @@ def _columns(
             "the prompt (upper and lower case and punctuation do not matter), or take it out of the settings."
         )
     return found.positions
-
-
-def _merged(positions: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
-    return tuple(sorted({column for columns in positions.values() for column in columns}))

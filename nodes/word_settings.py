@@ -62,10 +62,10 @@ def parse_levels(text: str, field: str) -> frozenset[int]:
     """Resolution levels such as "1, 2, 3".
 
     Raises:
-        ValueError: an entry is not 0, 1, 2 or 3.
+        ValueError: there is no entry, or one that is not 0, 1, 2 or 3.
     """
     levels = _entries(text, r"[,;\s]")
-    if not set(levels) <= set("0123"):
+    if not levels or not set(levels) <= set("0123"):
         raise ValueError(
             f"{field} is '{text}'; list the levels 0 to 3, separated by commas. 0 is the resolution of the latent, 3 "
             "an eighth of it; FateZero uses 1, 2, 3."

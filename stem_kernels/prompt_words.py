@@ -102,13 +102,13 @@ def match_phrases(words: Sequence[Word], phrases: Iterable[str]) -> PhraseMatche
     A phrase may have several words, which must follow one another in the prompt. Tokens that hold only the punctuation
     around a word are left out, so that "jeep" found in "jeep," leaves the comma alone.
     """
-    folded = [(_folded(word.text), word) for word in words]
+    in_order = [(folded(word.text), word) for word in words]
     # Punctuation that stands alone must not come between the words of a phrase.
-    spoken = [(text, word) for text, word in folded if text]
+    spoken = [(text, word) for text, word in in_order if text]
     positions: dict[str, tuple[int, ...]] = {}
     unmatched: list[str] = []
     for phrase in dict.fromkeys(phrases):
-        wanted = [text for text in map(_folded, plain_prompt(phrase).split()) if text]
+        wanted = [text for text in map(folded, plain_prompt(phrase).split()) if text]
         found = {
             position
             for start in range(len(spoken) - len(wanted) + 1 if wanted else 0)
@@ -166,7 +166,8 @@ def _core(word: str) -> tuple[int, int]:
     return (kept[0], kept[-1] + 1) if kept else (0, 0)
 
 
-def _folded(word: str) -> str:
+def folded(word: str) -> str:
+    """What two spellings of a word have in common: no upper case, no punctuation around it; may be empty."""
     text = _normalised(word).translate(_STRAIGHT_QUOTES).casefold()
     return text[slice(*_core(text))]
 

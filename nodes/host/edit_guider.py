@@ -11,6 +11,7 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
+from .ddim_sampling import Tail, denoise, denoising_sigmas
 from .inversion import Inversion
 from .self_attention import RUN
 
@@ -51,6 +52,18 @@ class EditGuider(comfy.samplers.CFGGuider):
         super().__init__(model)
         self.inversion = inversion
         self.schedule = schedule
+
+    def edit(self, positive: list, negative: list, cfg: float, start: Tensor, tail: Tail) -> Tensor:
+        """Denoise from `start` (`z` at the first step, [n, 4, h, w]); returns LATENT samples [n, 4, h, w]."""
+        self.inner_set_conds({"positive": positive, "negative": negative, "source": self.inversion.source})
+        self.set_cfg(cfg)
+        descending = self.schedule.descending
+        sigmas = denoising_sigmas(self.inversion, descending[::-1], tail)
+        return denoise(self, start, sigmas, descending, self.purpose, self.after_move)
+
+    def after_move(self, x: Tensor, timestep: int, sigma: Tensor) -> Tensor:
+        """The host's latent after the step that has left `timestep` and reached `sigma`."""
+        return x
 
     def predict(
         self, timestep: int, run: Any, conds: list, x: Tensor, sigma: Tensor, model_options: dict

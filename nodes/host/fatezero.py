@@ -13,7 +13,7 @@ from ...stem_kernels.cross_control import CrossControl, Reweighting, TokenMappin
 from ...stem_kernels.ddim import select_timesteps, to_exploding
 from ...stem_kernels.masks import Resizing, attention_mask, blend, word_attention
 from ...stem_kernels.prompt_alignment import Window, window_range
-from .ddim_sampling import Tail, denoise, denoising_sigmas
+from .ddim_sampling import Tail
 from .edit_guider import EditGuider, StepSchedule
 from .fatezero_attention import FateZeroAttention, FateZeroRun, FusedStep
 from .frame_context import OWN_FRAME
@@ -110,11 +110,8 @@ def edit(
     """
     timesteps = select_timesteps(inversion.timesteps, settings.steps)
     guider = FateZeroGuider(model, inversion, words, settings, StepSchedule(timesteps, len(timesteps)))
-    guider.inner_set_conds({"positive": positive, "negative": negative, "source": inversion.source})
-    guider.set_cfg(settings.cfg)
-    sigmas = denoising_sigmas(inversion, timesteps, settings.tail)
     start = inversion.trajectory[inversion.entry(timesteps[-1])]
-    samples = denoise(guider, start, sigmas, timesteps[::-1], guider.purpose, guider.after_move)
+    samples = guider.edit(positive, negative, settings.cfg, start, settings.tail)
     return Edited(samples, guider.masks.mean(samples))
 
 
@@ -184,7 +181,7 @@ class FateZeroGuider(EditGuider):
         attention = self._source_attention(record) if looks else None
         keep_own = self._keep_own(attention, record) if masked else {}
         watched = self.words.target_words if blends or self._accumulates else ()
-        run.step = FusedStep(timestep, record, fuse_self, keep_own, control, watched)
+        run.step = FusedStep(timestep, len(x), record, fuse_self, keep_own, control, watched)
         predicted = self.run_model(conds, x, sigma, model_options)
         target = torch.stack(run.noted).mean(dim=0) if run.noted else None
         self.masks.latent = None
@@ -223,7 +220,7 @@ class FateZeroGuider(EditGuider):
         source = to_exploding(self.inversion.trajectory[entry].to(x), sigma[0])
         options = replay_options(self.source, model_options)
         record = options["transformer_options"][RUN].record
-        with weights_of(self.source, self.model_patcher) as network:
+        with weights_of(self.source, self.model_patcher, x.shape) as network:
             self.run_model([self.conds["source"]], source, sigma, options, network)
         return record
 

@@ -14,10 +14,9 @@ from torch import Tensor
 
 from ...stem_kernels.cross_control import CrossControl
 from ...stem_kernels.masks import word_attention
-from ...stem_kernels.prompt_alignment import TOKENS
 from .layer_map import MASK_LEVEL, AttentionLayer
-from .replay import ReplayableMethod, SourceRecord
-from .self_attention import RUN, groups_of, host_attention
+from .replay import ReplayableMethod, SourceRecord, one_block
+from .self_attention import RUN, check_pass, groups_of, host_attention
 
 POSITIVE = 0
 
@@ -28,6 +27,7 @@ class FusedStep:
 
     Attributes:
         timestep: keys the draws of the edit's own STEM attention.
+        frames: of the clip.
         source: the record of the source pass.
         fuse_self: whether the source's self-attention replaces that of the edit.
         keep_own: by level, the pixels that keep their own self-attention, bool [n, p, 1]; empty for none.
@@ -36,6 +36,7 @@ class FusedStep:
     """
 
     timestep: int
+    frames: int
     source: SourceRecord
     fuse_self: bool
     keep_own: dict[int, Tensor]
@@ -85,7 +86,7 @@ class FateZeroAttention:
         return tokens, tokens
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict) -> Tensor:
-        run, step = _state(extra_options)
+        run, step = _state(q, extra_options)
         tokens, run.tokens = run.tokens, None
         outputs = []
         groups = zip(*(x.chunk(groups_of(q, extra_options)) for x in (tokens, q, k, v)), strict=True)
@@ -106,14 +107,14 @@ class FateZeroAttention:
         return layer.level in self.levels or layer.level == MASK_LEVEL
 
     def attend_cross(self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict) -> Tensor:
-        run, step = _state(extra_options)
+        run, step = _state(q, extra_options)
         outputs = []
         groups = zip(*(x.chunk(groups_of(q, extra_options)) for x in (q, k, v)), strict=True)
         for group, rows in zip(extra_options["cond_or_uncond"], groups, strict=True):
             if group != POSITIVE:
                 outputs.append(host_attention(*rows, extra_options))
                 continue
-            queries, keys, values = rows[0], _one_block(rows[1]), _one_block(rows[2])
+            queries, keys, values = rows[0], one_block(rows[1], "the MODEL"), one_block(rows[2], "the MODEL")
             if step.watched and layer.level == MASK_LEVEL:
                 attention = word_attention(queries, keys, extra_options["n_heads"], step.watched)
                 run.noted.append(attention.unflatten(1, tuple(extra_options["activations_shape"][-2:])))
@@ -132,27 +133,13 @@ def _controlled(q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, step: Fu
     out = torch.zeros_like(q)
     if control.reads_source:
         source = step.source.cross[layer.index]
-        out += host_attention(source.queries, _one_block(source.keys), control.source_values(v), extra_options)
+        out += host_attention(source.queries, source.keys, control.source_values(v), extra_options)
     if control.reads_edit:
         out += host_attention(q, k, control.edit_values(v), extra_options)
     return out
 
 
-def _one_block(tokens: Tensor) -> Tensor:
-    """The tokens of one prompt: the host repeats a prompt when it is joined with a longer one."""
-    if tokens.shape[1] % TOKENS:
-        raise ValueError(
-            f"FateZero Edit: cross-attention reads {tokens.shape[1]} tokens, not the {TOKENS} of a prompt; another "
-            "node adds some (IP-Adapter does), so words cannot be told apart. Remove it from the MODEL's way."
-        )
-    return tokens[:, :TOKENS]
-
-
-def _state(extra_options: dict) -> tuple[FateZeroRun, FusedStep]:
+def _state(tokens: Tensor, extra_options: dict) -> tuple[FateZeroRun, FusedStep]:
     run: FateZeroRun = extra_options[RUN]
-    if run.step is None:
-        raise ValueError(
-            "FateZero Edit: another node runs the model for itself within a step (perturbed-attention guidance does), "
-            "which this edit cannot follow. Remove that node from the MODEL's way."
-        )
+    check_pass(tokens, run.step and run.step.frames, extra_options, "FateZero Edit")
     return run, run.step

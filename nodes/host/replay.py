@@ -7,15 +7,17 @@ with the step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import comfy.model_management
 import comfy.model_patcher
+import comfy.patcher_extension
 from torch import Tensor
 
+from ...stem_kernels.prompt_alignment import TOKENS
 from .attention_map import AttentionMap
 from .frame_context import OWN_FRAME
 from .layer_map import AttentionLayer
@@ -76,7 +78,7 @@ class SourceReplay:
     inner: ReplayableMethod
     levels: frozenset[int]
     mask_level: int
-    name: str = "FateZero Edit"
+    name: str = "FateZero Edit, in the MODEL that the INVERSION was made with"
 
     def start_run(self, model: Any) -> ReplayRun:
         return ReplayRun(self.inner.start_run(model), SourceRecord())
@@ -96,11 +98,22 @@ class SourceReplay:
 
     def attend_cross(self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict) -> Tensor:
         size = tuple(extra_options["activations_shape"][-2:])
-        extra_options[RUN].record.cross[layer.index] = CrossAttention(q, k, extra_options["n_heads"], size)
+        keys = one_block(k, "the MODEL that the INVERSION was made with, and invert again")
+        extra_options[RUN].record.cross[layer.index] = CrossAttention(q, keys, extra_options["n_heads"], size)
         return host_attention(q, k, v, extra_options)
 
     def _inner_options(self, extra_options: dict) -> dict:
         return {**extra_options, RUN: extra_options[RUN].inner}
+
+
+def one_block(tokens: Tensor, whose: str) -> Tensor:
+    """The tokens of one prompt: the host repeats a prompt when it is joined with a longer one."""
+    if tokens.shape[1] % TOKENS:
+        raise ValueError(
+            f"FateZero Edit: cross-attention reads {tokens.shape[1]} tokens, not the {TOKENS} of a prompt; another "
+            f"node adds some (IP-Adapter does), so words cannot be told apart. Remove it from {whose}."
+        )
+    return tokens[:, :TOKENS]
 
 
 def replayed(model: Any, levels: frozenset[int], mask_level: int) -> Any:
@@ -122,14 +135,17 @@ def replay_options(model: Any, model_options: dict) -> dict:
     """Options for a source pass with a `replayed` MODEL, inside a run whose options are `model_options`."""
     options = comfy.model_patcher.create_model_options_clone(model.model_options)
     transformer_options = options["transformer_options"]
+    # What the host does at the start of a run for the MODEL of that run.
+    wrappers = transformer_options.setdefault("wrappers", {})
+    comfy.patcher_extension.merge_nested_dicts(wrappers, model.wrappers, copy_dict1=False)
     transformer_options["sample_sigmas"] = model_options["transformer_options"]["sample_sigmas"]
     transformer_options[RUN] = installed_method(model).start_run(model)
     return options
 
 
 @contextmanager
-def weights_of(model: Any, edit_model: Any) -> Iterator[Any]:
-    """The network of `model`, with its own weights, in the middle of a run of `edit_model`.
+def weights_of(model: Any, edit_model: Any, shape: Sequence[int]) -> Iterator[Any]:
+    """The network of `model`, with its own weights, in the middle of a run of `edit_model` on latents of `shape`.
 
     A LoRA of the edit is taken off for the time of a source pass, which is slow and exact.
     """
@@ -137,7 +153,7 @@ def weights_of(model: Any, edit_model: Any) -> Iterator[Any]:
     if same and model.patches_uuid == edit_model.patches_uuid:
         yield model.model
         return
-    comfy.model_management.load_models_gpu([model])
+    _load(model, shape)
     try:
         if not same:
             model.pre_run()
@@ -145,4 +161,11 @@ def weights_of(model: Any, edit_model: Any) -> Iterator[Any]:
     finally:
         if not same:
             model.cleanup()
-        comfy.model_management.load_models_gpu([edit_model])
+        _load(edit_model, shape)
+
+
+def _load(model: Any, shape: Sequence[int]) -> None:
+    """Loads a MODEL, with the room that the host leaves for a run: for two conds at best, for one at least."""
+    frames, *size = shape
+    best, least = (model.model.memory_required([conds * frames, *size]) for conds in (2, 1))
+    comfy.model_management.load_models_gpu([model], memory_required=best, minimum_memory_required=least)

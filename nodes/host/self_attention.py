@@ -143,6 +143,21 @@ def groups_of(tokens: Tensor, extra_options: dict) -> int:
     return groups
 
 
+def check_pass(tokens: Tensor, frames: int | None, extra_options: dict, name: str) -> None:
+    """Raise unless rows arrive in a pass of an edit that is under way, with its number of frames for each cond."""
+    if frames is None:
+        raise ValueError(
+            f"{name}: another node runs the model for itself within a step (perturbed-attention guidance does), which "
+            "this edit cannot follow. Remove that node from the MODEL's way."
+        )
+    groups = groups_of(tokens, extra_options)
+    if tokens.shape[0] != groups * frames:
+        raise ValueError(
+            f"{name}: {tokens.shape[0]} rows arrived at attention for {groups} conditionings of {frames} frames; "
+            "another node changes the batch. Remove it from the MODEL's way."
+        )
+
+
 def _context_patch(method: SelfAttentionMethod, layers: Sequence[AttentionLayer]) -> Callable:
     by_block = {(layer.block, layer.number): layer for layer in layers}
 

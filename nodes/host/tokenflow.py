@@ -19,7 +19,7 @@ from ...stem_kernels.correspondence import (
 )
 from ...stem_kernels.ddim import add_noise, alpha_of, renoise, select_timesteps, to_preserving
 from ...stem_kernels.random_streams import Purpose, keyed_generator
-from .ddim_sampling import Tail, denoise, denoising_sigmas
+from .ddim_sampling import Tail
 from .edit_guider import EditGuider, StepSchedule
 from .feature_injection import inject_feature
 from .inversion import Inversion
@@ -87,14 +87,13 @@ def edit(
     timesteps = select_timesteps(inversion.timesteps, settings.steps)
     schedule = StepSchedule(timesteps, max(1, round(settings.start * len(timesteps))))
     guider = TokenFlowGuider(prepared(model, inversion.frames, settings), inversion, settings, schedule)
-    guider.inner_set_conds({"positive": positive, "negative": negative, "source": inversion.source})
-    guider.set_cfg(settings.cfg)
-    sigmas = denoising_sigmas(inversion, schedule.timesteps[: schedule.kept], settings.tail)
+    first = schedule.descending[0]
     if start_samples is None:
-        start = start_latent(inversion, schedule.descending[0], settings)
+        start = start_latent(inversion, first, settings)
     else:
-        start = to_preserving(model.model.process_latent_in(start_samples), float(sigmas[0]))
-    return denoise(guider, start, sigmas, schedule.descending, "TokenFlow Edit")
+        sigma = inversion.sigmas[inversion.entry(first)]
+        start = to_preserving(model.model.process_latent_in(start_samples), sigma)
+    return guider.edit(positive, negative, settings.cfg, start, settings.tail)
 
 
 def start_latent(inversion: Inversion, timestep: int, settings: TokenFlowSettings) -> Tensor:

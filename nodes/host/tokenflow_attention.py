@@ -16,7 +16,7 @@ from ...stem_kernels.attention import join_frames, split_frames
 from ...stem_kernels.correspondence import Correspondence, PropagationPlan, correspond, propagate
 from ...stem_kernels.initialisation import DrawKey
 from .layer_map import AttentionLayer
-from .self_attention import RUN, groups_of, host_attention
+from .self_attention import RUN, check_pass, host_attention
 from .stem_attention import StemSelfAttention
 
 SourceRows = Literal["true", "propagated"]
@@ -147,15 +147,5 @@ class TokenFlowAttention:
 
 def _state(tokens: Tensor, extra_options: dict) -> tuple[TokenFlowRun, Pass]:
     run: TokenFlowRun = extra_options[RUN]
-    if run.current is None:
-        raise ValueError(
-            "TokenFlow Edit: another node runs the model for itself within a step (perturbed-attention guidance does), "
-            "which this edit cannot follow. Remove that node from the MODEL's way."
-        )
-    groups = groups_of(tokens, extra_options)
-    if tokens.shape[0] != groups * run.current.frames:
-        raise ValueError(
-            f"TokenFlow Edit: {tokens.shape[0]} rows arrived at self-attention for {groups} conditionings of "
-            f"{run.current.frames} frames; another node changes the batch. Remove it from the MODEL's way."
-        )
+    check_pass(tokens, run.current and run.current.frames, extra_options, "TokenFlow Edit")
     return run, run.current

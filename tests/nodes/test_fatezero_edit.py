@@ -65,12 +65,13 @@ def test_every_preset_edits_every_kind_of_inversion(loaded, video, inversions, p
     assert latent["samples"].shape == video.shape and torch.isfinite(latent["samples"]).all()
     assert mask.shape == (5, 64, 96) and 0 <= mask.min() <= mask.max() <= 1
     assert report.splitlines()[1] == "changed words: hill -> castle"
+    assert ("no word has a weight" in report) == (preset == "style")
 
 
 def test_empty_fields_leave_the_preset_and_others_override_it(settings_of):
     settings, words = settings_of(preset="shape")
     assert (settings.self_window, settings.blend_self, settings.threshold) == (0.5, True, 0.3)
-    assert words.source_words == (3,) and words.target_words == (3,)
+    assert words.source_words == (3,) and words.target_words == ()
     assert words.alpha[:, 3].sum() == 1 and words.mapping.carried[3, 3] == 1
     fields = {
         "self_window": "0.5-1",
@@ -96,7 +97,7 @@ def test_empty_fields_leave_the_preset_and_others_override_it(settings_of):
     assert (settings.fuse_unconditional, settings.accumulate, settings.resizing) == (True, True, "bilinear")
     assert (settings.cfg, settings.tail, words.reweighting) == (3.0, "zero", "all_steps")
     assert words.factors[3] == 10 and words.alpha[:, 3].sum() == 3 and words.alpha[:, 2].sum() == 1
-    assert words.mapping.own[3] == 1
+    assert words.mapping.own[3] == 1 and words.target_words == (3,)
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,8 @@ def test_windows_weights_and_masks_reach_their_columns(loaded):
         window=0.4,
         word_windows={"Silver Jeep": (0.2, 0.7)},
         weights={"watercolor": 10.0, "PAINTING,": 3.0},
-        blends=True,
+        masks_source=True,
+        masks_target=True,
         source_words=("jeep",),
     )
     control, jeep = made.control, [5, 6]
@@ -51,20 +52,35 @@ def test_windows_weights_and_masks_reach_their_columns(loaded):
     assert control.alpha[:, 0].tolist() == [1.0] * 4 + [0.0] * 7
     assert control.alpha[:, jeep].sum(dim=0).tolist() == [5, 5] and not control.alpha[:2, jeep].any()
     assert control.source_words == (3,) and control.target_words == (1, 2, 3)
-    assert "masks: jeep in the source, watercolor, painting, of in the target" in made.report
+    assert "mask of the source: jeep\nmask of the target: watercolor, painting, of" in made.report
     assert "weights: watercolor 10, PAINTING, 3" in made.report
 
 
 def test_masks_are_read_from_the_words_that_differ_unless_others_are_named(loaded):
-    control = words(loaded, PORSCHE, blends=True).control
+    control = words(loaded, PORSCHE, masks_source=True, masks_target=True).control
     assert control.source_words == (2, 3)
     assert set(control.target_words) >= {2, 3} and 1 not in control.target_words
+    assert words(loaded, PORSCHE, masks_source=True).control.target_words == ()
     assert words(loaded, PORSCHE).control.source_words == ()
+
+
+def test_of_a_word_that_occurs_twice_only_the_place_that_differs_is_masked(loaded):
+    made = words(loaded, "an owl on a bench", "a cat on a bench", masks_source=True, masks_target=True)
+    assert made.control.source_words == (1, 2) and made.control.target_words == (1, 2)
+    made = words(loaded, "a dog sitting", "a cat , sitting", masks_source=True)
+    assert made.control.source_words == (2,)
+
+
+def test_blend_words_without_blending_are_looked_for_and_said_to_have_no_effect(loaded):
+    made = words(loaded, PORSCHE, source_words=("jeep",))
+    assert made.control.source_words == () and "source_blend_words have no effect" in made.report
+    with pytest.raises(ValueError, match="'dog' is not in the source prompt"):
+        words(loaded, PORSCHE, source_words=("dog",))
 
 
 def test_a_mask_of_nothing_is_refused(loaded):
     with pytest.raises(ValueError, match="no word of the source prompt .* is changed.*source_blend_words"):
-        words(loaded, WATERCOLOR, blends=True)
+        words(loaded, WATERCOLOR, masks_source=True)
 
 
 @pytest.mark.parametrize(
@@ -72,8 +88,8 @@ def test_a_mask_of_nothing_is_refused(loaded):
     [
         ({"weights": {"aquarelle": 10.0}}, "'aquarelle'", "target"),
         ({"word_windows": {"jeep road": 0.5}}, "'jeep road'", "target"),
-        ({"blends": True, "source_words": ("dog", "jeep", "cat")}, "'dog', 'cat'", "source"),
-        ({"blends": True, "source_words": ("jeep",), "target_words": ("dog",)}, "'dog'", "target"),
+        ({"masks_source": True, "source_words": ("dog", "jeep", "cat")}, "'dog', 'cat'", "source"),
+        ({"masks_source": True, "source_words": ("jeep",), "target_words": ("dog",)}, "'dog'", "target"),
     ],
 )
 def test_words_that_are_in_no_prompt_are_named(loaded, wishes, missing, role):

@@ -73,6 +73,6 @@ def test_weights_take_the_presets_value_where_there_is_no_number():
 def test_words_and_levels():
     assert parse_words(" silver jeep, car;\nroad ,") == ("silver jeep", "car", "road")
     assert parse_levels("1, 2,3", "fusion_levels") == frozenset((1, 2, 3))
-    assert parse_levels("", "fusion_levels") == frozenset()
-    with pytest.raises(ValueError, match="fusion_levels is '1, 4'.*0 to 3"):
-        parse_levels("1, 4", "fusion_levels")
+    for wrong in ("1, 4", "", "fine"):
+        with pytest.raises(ValueError, match=f"fusion_levels is '{wrong}'.*0 to 3"):
+            parse_levels(wrong, "fusion_levels")

@@ -29,6 +29,7 @@ def edited(loaded: Loaded, inversion: Inversion, caption: str, wish: Edit, cfg: 
         own=installed_method(inversion.model) or OWN_FRAME,
     )
     source, target = (read_prompt(loaded.clip, text, "a", PURPOSE) for text in (caption, wish.scene.caption))
-    wishes = WordWishes(preset.control, preset.cross_window, blends=preset.blend_self)
+    weights = {wish.word: preset.weight} if wish.kind == "style" else {}
+    wishes = WordWishes(preset.control, preset.cross_window, weights=weights, masks_source=preset.blend_self)
     words = read_words(source, target, wishes, len(inversion.timesteps), PURPOSE)
     return edit(loaded.model, inversion, target.conditioning, loaded.prompt(""), words.control, settings).samples

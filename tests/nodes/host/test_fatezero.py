@@ -2,9 +2,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import comfy.model_patcher
 import pytest
 import torch
-from comfyui_stem.nodes.host.ddim_sampling import denoise, denoising_sigmas, invert
+from comfyui_stem.nodes.host.ddim_sampling import invert
 from comfyui_stem.nodes.host.edit_guider import StepSchedule
 from comfyui_stem.nodes.host.fatezero import FateZeroGuider, FateZeroSettings, WordControl, edit
 from comfyui_stem.nodes.host.frame_context import FrameContextAttention
@@ -13,6 +14,7 @@ from comfyui_stem.nodes.host.reconstruction import reconstruct
 from comfyui_stem.nodes.host.self_attention import install
 from comfyui_stem.nodes.host.stem_attention import PRESETS, StemSelfAttention, StemSettings
 from comfyui_stem.nodes.word_control import WordWishes, read_words
+from comfyui_stem.stem_kernels.ddim import select_timesteps
 from comfyui_stem.stem_kernels.em import EMSettings
 from comfyui_stem.tools.parity.case import relative_error as relative
 
@@ -58,6 +60,8 @@ def inverted(loaded, video):
 
 def words(loaded, target=TARGET, steps=STEPS, **wishes) -> WordControl:
     source, target = (read_prompt(loaded.clip, text, "a", "Test") for text in (SOURCE, target))
+    if wishes.pop("blends", False):
+        wishes |= {"masks_source": True, "masks_target": True}
     return read_words(source, target, WordWishes(**({"window": 0.0} | wishes)), steps, "Test").control
 
 
@@ -89,7 +93,8 @@ def test_where_edit_and_source_are_the_same_full_control_changes_nothing(loaded,
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("convention", ["next", "current"])
-def test_the_source_prompt_as_target_with_full_control_gives_the_clip_back(loaded, inverted, name, convention):
+def test_full_control_does_not_disturb_the_source_prompt(loaded, inverted, name, convention):
+    # The source's attention comes from nearly the same latents, so it is nearly what the edit has anyway.
     inversion = inverted(name, convention)
     settings = replace(EVERYTHING, **own(METHODS[name]))
     kept = edited(loaded, inversion, settings, target=SOURCE, window=1.0).samples
@@ -98,29 +103,62 @@ def test_the_source_prompt_as_target_with_full_control_gives_the_clip_back(loade
     assert relative(kept, reconstruction) < 0.3 * relative(changed, reconstruction)
 
 
+class Listening(FateZeroGuider):
+    """Notes the noise that source passes estimate, the edit's predictions, and the latents after each step."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.noise, self.predictions, self.latents = [], [], []
+
+    def run_model(self, conds, x, sigma, model_options, network=None):
+        out = super().run_model(conds, x, sigma, model_options, network)
+        if network is None:
+            self.predictions.append(out[0])
+        else:
+            self.noise.append(((x - out[0]) / sigma[0], float(sigma[0])))
+        return out
+
+    def after_move(self, x, timestep, sigma):
+        x = super().after_move(x, timestep, sigma)
+        self.latents.append(x / (1 + sigma**2) ** 0.5)
+        return x
+
+
+def listened(loaded, inversion, settings, control=None, model=None, steps=0):
+    timesteps = select_timesteps(inversion.timesteps, steps)
+    control = control or words(loaded, steps=len(timesteps))
+    schedule = StepSchedule(timesteps, len(timesteps))
+    guider = Listening(model or loaded.model, inversion, control, settings, schedule)
+    start = inversion.trajectory[inversion.entry(timesteps[-1])]
+    guider.edit(loaded.prompt(TARGET), loaded.prompt("rain"), settings.cfg, start, "alpha0")
+    return guider
+
+
 @pytest.mark.parametrize("name", METHODS)
-def test_the_replay_is_the_evaluation_of_the_inversion(loaded, inverted, name):
-    inversion, seen = inverted(name), []
-
-    class Listening(FateZeroGuider):
-        def run_model(self, conds, x, sigma, model_options, network=None):
-            out = super().run_model(conds, x, sigma, model_options, network)
-            if network is not None:
-                seen.append(((x - out[0]) / sigma[0], sigma[0]))
-            return out
-
-    schedule = StepSchedule(inversion.timesteps, STEPS)
-    guider = Listening(loaded.model, inversion, words(loaded), replace(EVERYTHING, **own(METHODS[name])), schedule)
-    prompts = {"positive": TARGET, "negative": "rain"}
-    guider.inner_set_conds({key: loaded.prompt(text) for key, text in prompts.items()} | {"source": inversion.source})
-    sigmas = denoising_sigmas(inversion, inversion.timesteps, "alpha0")
-    denoise(guider, inversion.trajectory[-1], sigmas, inversion.timesteps[::-1], "Test", guider.after_move)
-    assert len(seen) == STEPS
-    for step, (noise, sigma) in enumerate(seen):
-        entry = STEPS - step
+@pytest.mark.parametrize("steps", [0, 2])
+def test_the_replay_is_the_evaluation_of_the_inversion(loaded, inverted, name, steps):
+    inversion = inverted(name, steps=4)
+    guider = listened(loaded, inversion, replace(EVERYTHING, **own(METHODS[name])), steps=steps)
+    assert len(guider.noise) == (steps or 4)
+    for timestep, (noise, sigma) in zip(guider.schedule.descending, guider.noise, strict=True):
+        entry = inversion.entry(timestep)
+        assert sigma == pytest.approx(inversion.sigmas[entry])
         before = inversion.trajectory[entry - 1] * (1 + inversion.sigmas[entry - 1] ** 2) ** 0.5
         reached = (before + (sigma - inversion.sigmas[entry - 1]) * noise) / (1 + sigma**2) ** 0.5
-        assert relative(reached, inversion.trajectory[entry]) < 1e-6
+        assert relative(reached, inversion.trajectory[entry]) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["plain", "stem"])
+def test_with_the_current_convention_the_replay_is_the_evaluation_that_follows(loaded, inverted, name):
+    inversion = inverted(name, "current", 4)
+    guider = listened(loaded, inversion, replace(EVERYTHING, **own(METHODS[name])))
+    # The evaluation at the last latent never took place in the inversion.
+    for timestep, (noise, sigma) in list(zip(guider.schedule.descending, guider.noise, strict=True))[1:]:
+        entry = inversion.entry(timestep)
+        x = inversion.trajectory[entry] * (1 + sigma**2) ** 0.5
+        following = inversion.sigmas[entry + 1]
+        reached = (x + (following - sigma) * noise) / (1 + following**2) ** 0.5
+        assert relative(reached, inversion.trajectory[entry + 1]) < 1e-5
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -195,19 +233,51 @@ def test_outside_an_empty_mask_the_latents_are_the_sources(loaded, inverted):
     assert relative(full.samples, free.samples) < 1e-6
 
 
-@pytest.mark.parametrize("accumulate", [False, True])
-@pytest.mark.parametrize("resizing", ["nearest", "bilinear"])
-def test_blending_puts_back_exactly_what_the_mask_leaves_out(loaded, video, accumulate, resizing):
-    # Large enough that the widened peak does not fill the level that masks are read from.
+def test_the_latent_that_is_put_back_is_the_one_that_the_step_has_reached(loaded, inverted):
+    inversion = inverted(steps=4)
+    settings = replace(NOTHING, cfg=7.5, blend_latents=True, latent_window=0.5, threshold=2.0)
+    guider = listened(loaded, inversion, settings, words(loaded, steps=4, blends=True))
+    for step, latent in enumerate(guider.latents):
+        source = inversion.trajectory[len(inversion.timesteps) - 1 - step]
+        assert (relative(latent, source) < 1e-6) == (step < 2)
+
+
+@pytest.fixture(scope="module")
+def large(loaded, video):
+    """Large enough that the widened peak does not fill the level that masks are read from."""
     clip = torch.nn.functional.interpolate(video[:2], (32, 48), mode="bicubic")
-    inversion = invert(loaded.model, loaded.prompt(SOURCE), clip, 2, "next")
-    settings = replace(NOTHING, cfg=7.5, blend_latents=True, latent_window=1.0, accumulate=accumulate)
-    settings = replace(settings, threshold=0.97, resizing=resizing)
-    result = edited(loaded, inversion, settings, blends=True)
+    with torch.inference_mode():
+        return invert(loaded.model, loaded.prompt(SOURCE), clip, 2, "next")
+
+
+@pytest.mark.parametrize("resizing", ["nearest", "bilinear"])
+def test_blending_puts_back_exactly_what_the_mask_leaves_out(loaded, large, resizing):
+    settings = replace(NOTHING, cfg=7.5, blend_latents=True, latent_window=1.0, threshold=0.97, resizing=resizing)
+    result = edited(loaded, large, settings, blends=True)
     assert result.mask.shape == (2, 32, 48) and 0 < result.mask.mean() < 1
     outside = (result.mask == 0)[:, None].expand_as(result.samples)
-    difference = (result.samples - source_samples(loaded, inversion)).abs()
+    difference = (result.samples - source_samples(loaded, large)).abs()
     assert difference[outside].max() < 1e-5 < difference[~outside].max()
+
+
+def test_accumulated_masks_read_the_sum_of_all_steps_on_both_sides(loaded, large):
+    seen = {}
+
+    class Noting(FateZeroGuider):
+        def latent_attention(self, source, target):
+            used = super().latent_attention(source, target)
+            seen.setdefault(self.settings.accumulate, []).append((source, target, *used))
+            return used
+
+    for accumulate in (False, True):
+        settings = replace(NOTHING, blend_latents=True, latent_window=1.0, accumulate=accumulate)
+        schedule = StepSchedule(large.timesteps, 2)
+        guider = Noting(loaded.model, large, words(loaded, steps=2, blends=True), settings, schedule)
+        guider.edit(loaded.prompt(TARGET), loaded.prompt("rain"), 1.0, large.trajectory[-1], "alpha0")
+    for source, target, used_source, used_target in seen[False]:
+        assert torch.equal(source, used_source) and torch.equal(target, used_target)
+    (first, second) = seen[True]
+    assert torch.equal(second[2], first[0] + second[0]) and torch.equal(second[3], first[1] + second[1])
 
 
 def test_reweighting_a_word_changes_the_edit_within_or_beyond_its_window(loaded, inverted):
@@ -218,42 +288,57 @@ def test_reweighting_a_word_changes_the_edit_within_or_beyond_its_window(loaded,
     assert relative(weighted, plain) > 1e-4 and relative(always, weighted) > 1e-4
 
 
-def test_a_lora_of_the_edit_leaves_the_source_pass_and_the_weights_alone(loaded, inverted):
-    inversion = inverted("stem")
-    key = "diffusion_model.output_blocks.9.1.transformer_blocks.0.attn1.to_v.weight"
-    weight = loaded.model.model.state_dict()[key].clone()
-    with_lora = loaded.model.clone()
+KEY = "diffusion_model.output_blocks.9.1.transformer_blocks.0.attn1.to_v.weight"
+
+
+@pytest.fixture
+def with_lora(loaded):
+    """The MODEL with a LoRA-like change of one weight; afterwards the weight must be what it was."""
+    weight = loaded.model.model.state_dict()[KEY].clone()
+    model = loaded.model.clone()
     difference = torch.randn(weight.shape, generator=torch.Generator().manual_seed(2))
-    with_lora.add_patches({key: (difference.to(weight.dtype),)}, 0.5)
-    sources, settings = {}, replace(EVERYTHING, own=METHODS["stem"])
-
-    class Listening(FateZeroGuider):
-        def run_model(self, conds, x, sigma, model_options, network=None):
-            out = super().run_model(conds, x, sigma, model_options, network)
-            sources.setdefault(network is not None, []).append(out[0])
-            return out
-
-    results = {}
-    for name, model in (("plain", loaded.model), ("lora", with_lora)):
-        sources.clear()
-        guider = Listening(model, inversion, words(loaded), settings, StepSchedule(inversion.timesteps, STEPS))
-        prompts = {"positive": TARGET, "negative": "rain"}
-        conds = {key: loaded.prompt(text) for key, text in prompts.items()}
-        guider.inner_set_conds(conds | {"source": inversion.source})
-        sigmas = denoising_sigmas(inversion, inversion.timesteps, "alpha0")
-        denoise(guider, inversion.trajectory[-1], sigmas, inversion.timesteps[::-1], "Test", guider.after_move)
-        results[name] = {is_source: torch.stack(out) for is_source, out in sources.items()}
-    assert torch.equal(results["plain"][True], results["lora"][True])
-    assert relative(results["lora"][False], results["plain"][False]) > 1e-4
-    reconstruct(inversion, loaded.model, inversion.source)  # takes the LoRA off
-    assert torch.equal(loaded.model.model.state_dict()[key], weight)
+    model.add_patches({KEY: (difference.to(weight.dtype),)}, 0.5)
+    yield model
+    inversion = invert(loaded.model, loaded.prompt(SOURCE), torch.zeros(1, 4, 8, 8) + 0.5, 1, "next")
+    assert inversion.frames == 1  # a run without the LoRA takes it off
+    assert torch.equal(loaded.model.model.state_dict()[KEY], weight)
 
 
-def test_fewer_steps_than_the_inversion_replay_the_evaluations_of_their_own_timesteps(loaded, inverted):
-    inversion = inverted("stem", steps=4)
-    settings = replace(EVERYTHING, own=METHODS["stem"], steps=2)
-    result = edited(loaded, inversion, settings, control=words(loaded, steps=2, window=0.7))
-    assert torch.isfinite(result.samples).all()
+def test_a_lora_of_the_edit_leaves_the_source_pass_alone(loaded, inverted, with_lora):
+    settings = replace(EVERYTHING, own=METHODS["stem"])
+    plain, lora = (listened(loaded, inverted("stem"), settings, model=model) for model in (loaded.model, with_lora))
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(plain.noise, lora.noise, strict=True))
+    assert relative(lora.predictions[0], plain.predictions[0]) > 1e-4
+
+
+def test_a_failure_in_the_source_pass_leaves_nothing_behind(loaded, video, with_lora):
+    def fails(q, k, v, extra_options):
+        if "stem_inversion_run" in extra_options and calls["fail"]:
+            raise RuntimeError("stop")
+        return v
+
+    calls = {"fail": False}
+    broken = loaded.model.clone()
+    broken.set_model_attn1_output_patch(lambda n, extra_options: fails(n, n, n, extra_options))
+    inversion = invert(broken, loaded.prompt(SOURCE), video, 2, "next")
+    expected = edited(loaded, inversion, EVERYTHING, control=words(loaded, steps=2)).samples
+    calls["fail"] = True
+    for model in (loaded.model, with_lora):
+        with pytest.raises(RuntimeError, match="stop"):
+            edited(loaded, inversion, EVERYTHING, model=model, control=words(loaded, steps=2))
+    calls["fail"] = False
+    assert torch.equal(edited(loaded, inversion, EVERYTHING, control=words(loaded, steps=2)).samples, expected)
+
+
+def test_a_checkpoint_that_was_loaded_twice_edits_as_one(loaded, inverted):
+    config = loaded.model.model.model_config
+    base = config.get_model({}, device=torch.device("cpu"))
+    base.diffusion_model.load_state_dict(loaded.model.model.diffusion_model.state_dict())
+    cpu = torch.device("cpu")
+    second = comfy.model_patcher.ModelPatcher(base, load_device=cpu, offload_device=cpu)
+    one, two = (edited(loaded, inverted("stem"), EVERYTHING, model=model) for model in (loaded.model, second))
+    assert relative(two.samples, one.samples) < 1e-6
+    assert loaded.model.model.current_patcher is None
 
 
 def test_a_clip_of_one_frame_is_edited(loaded, video):
@@ -283,8 +368,18 @@ def test_a_node_that_adds_tokens_to_the_prompt_is_refused(loaded, inverted):
 
     model = loaded.model.clone()
     model.set_model_attn2_patch(adds_tokens)
-    with pytest.raises(ValueError, match="cross-attention reads 81 tokens"):
+    with pytest.raises(ValueError, match="cross-attention reads 81 tokens.* Remove it from the MODEL.$"):
         edited(loaded, inverted(), EVERYTHING, model=model, window=1.0)
+    inversion = replace(inverted(), model=model)
+    with pytest.raises(ValueError, match="Remove it from the MODEL that the INVERSION was made with"):
+        edited(loaded, inversion, EVERYTHING, window=1.0)
+
+
+def test_patches_on_the_model_of_the_inversion_are_refused_with_its_name(loaded, inverted):
+    model = loaded.model.clone()
+    model.set_model_attn1_patch(lambda n, context, value, extra_options: (n, context, value))
+    with pytest.raises(ValueError, match="in the MODEL that the INVERSION was made with: .*token merging"):
+        edited(loaded, replace(inverted(), model=model), EVERYTHING)
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def runs(loaded, inversion, video):
     """Every kind of run, as a function of the MODEL."""
     prompts = loaded.prompt("a castle"), loaded.prompt("rain")
     source, target = (read_prompt(loaded.clip, text, "a", "Test") for text in ("a hill", "a castle"))
-    words = read_words(source, target, WordWishes(window=1.0, blends=True), 2, "Test").control
+    words = read_words(source, target, WordWishes(window=1.0, masks_source=True, masks_target=True), 2, "Test").control
     fatezero = FateZeroSettings(self_window=1.0, blend_self=True, blend_latents=True, latent_window=1.0, own=METHOD)
     return {
         "fatezero": lambda model: edit_by_fatezero(model, inversion, *prompts, words, fatezero).samples,
