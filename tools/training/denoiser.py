@@ -34,7 +34,7 @@ LATENT = (4, SIDE // 8, SIDE // 8)
 UNCONDITIONAL = 0.1
 # Hang et al. 2023: the loss of a step counts as min(SNR, gamma) / SNR, so that easy steps do not rule.
 SNR_GAMMA = 5.0
-PLAN = Plan(steps=6000, learning_rate=1e-3, warmup=300, ema=0.998)
+PLAN = Plan(steps=4600, learning_rate=1e-3, warmup=300, ema=0.998)
 
 
 class Denoiser(nn.Module):
