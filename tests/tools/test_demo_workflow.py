@@ -13,11 +13,13 @@ from comfyui_stem.tools import demo, locations
 from comfyui_stem.tools.demo import example
 from comfyui_stem.tools.demo.errors import DemoError
 from comfyui_stem.tools.demo.workflow import (
-    EXAMPLE,
     SAVES,
-    SMALL,
-    STAGES,
+    SMALL_MODEL,
+    STEM_FATEZERO,
+    TOKENFLOW,
+    WORKFLOWS,
     Choices,
+    Size,
     Wish,
     fill_in,
     load,
@@ -40,7 +42,7 @@ PROMPT = {
     "2": node("Load Checkpoint", ckpt_name="x.safetensors"),
     "3": node("Source prompt", text="shipped source"),
     "4": node("Target prompt", text="shipped target"),
-    **{f"1{number}": node(title, steps=50) for number, title in enumerate(STAGES.values())},
+    **{f"1{number}": node(title, steps=50) for number, title in enumerate(TOKENFLOW.stages.values())},
     **{f"2{number}": node(title) for number, title in enumerate(SAVES.values())},
 }
 
@@ -57,19 +59,44 @@ def test_the_choices_are_filled_in_and_the_shipped_workflow_is_left_as_it_is():
 
 def test_what_is_not_chosen_stays_as_the_workflow_has_it():
     filled = fill_in(PROMPT, Choices(Path("b.mp4"), Path("d.safetensors")), Wish(), "b.mp4")
-    assert filled["1"]["inputs"]["width"] == 512 and steps_of(filled) == 50
+    assert filled["1"]["inputs"]["width"] == 512 and steps_of(filled, TOKENFLOW) == 50
     assert [filled[key]["inputs"]["text"] for key in "34"] == ["shipped source", "shipped target"]
 
 
-def test_a_small_run_has_fewer_frames_pixels_and_steps_and_else_the_same_settings():
-    filled = fill_in(PROMPT, Choices(Path("b.mp4"), Path("d.safetensors"), settings=SMALL), Wish(), "b.mp4")
+def test_a_size_and_an_edits_own_settings_change_their_fields_and_no_others():
+    shipped = load(demo.FOLDER / "stem_fatezero_object.json")
+    own = {("FateZero Edit", "preset"): "style"}
+    choices = Choices(Path("b.mp4"), Path("d.safetensors"), "s", size=Size(64, 32, 5, 7))
+    filled = fill_in(shipped, choices, Wish("edit", "t", STEM_FATEZERO, own), "b.mp4")
     changed = {
-        (title, field)
-        for title in ("Video Load", "STEM Inversion", "Reconstruct", "TokenFlow Edit")
-        for field, value in PROMPT[node_titled(PROMPT, title)]["inputs"].items()
-        if filled[node_titled(PROMPT, title)]["inputs"][field] != value
+        (entry["_meta"]["title"], field): value
+        for key, entry in filled.items()
+        for field, value in entry["inputs"].items()
+        if shipped[key]["inputs"][field] != value
     }
-    assert changed == {("Video Load", "file"), *SMALL}
+    assert changed == {
+        ("Video Load", "file"): "b.mp4",
+        ("Load Checkpoint", "ckpt_name"): "d.safetensors",
+        ("Encode source prompt", "text"): "s",
+        ("FateZero Edit", "source_prompt"): "s",
+        ("FateZero Edit", "target_prompt"): "t",
+        ("Video Load", "width"): 64,
+        ("Video Load", "height"): 32,
+        ("Video Load", "frame_cap"): 5,
+        ("STEM Inversion", "steps"): 7,
+        **STEM_FATEZERO.settings,
+        **own,
+    }
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.name)
+def test_every_workflow_of_the_demo_has_the_fields_and_titles_that_are_looked_for(workflow):
+    shipped = load(demo.FOLDER / f"{workflow.name}.json")
+    choices = Choices(Path("b.mp4"), Path("d.safetensors"), "s", size=SMALL_MODEL)
+    filled = fill_in(shipped, choices, Wish("edit", "t", workflow), "b.mp4")
+    assert steps_of(filled, workflow) == SMALL_MODEL.steps
+    for title in (*SAVES.values(), *workflow.stages.values()):
+        assert node_titled(filled, title)
 
 
 @pytest.mark.parametrize("twice", [False, True])
@@ -101,7 +128,7 @@ def test_files_are_found_by_what_they_show_and_none_may_be_missing():
 
 def test_seconds_are_those_of_the_titled_stages():
     seconds = {"10": 1.5, "11": 2.5, "12": 3.5, "20": 99.0}
-    assert seconds_of(PROMPT, seconds) == {"inversion": 1.5, "reconstruction": 2.5, "edit": 3.5}
+    assert seconds_of(PROMPT, TOKENFLOW, seconds) == {"inversion": 1.5, "reconstruction": 2.5, "edit": 3.5}
 
 
 @pytest.mark.parametrize(
@@ -131,36 +158,26 @@ def choose(where, *arguments):
     return demo.choose(demo.parse(list(arguments)), where)
 
 
-@pytest.fixture
-def trained(tmp_path, monkeypatch):
-    file = tmp_path / "trained.safetensors"
-    file.touch()
-    monkeypatch.setattr(locations, "TRAINED", file)
-    return file
-
-
-@pytest.fixture
-def untrained(tmp_path, monkeypatch):
-    monkeypatch.setattr(locations, "TRAINED", tmp_path / "none.safetensors")
-
-
-def test_by_default_the_rendered_clip_gets_three_edits_from_the_trained_model(where, trained):
+def test_by_default_the_rendered_clip_gets_its_edits_from_the_small_model(where):
     chosen = choose(where, "--video=", "--checkpoint=", "--source=", "--target=")
-    assert (chosen.checkpoint, chosen.source_prompt) == (trained, example.SCENE.caption)
-    assert [wish.label.split(":")[0] for wish in chosen.wishes] == ["object", "style", "colour"]
-    assert chosen.settings == EXAMPLE and chosen.example
+    assert (chosen.checkpoint, chosen.source_prompt) == (locations.TRAINED, example.SCENE.caption)
+    assert locations.TRAINED.is_file()
+    assert [wish.label.split(":")[0] for wish in chosen.wishes[:3]] == ["object", "style", "colour"]
+    assert {wish.workflow.name for wish in chosen.wishes} == {workflow.name for workflow in WORKFLOWS}
+    assert chosen.size == SMALL_MODEL and chosen.example
 
 
-def test_another_target_for_the_rendered_clip_is_its_only_edit(where, trained):
+def test_another_target_for_the_rendered_clip_is_its_only_edit(where):
     chosen = choose(where, "--target=a flat red key on a striped blue background")
     assert chosen.wishes == (Wish("edit", "a flat red key on a striped blue background"),)
     assert chosen.source_prompt == example.SCENE.caption
 
 
-def test_without_the_trained_model_the_shipped_clip_goes_through_the_tiny_checkpoint_in_a_small_run(where, untrained):
-    chosen = choose(where, "--video=", "--checkpoint=", "--source=", "--target=")
-    assert chosen == Choices(demo.CLIP, where.checkpoint, settings=SMALL)
-    assert demo.CLIP.is_file()
+def test_a_persons_clip_goes_through_the_small_model_until_there_is_a_checkpoint(where, tmp_path):
+    video = tmp_path / "clip.mp4"
+    video.touch()
+    chosen = choose(where, f"--video={video}", "--source=a dog", "--target=a wolf")
+    assert chosen == Choices(video, locations.TRAINED, "a dog", (Wish("edit", "a wolf"),), SMALL_MODEL)
 
 
 def test_the_examples_captions_differ_from_its_scene_in_one_word_each():

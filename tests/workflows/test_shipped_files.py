@@ -7,7 +7,7 @@ import re
 from collections import Counter
 
 import pytest
-from comfyui_stem.tools.demo.workflow import SAVES, STAGES
+from comfyui_stem.tools.demo.workflow import SAVES, TOKENFLOW
 from comfyui_stem.tools.locations import PACK, ROOT
 from comfyui_stem.tools.workflows import FOLDER, generate
 
@@ -182,7 +182,14 @@ def test_no_nodes_overlap_and_each_lies_in_one_group(ui):
 def test_the_titles_that_the_demo_looks_for_occur_once():
     api = json.loads((FOLDER / "api" / "stem_tokenflow_edit.json").read_text(encoding="utf-8"))
     titles = Counter(node["_meta"]["title"] for node in api.values())
-    looked_for = {"Video Load", "Load Checkpoint", "Source prompt", "Target prompt", *SAVES.values(), *STAGES.values()}
+    looked_for = {
+        "Video Load",
+        "Load Checkpoint",
+        "Source prompt",
+        "Target prompt",
+        *SAVES.values(),
+        *TOKENFLOW.stages.values(),
+    }
     assert {titles[title] for title in looked_for} == {1}
 
 

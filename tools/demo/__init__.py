@@ -23,10 +23,10 @@ from .errors import DemoError
 from .progress import ProgressLines
 from .workflow import (
     EDIT,
-    EXAMPLE,
     SAVES,
-    SMALL,
-    STAGES,
+    SMALL_MODEL,
+    TOKENFLOW,
+    WORKFLOWS,
     Choices,
     Wish,
     fill_in,
@@ -37,7 +37,7 @@ from .workflow import (
     steps_of,
 )
 
-WORKFLOW = locations.ROOT / "workflows" / "api" / "stem_tokenflow_edit.json"
+FOLDER = locations.ROOT / "workflows" / "api"
 CLIP = locations.ROOT / "assets" / "big_buck_bunny.mp4"
 OUTPUT = locations.ROOT / "output" / "demo"
 HOST_UPLOAD_MB = 100
@@ -60,24 +60,24 @@ def choose(options: argparse.Namespace, where: locations.Locations) -> Choices:
             'VIDEO is given without both prompts. Say what the clip shows and what it is to become: SOURCE="a dog on a '
             'beach" TARGET="a wolf on a beach".'
         )
-    own_files = bool(options.video or options.checkpoint)
     target = (Wish(prompt=options.target),) if options.target else None
-    if not own_files and locations.TRAINED.is_file():
+    if not options.video and not options.checkpoint:
         return Choices(
             OUTPUT / "source.mp4",
             locations.TRAINED,
             options.source or example.SCENE.caption,
             target or example.wishes(),
-            EXAMPLE,
+            SMALL_MODEL,
             example=True,
         )
     video = existing(options.video or CLIP, "video", "VIDEO=clip.mp4")
-    checkpoint = Path(options.checkpoint or where.checkpoint).expanduser()
+    checkpoint = Path(options.checkpoint or locations.TRAINED).expanduser()
     known = where.host / "models" / "checkpoints" / checkpoint
     if not checkpoint.is_file() and known.is_file():
         checkpoint = known
     checkpoint = existing(checkpoint, "checkpoint", "CHECKPOINT=v1-5.safetensors")
-    return Choices(video, checkpoint, options.source or None, target or (Wish(),), {} if options.checkpoint else SMALL)
+    size = None if options.checkpoint else SMALL_MODEL
+    return Choices(video, checkpoint, options.source or None, target or (Wish(),), size)
 
 
 def existing(file: str | Path, what: str, usage: str) -> Path:
@@ -113,7 +113,7 @@ def host_arguments(video: Path) -> list[str]:
 def run(choices: Choices, where: locations.Locations, base: Path) -> dict:
     """Runs the workflow in a host whose files are in `base`, writes the outputs, and returns the report."""
     started = time.monotonic()
-    shipped = load(WORKFLOW)
+    shipped = {workflow.name: load(FOLDER / f"{workflow.name}.json") for workflow in WORKFLOWS}
     show = ProgressLines(sys.stdout)
     if choices.example:
         example.write_clip(choices.video)
@@ -147,25 +147,25 @@ def run(choices: Choices, where: locations.Locations, base: Path) -> dict:
     pictures.write_all(OUTPUT, frames, labels, playback_rate(prompt, choices.video))
     seconds = {"setup": queued - started, **stages, "total": time.monotonic() - started}
     truths = {label: truth for label, truth in example.truths().items() if label in labels} if choices.example else {}
-    return report.make(choices, steps_of(prompt), frames, seconds, device, memory, truths)
+    return report.make(choices, steps_of(prompt, choices.wishes[0].workflow), frames, seconds, device, memory, truths)
 
 
 def edit(
     choices: Choices, shipped: Mapping, client: HostClient, uploaded: str, on_event: Callable[[Event], None]
 ) -> tuple[dict[str, np.ndarray], dict[str, float], dict]:
-    """Runs the workflow once for every wish; the host keeps the inversion and the reconstruction from one to the next.
+    """Runs a workflow for every wish; the host keeps the inversion and the reconstruction from one to the next.
 
     Returns the frames by name, uint8 [N, H, W, 3], the seconds by stage, and the first workflow as it was run.
     """
     frames: dict[str, np.ndarray] = {}
-    seconds = dict.fromkeys(STAGES, 0.0)
-    prompts = [fill_in(shipped, choices, wish, uploaded) for wish in choices.wishes]
+    seconds = dict.fromkeys(TOKENFLOW.stages, 0.0)
+    prompts = [fill_in(shipped[wish.workflow.name], choices, wish, uploaded) for wish in choices.wishes]
     for wish, prompt in zip(choices.wishes, prompts, strict=True):
         result = client.run(prompt, on_event)
         wanted = SAVES if not frames else (EDIT,)
         for name, files in outputs_by_title(prompt, result.outputs, wanted).items():
             frames[wish.label if name == EDIT else name] = pictures.decode([client.view(file) for file in files])
-        for stage, spent in seconds_of(prompt, result.seconds_by_node).items():
+        for stage, spent in seconds_of(prompt, wish.workflow, result.seconds_by_node).items():
             seconds[stage] += spent
     return frames, seconds, prompts[0]
 

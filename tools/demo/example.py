@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,14 +14,29 @@ import torch
 from ..rendered_clips import Background, Scene, Thing, random_motion, render
 from ..rendered_clips.rendering import SIDE
 from . import pictures
-from .workflow import Wish
+from .workflow import DDIM_FATEZERO, STEM_FATEZERO, TOKENFLOW, Field, Wish, Workflow
 
 SCENE = Scene((Thing("apple", "cartoon", "red"),), Background("striped", "blue"))
 MOTION = random_motion(random.Random(3))
+CAR = SCENE.with_thing(object="car")
+SHAPE = {("FateZero Edit", "preset"): "shape", ("FateZero Edit", "word_weights"): ""}
+
+
+@dataclass(frozen=True)
+class Target:
+    """What an edit should give, and the workflow that is to give it."""
+
+    scene: Scene
+    workflow: Workflow = TOKENFLOW
+    settings: Mapping[Field, object] = field(default_factory=dict)
+
+
 TARGETS = {
-    "object: car": SCENE.with_thing(object="car"),
-    "style: sketch": SCENE.with_thing(style="sketch"),
-    "colour: green": SCENE.with_thing(colour="green"),
+    "object: car": Target(CAR),
+    "style: sketch": Target(SCENE.with_thing(style="sketch")),
+    "colour: green": Target(SCENE.with_thing(colour="green")),
+    "car by STEM-FateZero": Target(CAR, STEM_FATEZERO, SHAPE),
+    "car by FateZero": Target(CAR, DDIM_FATEZERO, SHAPE),
 }
 FRAMES = 16
 RATE = Fraction(8)
@@ -29,7 +46,9 @@ ENLARGED = 2
 
 def wishes() -> tuple[Wish, ...]:
     """The edits, by what changes."""
-    return tuple(Wish(label, scene.caption) for label, scene in TARGETS.items())
+    return tuple(
+        Wish(label, target.scene.caption, target.workflow, target.settings) for label, target in TARGETS.items()
+    )
 
 
 def write_clip(file: Path) -> None:
@@ -40,7 +59,7 @@ def write_clip(file: Path) -> None:
 
 def truths() -> dict[str, np.ndarray]:
     """What each edit should give, by label: uint8 [FRAMES, SIDE, SIDE, 3]."""
-    return {label: as_bytes(render(scene, MOTION, FRAMES, SIDE).frames) for label, scene in TARGETS.items()}
+    return {label: as_bytes(render(target.scene, MOTION, FRAMES, SIDE).frames) for label, target in TARGETS.items()}
 
 
 def as_bytes(frames: torch.Tensor) -> np.ndarray:

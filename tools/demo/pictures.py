@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -28,7 +29,8 @@ def decode(files: Sequence[bytes]) -> np.ndarray:
 
 def edited_file(label: str) -> str:
     """The file of an edit: edited.mp4, or "edited_car.mp4" for the label "object: car"."""
-    return "edited.mp4" if label == EDIT else f"edited_{label.rpartition(' ')[2]}.mp4"
+    name = re.sub(r"[^a-z0-9]+", "_", label.rpartition(": ")[2].lower())
+    return "edited.mp4" if label == EDIT else f"edited_{name}.mp4"
 
 
 def names(edits: Sequence[str]) -> tuple[str, ...]:

@@ -103,7 +103,7 @@ def as_text(made: Mapping) -> str:
             f"reconstruction  {made['psnr_vs_source']:.1f} dB, SSIM {made['ssim_vs_source']:.3f} against the source",
             f"                {made['psnr_vs_vae']:.1f} dB, SSIM {made['ssim_vs_vae']:.3f} against the VAE round trip",
             *(
-                f"{label:<16}{edit['psnr_vs_truth']:.1f} dB, SSIM {edit['ssim_vs_truth']:.3f} against the true edit "
+                f"{label:<22}{edit['psnr_vs_truth']:.1f} dB, SSIM {edit['ssim_vs_truth']:.3f} against the true edit "
                 f"(no edit: {edit['psnr_of_no_edit']:.1f} dB)"
                 for label, edit in made.get("edits", {}).items()
             ),

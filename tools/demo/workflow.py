@@ -16,39 +16,83 @@ from .errors import DemoError
 
 SOURCE, ROUND_TRIP, RECONSTRUCTION, EDIT = "source", "VAE round trip", "reconstruction", "edit"
 SAVES = {name: f"Save {name}" for name in (SOURCE, ROUND_TRIP, RECONSTRUCTION, EDIT)}
-STAGES = {"inversion": "STEM Inversion", "reconstruction": "Reconstruct", "edit": "TokenFlow Edit"}
-# With the tiny checkpoint a processor shall do, in a minute; a height of 0 follows the width.
-SMALL = {
-    ("Video Load", "width"): 224,
-    ("Video Load", "height"): 0,
-    ("Video Load", "frame_cap"): 16,
-    ("STEM Inversion", "steps"): 12,
-}
-# With the trained small model and its own clip: its size, and no words or guidance that it has not learned.
-EXAMPLE = {
-    ("Video Load", "width"): 128,
-    ("Video Load", "height"): 128,
-    ("Video Load", "frame_cap"): 16,
-    ("STEM Inversion", "steps"): 20,
-    ("Negative prompt", "text"): "",
-    ("TokenFlow Edit", "cfg"): 4.0,
-    ("TokenFlow Edit", "batch_size"): 4,
-}
+Field = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """A shipped workflow: its file, and the fields (title, name) that the demo fills in.
+
+    name: of the file.
+    source, target: where the prompts go; the source prompt may be needed twice.
+    stages: titles of the nodes that are timed.
+    settings: for the small model, which knows no negative words and needs little guidance.
+    """
+
+    name: str
+    source: tuple[Field, ...]
+    target: Field
+    stages: Mapping[str, str]
+    settings: Mapping[Field, object] = field(default_factory=dict)
+
+
+def _fatezero(name: str, inversion: str) -> Workflow:
+    # the prompt itself in both places, not a link to it: the host then knows the inversion of the TokenFlow workflow
+    return Workflow(
+        name,
+        (("Encode source prompt", "text"), ("FateZero Edit", "source_prompt")),
+        ("FateZero Edit", "target_prompt"),
+        {"inversion": inversion, "reconstruction": "Reconstruct", "edit": "FateZero Edit"},
+        {("FateZero Edit", "negative_prompt"): "", ("FateZero Edit", "cfg"): 4.0},
+    )
+
+
+TOKENFLOW = Workflow(
+    "stem_tokenflow_edit",
+    (("Source prompt", "text"),),
+    ("Target prompt", "text"),
+    {"inversion": "STEM Inversion", "reconstruction": "Reconstruct", "edit": "TokenFlow Edit"},
+    {("Negative prompt", "text"): "", ("TokenFlow Edit", "cfg"): 4.0, ("TokenFlow Edit", "batch_size"): 4},
+)
+STEM_FATEZERO = _fatezero("stem_fatezero_object", "STEM Inversion")
+DDIM_FATEZERO = _fatezero("ddim_fatezero_edit", "DDIM Inversion")
+WORKFLOWS = (TOKENFLOW, STEM_FATEZERO, DDIM_FATEZERO)
 
 
 @dataclass(frozen=True)
 class Wish:
-    """An edit. label: its name in the outputs. prompt: of what the clip is to become; None for the workflow's own."""
+    """An edit.
+
+    label: its name in the outputs.
+    prompt: of what the clip is to become; None for the workflow's own.
+    workflow: that makes it.
+    settings: of the workflow's fields, for this edit alone.
+    """
 
     label: str = EDIT
     prompt: str | None = None
+    workflow: Workflow = TOKENFLOW
+    settings: Mapping[Field, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of the clip as it is loaded, and of the inversion."""
+
+    width: int
+    height: int
+    frames: int
+    steps: int
+
+
+SMALL_MODEL = Size(width=128, height=128, frames=16, steps=20)
 
 
 @dataclass(frozen=True)
 class Choices:
     """A run's files, prompts and edits; a prompt that is None stays as the workflow has it.
 
-    settings: of the workflow's fields by (title, name), such as SMALL.
+    size: None for the workflow's own; else the settings are those for the small model too.
     example: whether `video` is the rendered clip, which is then written there first.
     """
 
@@ -56,7 +100,7 @@ class Choices:
     checkpoint: Path
     source_prompt: str | None = None
     wishes: tuple[Wish, ...] = (Wish(),)
-    settings: Mapping[tuple[str, str], object] = field(default_factory=dict)
+    size: Size | None = None
     example: bool = False
 
 
@@ -78,13 +122,14 @@ def node_titled(prompt: Mapping[str, dict], title: str) -> str:
 
 def fill_in(prompt: Mapping[str, dict], choices: Choices, wish: Wish, uploaded: str) -> dict[str, dict]:
     """A copy of the workflow with the uploaded video, the checkpoint, the prompts and the settings filled in."""
-    values = {
-        ("Video Load", "file"): uploaded,
-        ("Load Checkpoint", "ckpt_name"): choices.checkpoint.name,
-        ("Source prompt", "text"): choices.source_prompt,
-        ("Target prompt", "text"): wish.prompt,
-        **choices.settings,
-    }
+    workflow, size = wish.workflow, choices.size
+    values = {("Video Load", "file"): uploaded, ("Load Checkpoint", "ckpt_name"): choices.checkpoint.name}
+    values |= dict.fromkeys(workflow.source, choices.source_prompt) | {workflow.target: wish.prompt}
+    if size is not None:
+        values |= {("Video Load", name): getattr(size, name) for name in ("width", "height")}
+        values |= {("Video Load", "frame_cap"): size.frames, (workflow.stages["inversion"], "steps"): size.steps}
+        values |= workflow.settings
+    values |= wish.settings
     filled = copy.deepcopy(dict(prompt))
     for (title, name), value in values.items():
         inputs = filled[node_titled(filled, title)]["inputs"]
@@ -106,14 +151,16 @@ def outputs_by_title(
     return files
 
 
-def steps_of(prompt: Mapping[str, dict]) -> int:
+def steps_of(prompt: Mapping[str, dict], workflow: Workflow) -> int:
     """The number of inversion steps."""
-    return prompt[node_titled(prompt, STAGES["inversion"])]["inputs"]["steps"]
+    return prompt[node_titled(prompt, workflow.stages["inversion"])]["inputs"]["steps"]
 
 
-def seconds_of(prompt: Mapping[str, dict], seconds_by_node: Mapping[str, float]) -> dict[str, float]:
+def seconds_of(
+    prompt: Mapping[str, dict], workflow: Workflow, seconds_by_node: Mapping[str, float]
+) -> dict[str, float]:
     """How long each stage took."""
-    return {stage: seconds_by_node.get(node_titled(prompt, title), 0.0) for stage, title in STAGES.items()}
+    return {stage: seconds_by_node.get(node_titled(prompt, title), 0.0) for stage, title in workflow.stages.items()}
 
 
 def playback_rate(prompt: Mapping[str, dict], video: Path) -> Fraction:
