@@ -100,7 +100,7 @@ With guidance of {CFG} against the empty prompt, on {made["grid_clips"]} clips:
 
 Against what the VAE alone gives back, which itself is {tables.cell(bound[0], 2)} dB (SSIM {tables.cell(bound[1], 3)})
 from the source. Denoised by the model as it is or, in the columns *same attention*, with the attention of the
-inversion. No guidance:
+inversion (all gains are over DDIM with 1 frame, whose attention is the model's own). No guidance:
 
 {tables.reconstruction(made["rows"], 1.0)}
 

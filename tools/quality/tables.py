@@ -59,11 +59,14 @@ def reconstruction(rows: Rows, cfg: float) -> str:
             cell(of("ssim_vs_vae", "plain"), 3),
             cell(of("psnr_vs_source", "plain"), 2),
             cell(of("psnr_vs_vae", "same"), 2),
+            cell(of("psnr_vs_vae", "same"), 2, "gain"),
             cell(of("ssim_vs_vae", "same"), 3),
+            cell(of("ssim_vs_vae", "same"), 4, "gain"),
         ]
 
     head = ["inversion", "PSNR", "gain over DDIM, 1 frame", "SSIM", "PSNR to source"]
-    return table([*head, "PSNR, same attention", "SSIM, same attention"], map(line, MAIN))
+    same = ["PSNR, same attention", "gain, same attention", "SSIM, same attention", "SSIM gain, same attention"]
+    return table([*head, *same], map(line, MAIN))
 
 
 def grid(rows: Rows, variants: Iterable[Variant]) -> str:
