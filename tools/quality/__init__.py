@@ -26,10 +26,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--classifier", default="", help="weights of the classifier that judges edits; the one beside it"
     )
     parser.add_argument("--clips", type=int, default=24)
-    parser.add_argument("--grid-clips", type=int, default=2, help="of these, how many go through every inversion")
+    parser.add_argument("--grid-clips", type=int, default=1, help="of these, how many go through every inversion")
     parser.add_argument("--edits", type=int, default=1, choices=(1, 2, 3), help="edits of each clip")
     parser.add_argument("--frames", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes")
     parser.add_argument("--report", action="store_true", help="run nothing, report what earlier runs have left")
