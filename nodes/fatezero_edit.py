@@ -20,7 +20,7 @@ from .host.prompts import check_source_prompt, encode, read_prompt
 from .host.replay import ReplayableMethod
 from .host.self_attention import installed_method
 from .host.stem_for_edit import stem_for_edit
-from .sockets import CATEGORY, OF_PRESET, InversionSocket, steps_input, tail_input
+from .sockets import CATEGORY, OF_PRESET, choice, edit_inputs, guidance_input, steps_input, tail_input
 from .word_control import WordWishes, read_words
 from .word_settings import parse_levels, parse_weights, parse_window, parse_word_windows, parse_words
 
@@ -41,11 +41,7 @@ class FateZeroEdit(io.ComfyNode):
             "kept for the words that stay, so layout and motion survive; the new words bring the change. With an "
             "inversion through STEM Bases this is STEM-FateZero.",
             inputs=[
-                io.Model.Input(
-                    "model",
-                    tooltip="The model of the edit: the same checkpoint as the inversion's, with LoRA if you like.",
-                ),
-                InversionSocket.Input("inversion", tooltip="From STEM Inversion Sampler."),
+                *edit_inputs(),
                 io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint; this node encodes its prompts itself."),
                 _prompt("source_prompt", "The prompt that the inversion was made with, word for word."),
                 _prompt("target_prompt", "The same text with the words changed or added that should change."),
@@ -58,15 +54,7 @@ class FateZeroEdit(io.ComfyNode):
                     "attribute: change a property. replace object: another object of much the same shape. shape: an "
                     "object of another shape, changed only where it is.",
                 ),
-                io.Float.Input(
-                    "cfg",
-                    default=7.5,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
-                    tooltip="Guidance scale: higher follows the target prompt more and the source less.",
-                ),
+                guidance_input(),
                 *_word_inputs(),
                 *_mask_inputs(),
                 *_attention_inputs(),
@@ -181,13 +169,9 @@ def _line(name: str, default: str, tooltip: str) -> io.String.Input:
     return io.String.Input(name, default=default, tooltip=tooltip)
 
 
-def _choice(name: str, options: list[str], tooltip: str) -> io.Combo.Input:
-    return io.Combo.Input(name, options=options, default=options[0], tooltip=tooltip)
-
-
 def _word_inputs() -> list[Any]:
     return [
-        _choice(
+        choice(
             "control",
             [OF_PRESET, "auto", "refine", "replace"],
             "How the words of the prompts are matched. replace: word by word, for prompts of as many words. refine: by "
@@ -216,7 +200,7 @@ def _word_inputs() -> list[Any]:
             "Words of the target prompt that should count more: watercolor: 10, painting: 3. A word without a number "
             "takes 10. Needed for most styles.",
         ),
-        _choice(
+        choice(
             "reweighting",
             ["within_window", "all_steps"],
             "Whether weights act only while the words are under control, as in FateZero, or in all steps.",
@@ -226,7 +210,7 @@ def _word_inputs() -> list[Any]:
 
 def _mask_inputs() -> list[Any]:
     return [
-        _choice(
+        choice(
             "blend_self",
             [OF_PRESET, "on", "off"],
             "Let the pixels of the source's words have their own self-attention, so that their shape can change; the "
@@ -256,13 +240,13 @@ def _mask_inputs() -> list[Any]:
             default=False,
             tooltip="Make the masks of blend_latents from the attention of all steps so far, not of the step alone.",
         ),
-        _choice("mask_resizing", ["nearest", "bilinear"], "How masks are brought to the size of a layer."),
+        choice("mask_resizing", ["nearest", "bilinear"], "How masks are brought to the size of a layer."),
     ]
 
 
 def _attention_inputs() -> list[Any]:
     return [
-        _choice(
+        choice(
             "own_attention",
             ["as the inversion", "stem", "spatiotemporal", "own frame"],
             "Self-attention of what is not taken from the source: that of the inversion, bases of the edited video "

@@ -10,6 +10,34 @@ InversionSocket = io.Custom("STEM_INVERSION")
 OF_PRESET = "preset"
 
 
+def edit_inputs() -> list[io.Input]:
+    """What every edit starts from: its MODEL and an INVERSION."""
+    return [
+        io.Model.Input(
+            "model", tooltip="The model of the edit: the same checkpoint as the inversion's, with LoRA if you like."
+        ),
+        InversionSocket.Input("inversion", tooltip="From STEM Inversion Sampler."),
+    ]
+
+
+def guidance_input() -> io.Float.Input:
+    """Guidance of an edit."""
+    return io.Float.Input(
+        "cfg",
+        default=7.5,
+        min=0.0,
+        max=100.0,
+        step=0.1,
+        round=0.01,
+        tooltip="Guidance scale: higher follows the target prompt more and the source less.",
+    )
+
+
+def choice(name: str, options: list[str], tooltip: str) -> io.Combo.Input:
+    """A field with a list of options, the first of them by default."""
+    return io.Combo.Input(name, options=options, default=options[0], tooltip=tooltip)
+
+
 def steps_input() -> io.Int.Input:
     """Steps of a denoising run over an inversion."""
     return io.Int.Input(

@@ -10,7 +10,7 @@ from .host.checks import check_conditioning, check_latent, check_model, check_sa
 from .host.inversion import Inversion
 from .host.stem_for_edit import stem_for_edit
 from .host.tokenflow import TokenFlowSettings, edit
-from .sockets import CATEGORY, InversionSocket, steps_input, tail_input
+from .sockets import CATEGORY, choice, edit_inputs, guidance_input, steps_input, tail_input
 
 PURPOSE = "TokenFlow Edit"
 
@@ -27,22 +27,10 @@ class TokenFlowEdit(io.ComfyNode):
             description="Edits an inverted video by text. A few keyframes are edited together; their features are "
             "carried to all other frames along correspondences found in the source video.",
             inputs=[
-                io.Model.Input(
-                    "model",
-                    tooltip="The model of the edit: the same checkpoint as the inversion's, with LoRA if you like.",
-                ),
-                InversionSocket.Input("inversion", tooltip="From STEM Inversion Sampler."),
+                *edit_inputs(),
                 io.Conditioning.Input("positive", tooltip="The target prompt: what the video should show."),
                 io.Conditioning.Input("negative", tooltip="What the edited video should not show."),
-                io.Float.Input(
-                    "cfg",
-                    default=7.5,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
-                    tooltip="Guidance scale: higher follows the target prompt more and the source less.",
-                ),
+                guidance_input(),
                 io.Int.Input(
                     "batch_size",
                     default=8,
@@ -112,9 +100,6 @@ def _share(name: str, default: float, what: str, effect: str) -> io.Float.Input:
 
 
 def _advanced_inputs() -> list[Any]:
-    def choice(name: str, options: list[str], tooltip: str) -> io.Combo.Input:
-        return io.Combo.Input(name, options=options, default=options[0], tooltip=tooltip)
-
     return [
         choice(
             "weights",
