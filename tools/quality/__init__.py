@@ -26,7 +26,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--classifier", default="", help="weights of the classifier that judges edits; the one beside it"
     )
     parser.add_argument("--clips", type=int, default=24)
-    parser.add_argument("--grid-clips", type=int, default=1, help="of these, how many go through every inversion")
+    parser.add_argument("--grid-clips", type=int, default=3, help="of these, how many go through every inversion")
     parser.add_argument("--edits", type=int, default=1, choices=(1, 2, 3), help="edits of each clip")
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--steps", type=int, default=12)
