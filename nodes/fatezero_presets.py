@@ -1,4 +1,4 @@
-"""Settings of FateZero's published edits, and what a user has set otherwise."""
+"""Settings of FateZero's published edits."""
 
 from __future__ import annotations
 

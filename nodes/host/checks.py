@@ -9,7 +9,7 @@ import comfy.model_sampling
 import torch
 from torch import Tensor
 
-from .inversion import Inversion, identity_of
+from .inversion import Inversion, identity_of, noise_levels
 
 _UNSUPPORTED_CONDITIONING = {
     "area": "a region of the picture (area)",
@@ -99,8 +99,7 @@ def check_same_checkpoint(model: Any, inversion: Inversion, purpose: str) -> Non
                 f"({ours.family}); its noise means nothing to it. Connect the same checkpoint to both nodes (a LoRA on "
                 "top is fine), or invert again."
             )
-    table = model.get_model_object("model_sampling").sigmas
-    ours = torch.stack([table[0], *(table[t] for t in inversion.timesteps)]).cpu()
+    ours = noise_levels(model, inversion.timesteps)
     if not torch.allclose(ours, torch.tensor(inversion.sigmas), rtol=1e-4):
         raise ValueError(
             f"{purpose}: the noise levels of this MODEL differ from those of the INVERSION ({float(ours[-1]):.4g} and "

@@ -21,7 +21,7 @@ from ...stem_kernels.ddim import (
     to_exploding,
     to_preserving,
 )
-from .inversion import Inversion, NoiseConvention, identity_of
+from .inversion import Inversion, NoiseConvention, identity_of, noise_levels
 from .self_attention import installed_method
 from .stem_attention import StemSelfAttention
 
@@ -49,8 +49,7 @@ def invert(model: Any, source: list, samples: Tensor, steps: int, convention: No
             implementations do; "current" at its own timestep, as the paper prints it.
     """
     timesteps = inversion_timesteps(steps)
-    table = model.get_model_object("model_sampling").sigmas.cpu()
-    sigmas = torch.stack([table[0], *(table[t] for t in timesteps)])
+    sigmas = noise_levels(model, timesteps)
     trajectory = invert_between(SourceGuider(model, source), samples, sigmas, timesteps, convention)
     method = installed_method(model)
     return Inversion(

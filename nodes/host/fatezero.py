@@ -18,7 +18,7 @@ from .edit_guider import EditGuider, StepSchedule
 from .fatezero_attention import FateZeroAttention, FateZeroRun, FusedStep
 from .frame_context import OWN_FRAME
 from .inversion import Inversion
-from .layer_map import MASK_LEVEL, SD1_LAYERS
+from .layer_map import SD1_LAYERS
 from .replay import ReplayableMethod, SourceRecord, replay_options, replayed, weights_of
 from .self_attention import RUN, install
 
@@ -150,7 +150,7 @@ class FateZeroGuider(EditGuider):
     ) -> None:
         method = FateZeroAttention(settings.own, settings.levels, settings.fuse_unconditional)
         super().__init__(install(model, method), inversion, schedule)
-        self.source = replayed(inversion.model, settings.levels, MASK_LEVEL)
+        self.source = replayed(inversion.model, settings.levels)
         self.words = words
         self.settings = settings
         self.self_steps = window_range(settings.self_window, len(schedule.timesteps), "The self-attention window")
@@ -226,7 +226,7 @@ class FateZeroGuider(EditGuider):
 
     def _source_attention(self, record: SourceRecord) -> Tensor:
         """Attention of the source's pixels to its words, [n, h, w] at the level of the masks."""
-        cross = [record.cross[layer.index] for layer in SD1_LAYERS if layer.level == MASK_LEVEL]
+        cross = [record.cross[layer.index] for layer in SD1_LAYERS if layer.gives_masks]
         maps = [word_attention(one.queries, one.keys, one.heads, self.words.source_words) for one in cross]
         return torch.stack(maps).mean(dim=0).unflatten(1, cross[0].size)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...stem_kernels.cross_control import CrossControl
 from ...stem_kernels.masks import word_attention
-from .layer_map import MASK_LEVEL, AttentionLayer
+from .layer_map import AttentionLayer
 from .replay import ReplayableMethod, SourceRecord, one_block
 from .self_attention import RUN, check_pass, groups_of, host_attention
 
@@ -104,7 +104,7 @@ class FateZeroAttention:
         return torch.cat(outputs)
 
     def controls(self, layer: AttentionLayer) -> bool:
-        return layer.level in self.levels or layer.level == MASK_LEVEL
+        return layer.level in self.levels or layer.gives_masks
 
     def attend_cross(self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict) -> Tensor:
         run, step = _state(q, extra_options)
@@ -115,7 +115,7 @@ class FateZeroAttention:
                 outputs.append(host_attention(*rows, extra_options))
                 continue
             queries, keys, values = rows[0], one_block(rows[1], "the MODEL"), one_block(rows[2], "the MODEL")
-            if step.watched and layer.level == MASK_LEVEL:
+            if step.watched and layer.gives_masks:
                 attention = word_attention(queries, keys, extra_options["n_heads"], step.watched)
                 run.noted.append(attention.unflatten(1, tuple(extra_options["activations_shape"][-2:])))
             if layer.level in self.levels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -73,6 +74,12 @@ class Inversion:
     def get_ram_usage(self) -> int:
         """Bytes held, for the host's cache."""
         return self.trajectory.numel() * self.trajectory.element_size()
+
+
+def noise_levels(model: Any, timesteps: Sequence[int]) -> Tensor:
+    """MODEL's noise levels: the first of its table, where a clean video is declared to be, then those of timesteps."""
+    table = model.get_model_object("model_sampling").sigmas.cpu()
+    return torch.stack([table[0], *(table[t] for t in timesteps)])
 
 
 def identity_of(model: Any) -> ModelIdentity:

@@ -14,7 +14,7 @@ _FIRST_INJECTED_LAYER = 8
 # Plug-and-play injects the features of this residual block, after its second convolution and before its skip is added.
 FEATURE_BLOCK = 4
 # FateZero reads its masks from the cross-attention of this level: a quarter of the latent, 16x16 for 512x512 pixels.
-MASK_LEVEL = 2
+_MASK_LEVEL = 2
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ class AttentionLayer:
     def injected(self) -> bool:
         """Whether plug-and-play injects source queries and keys here: the decoder, but for its first layer."""
         return self.index >= _FIRST_INJECTED_LAYER
+
+    @property
+    def gives_masks(self) -> bool:
+        """Whether FateZero reads its masks from the cross-attention here."""
+        return self.level == _MASK_LEVEL
 
 
 SD1_LAYERS = tuple(AttentionLayer(i, *layer) for i, layer in enumerate(_SD1_LAYERS))

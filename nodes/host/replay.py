@@ -71,13 +71,12 @@ class SourceReplay:
 
     Attributes:
         inner: the method that the inversion was made with.
-        levels: self- and cross-attention are recorded at these resolution levels.
-        mask_level: cross-attention is recorded at this level too.
+        levels: self- and cross-attention are recorded at these resolution levels, cross-attention also where it gives
+            masks.
     """
 
     inner: ReplayableMethod
     levels: frozenset[int]
-    mask_level: int
     name: str = "FateZero Edit, in the MODEL that the INVERSION was made with"
 
     def start_run(self, model: Any) -> ReplayRun:
@@ -94,7 +93,7 @@ class SourceReplay:
         return out
 
     def controls(self, layer: AttentionLayer) -> bool:
-        return layer.level in self.levels or layer.level == self.mask_level
+        return layer.level in self.levels or layer.gives_masks
 
     def attend_cross(self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict) -> Tensor:
         size = tuple(extra_options["activations_shape"][-2:])
@@ -116,7 +115,7 @@ def one_block(tokens: Tensor, whose: str) -> Tensor:
     return tokens[:, :TOKENS]
 
 
-def replayed(model: Any, levels: frozenset[int], mask_level: int) -> Any:
+def replayed(model: Any, levels: frozenset[int]) -> Any:
     """A clone of the MODEL of an inversion that records its attention.
 
     Raises:
@@ -128,7 +127,7 @@ def replayed(model: Any, levels: frozenset[int], mask_level: int) -> Any:
             f"FateZero Edit: the INVERSION was made with {method.name}, whose attention cannot be run again. Invert "
             "with STEM Bases, with Frame Context or with the bare MODEL."
         )
-    return install(model, SourceReplay(method, levels, mask_level))
+    return install(model, SourceReplay(method, levels))
 
 
 def replay_options(model: Any, model_options: dict) -> dict:

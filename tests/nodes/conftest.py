@@ -4,28 +4,15 @@ from __future__ import annotations
 
 import os
 import pathlib
-from dataclasses import dataclass
-from typing import Any
 
 import comfy.sd
 import pytest
 import torch
 from comfyui_stem.tools import tiny_sd15
+from comfyui_stem.tools.quality.host import Loaded
 
 SETUP = pathlib.Path(os.environ.get("STEM_SETUP_DIR") or pathlib.Path(__file__).resolve().parents[2] / ".setup")
 FRAMES, HEIGHT, WIDTH = 5, 8, 12
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """MODEL, CLIP and VAE, and a way to make CONDITIONING."""
-
-    model: Any
-    clip: Any
-    vae: Any
-
-    def prompt(self, text: str) -> list:
-        return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))
 
 
 @pytest.fixture(autouse=True)

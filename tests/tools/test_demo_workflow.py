@@ -31,6 +31,7 @@ from comfyui_stem.tools.demo.workflow import (
 )
 from comfyui_stem.tools.locations import Locations
 from comfyui_stem.tools.rendered_clips import render
+from comfyui_stem.tools.rendered_clips.rendering import as_bytes
 
 
 def node(title, **inputs):
@@ -194,7 +195,7 @@ def test_the_examples_clip_is_its_scene_again_at_the_size_that_the_model_knows(t
         stream = container.streams.video[0]
         assert stream.average_rate == example.RATE
         frames = np.stack([f.to_ndarray(format="rgb24", width=128, height=128) for f in container.decode(video=0)])
-    expected = example.as_bytes(render(example.SCENE, example.MOTION, example.FRAMES).frames)
+    expected = as_bytes(render(example.SCENE, example.MOTION, example.FRAMES).frames).numpy()
     assert frames.shape == expected.shape
     # of 255: what H.264 costs
     assert np.abs(frames.astype(int) - expected).mean() < 4

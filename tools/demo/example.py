@@ -9,10 +9,9 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ..rendered_clips import Background, Scene, Thing, random_motion, render
-from ..rendered_clips.rendering import SIDE
+from ..rendered_clips.rendering import SIDE, as_bytes
 from . import pictures
 from .workflow import DDIM_FATEZERO, STEM_FATEZERO, TOKENFLOW, Field, Wish, Workflow
 
@@ -53,15 +52,12 @@ def wishes() -> tuple[Wish, ...]:
 
 def write_clip(file: Path) -> None:
     """Writes the clip as a video of ENLARGED x SIDE pixels."""
-    frames = as_bytes(render(SCENE, MOTION, FRAMES).frames)
+    frames = as_bytes(render(SCENE, MOTION, FRAMES).frames).numpy()
     pictures.write_mp4(file, frames.repeat(ENLARGED, axis=1).repeat(ENLARGED, axis=2), RATE)
 
 
 def truths() -> dict[str, np.ndarray]:
     """What each edit should give, by label: uint8 [FRAMES, SIDE, SIDE, 3]."""
-    return {label: as_bytes(render(target.scene, MOTION, FRAMES, SIDE).frames) for label, target in TARGETS.items()}
-
-
-def as_bytes(frames: torch.Tensor) -> np.ndarray:
-    """[N, H, W, 3] in [0, 1] as uint8."""
-    return (frames * 255).round().to(torch.uint8).numpy()
+    return {
+        label: as_bytes(render(target.scene, MOTION, FRAMES, SIDE).frames).numpy() for label, target in TARGETS.items()
+    }

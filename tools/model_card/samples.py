@@ -11,11 +11,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ...nodes.host.ddim_sampling import denoise
+from ...nodes.host.inversion import noise_levels
 from ...stem_kernels.ddim import inversion_timesteps
 from ..quality.clips import KINDS, WORDS
 from ..quality.host import Loaded
 from ..rendered_clips import Scene, Thing
-from ..rendered_clips.rendering import SIDE
+from ..rendered_clips.rendering import SIDE, as_bytes
 from ..rendered_clips.scene import random_scene
 from ..rendered_clips.vocabulary import COLOURS, OBJECTS, STYLES
 
@@ -46,8 +47,7 @@ def draw(loaded: Loaded, wanted: Sequence[Scene], steps: int, cfg: float) -> Ten
     import comfy.samplers
 
     timesteps = inversion_timesteps(steps)
-    table = loaded.model.get_model_object("model_sampling").sigmas.cpu()
-    sigmas = torch.stack([*(table[t] for t in reversed(timesteps)), table[0]])
+    sigmas = noise_levels(loaded.model, timesteps).flip(0)
     pictures = []
     for start in tqdm(range(0, len(wanted), BATCH), unit="batch"):
         numbers = range(start, min(start + BATCH, len(wanted)))
@@ -85,7 +85,7 @@ def judged(wanted: Sequence[Scene], seen: Mapping[str, Sequence[str]]) -> dict:
 
 def sheet(frames: Tensor) -> Image.Image:
     """The first samples as one picture."""
-    rows = (frames[:SHOWN] * 255).round().byte().split(ACROSS)
+    rows = as_bytes(frames[:SHOWN]).split(ACROSS)
     return Image.fromarray(torch.cat([torch.cat(list(row), dim=1) for row in rows if len(row) == ACROSS]).numpy())
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...nodes.host.ddim_sampling import SourceGuider, denoise, invert_between
+from ...nodes.host.inversion import noise_levels
 from . import golden
 from .case import Case, relative_error
 
@@ -21,7 +22,7 @@ def cases(folder: Path) -> Iterator[Case]:
     for name, run in golden.settings(folder, "ddim").items():
         clip = golden.arrays(folder, "common")[f"clip.{name.split('.')[0]}"]
         timesteps = run["timesteps"]
-        sigmas = golden.sigmas_of(model, timesteps)
+        sigmas = noise_levels(model, timesteps)
         source = golden.conditioning(folder, run["prompt"])
         samples = golden.to_samples(model, clip)
         ours = invert_between(SourceGuider(model, source), samples, sigmas, timesteps, "next")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...nodes.host.ddim_sampling import denoise, denoising_sigmas, invert
+from ...nodes.host.ddim_sampling import invert
 from ...nodes.host.edit_guider import StepSchedule
 from ...nodes.host.fatezero import FateZeroGuider, FateZeroSettings, WordControl
 from ...nodes.host.frame_context import FrameContextAttention
@@ -156,11 +156,8 @@ def _edited(folder: Path, name: str, run: dict, inversion: Inversion, method: Fr
         StepSchedule(inversion.timesteps, len(inversion.timesteps)),
     )
     (target,) = (key for key, text in prompts["prompts"].items() if text == run["prompt"])
-    conds = {"positive": target, "negative": "uncond", "source": "source"}
-    guider.inner_set_conds({key: _conditioning(folder, prompt) for key, prompt in conds.items()})
-    guider.set_cfg(settings.cfg)
-    sigmas = denoising_sigmas(inversion, inversion.timesteps, "alpha0")
-    denoise(guider, inversion.trajectory[-1], sigmas, inversion.timesteps[::-1], guider.purpose, guider.after_move)
+    positive, negative = (_conditioning(folder, prompt) for prompt in (target, "uncond"))
+    guider.edit(positive, negative, settings.cfg, inversion.trajectory[-1], settings.tail)
     for row, step in zip(recorded[f"{name}.steps.f037"], run["stored_steps"], strict=True):
         error = relative_error(guider.latents[step][run["stored_frames"]], row)
         yield Case(f"fatezero {name} after step {step}", error, EDIT)

@@ -74,9 +74,3 @@ def standard_normal(key: list[int], shape: tuple[int, ...]) -> Tensor:
     """The documented stream of draws: numpy's frozen legacy generator, seeded by an array of integers."""
     state = numpy.random.RandomState(numpy.array(key, dtype=numpy.uint32))
     return torch.from_numpy(state.standard_normal(shape).astype(numpy.float32))
-
-
-def sigmas_of(model: Any, timesteps: list[int]) -> Tensor:
-    """The noise levels of a recorded run: the table's first, then those of its timesteps."""
-    table = model.get_model_object("model_sampling").sigmas
-    return torch.stack([table[0], *(table[t] for t in timesteps)])

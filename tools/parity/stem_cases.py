@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ...nodes.host.ddim_sampling import SourceGuider, invert_between
+from ...nodes.host.inversion import noise_levels
 from ...nodes.host.self_attention import install, installed_method
 from ...nodes.host.stem_attention import PRESETS, SharedKeys, StemSelfAttention
 from ...stem_kernels.attention import join_frames, split_heads
@@ -77,7 +78,7 @@ def _single_steps(folder: Path, name: str, run: dict) -> Iterator[Case]:
     recorded, timesteps = golden.arrays(folder, "stem")[f"{name}.traj"], run["timesteps"]
     rows = {-1: golden.arrays(folder, "common")[f"clip.{name.split('.')[0]}"]}
     rows |= {timesteps.index(t): row for t, row in zip(run["stored_timesteps"], recorded, strict=True)}
-    sigmas = golden.sigmas_of(golden.model(folder), timesteps)
+    sigmas = noise_levels(golden.model(folder), timesteps)
     sensitivity = run.get("fp64_rel_diff_single_step")
     guider = _guider(folder, run, INVERSION)
     for step, row in rows.items():
@@ -92,7 +93,7 @@ def _single_steps(folder: Path, name: str, run: dict) -> Iterator[Case]:
 def _whole_run(folder: Path, name: str, run: dict) -> Iterator[Case]:
     stem, timesteps = golden.arrays(folder, "stem"), run["timesteps"]
     model, clip = golden.model(folder), golden.arrays(folder, "common")[f"clip.{name.split('.')[0]}"]
-    sigmas = golden.sigmas_of(model, timesteps)
+    sigmas = noise_levels(model, timesteps)
     rule = TIGHT_WHOLE_RUNS.get(name, WHOLE_RUN)
     limit = measured_limit(max(run.get("fp64_rel_diff_per_step", [0.0])), rule, most=WHOLE_RUN)
     samples = golden.to_samples(model, clip)
@@ -118,7 +119,7 @@ def _inside_first_step(folder: Path, name: str, run: dict) -> Iterator[Case]:
         return
     guider, model = _guider(folder, run, INVERSION), golden.model(folder)
     clip = golden.arrays(folder, "common")[f"clip.{name.split('.')[0]}"]
-    sigmas = golden.sigmas_of(model, run["timesteps"])[:2]
+    sigmas = noise_levels(model, run["timesteps"])[:2]
     invert_between(guider, golden.to_samples(model, clip), sigmas, run["timesteps"][:1], "next")
     seen = installed_method(guider.model_patcher).seen
     for ti in layers:

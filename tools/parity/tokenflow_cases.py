@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...nodes.host.ddim_sampling import denoise, denoising_sigmas
 from ...nodes.host.edit_guider import StepSchedule
-from ...nodes.host.inversion import Inversion, identity_of
+from ...nodes.host.inversion import Inversion, identity_of, noise_levels
 from ...nodes.host.self_attention import RUN
 from ...nodes.host.tokenflow import TokenFlowGuider, TokenFlowSettings, prepared, start_latent
 from . import golden
@@ -110,7 +110,7 @@ def _inversion(folder: Path, name: str, run: dict, saved: list[int] | None) -> I
     return Inversion(
         trajectory=torch.cat([clean[None], rows]),
         timesteps=tuple(timesteps),
-        sigmas=tuple(golden.sigmas_of(model, timesteps).tolist()),
+        sigmas=tuple(noise_levels(model, timesteps).tolist()),
         convention="next",
         source=golden.conditioning(folder, "source"),
         model=model,

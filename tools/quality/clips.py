@@ -6,9 +6,8 @@ import random
 from dataclasses import dataclass
 
 from ..rendered_clips import Motion, Scene, Thing, random_motion, random_scene
-from ..rendered_clips.vocabulary import COLOURS, OBJECTS, STYLES
+from ..rendered_clips.vocabulary import COLOURS, OBJECTS, STYLES, WORDS
 
-WORDS = {"object": OBJECTS, "style": STYLES, "colour": tuple(COLOURS)}
 KINDS = tuple(WORDS)
 HELD_OUT = sum(Thing(o, s, c).held_out for o in OBJECTS for s in STYLES for c in COLOURS)
 

@@ -9,12 +9,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..rendered_clips.rendering import as_bytes
+
 
 def save_frames(file: Path, video: Tensor) -> None:
     """Writes [N, H, W, 3] in [0, 1] as one strip."""
     file.parent.mkdir(parents=True, exist_ok=True)
     strip = torch.cat(list(video), dim=1)
-    Image.fromarray((strip.clamp(0, 1) * 255).round().to(torch.uint8).numpy()).save(file)
+    Image.fromarray(as_bytes(strip).numpy()).save(file)
 
 
 def load_frames(file: Path, count: int) -> np.ndarray:

@@ -144,3 +144,8 @@ def _flow(layers: Tensor, other: Tensor, here: Tensor, there: Tensor) -> tuple[T
     x, y = place.clamp(0, side - 1).unbind(dim=-1)
     row = torch.arange(len(layers))[:, None, None]
     return target - centres, inside & (other[row, y, x] == layers)
+
+
+def as_bytes(pictures: Tensor) -> Tensor:
+    """Values in [0, 1] as uint8, rounded."""
+    return (pictures.clamp(0, 1) * 255).round().to(torch.uint8)

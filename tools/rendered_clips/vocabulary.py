@@ -33,6 +33,7 @@ COLOURS = {
     "pink": (0.96, 0.48, 0.70),
     "gray": (0.50, 0.50, 0.50),
 }
+WORDS = {"object": OBJECTS, "style": STYLES, "colour": tuple(COLOURS)}
 TEXTURES = ("plain", "gradient", "striped", "checkered")
 # Of every this many combinations of object, style and colour, about one never occurs in training.
 HELD_OUT_SHARE = 8

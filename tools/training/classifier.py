@@ -11,13 +11,12 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, cross_entropy
 
 from .. import tensor_file
-from ..rendered_clips.vocabulary import COLOURS, OBJECTS, STYLES
+from ..rendered_clips.vocabulary import WORDS
 from . import workers
 from .frames import Frames
 from .loop import Plan, train
 from .precision import best_device, device_of, mixed_precision
 
-WORDS = {"object": OBJECTS, "style": STYLES, "colour": tuple(COLOURS)}
 WIDTHS = (32, 64, 96, 128)
 # Of all workers together.
 BATCH = 64

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import trange
 
 from ..rendered_clips.motion import random_motion
-from ..rendered_clips.rendering import SIDE, render_frame
+from ..rendered_clips.rendering import SIDE, as_bytes, render_frame
 from ..rendered_clips.scene import Scene, random_scene
 
 TWO_THINGS = 0.15
@@ -33,6 +33,6 @@ def training_frames(count: int, seed: int = 0) -> Frames:
         things = 2 if rng.random() < TWO_THINGS else 1
         scene = random_scene(rng, things)
         picture = render_frame(scene, random_motion(rng, things), rng.random())
-        pictures[i] = (picture * 255).round().to(torch.uint8)
+        pictures[i] = as_bytes(picture)
         scenes.append(scene)
     return Frames(pictures, tuple(scenes))
