@@ -43,6 +43,14 @@ class InversionSampler(io.ComfyNode):
                     tooltip="At which timestep the noise of a latent is estimated. next: the one it moves to (the "
                     "authors' code; matches the later denoising). current: its own (the paper's Eq. 3).",
                 ),
+                io.Combo.Input(
+                    "keep_trajectory_in",
+                    options=["memory", "file"],
+                    default="memory",
+                    optional=True,
+                    tooltip="Where the latents of all steps are kept: 65 KB for a frame and step of 512x512. file maps "
+                    "a temporary file instead of taking memory; for very long clips.",
+                ),
             ],
             outputs=[
                 InversionSocket.Output(
@@ -57,10 +65,18 @@ class InversionSampler(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: Any, positive: list, latent: dict, steps: int, noise_convention: str) -> io.NodeOutput:
+    def execute(
+        cls,
+        model: Any,
+        positive: list,
+        latent: dict,
+        steps: int,
+        noise_convention: str,
+        keep_trajectory_in: str = "memory",
+    ) -> io.NodeOutput:
         check_model(model, PURPOSE)
         check_conditioning(positive, "source", PURPOSE)
         samples = check_latent(latent, PURPOSE)
-        inversion = invert(model, positive, samples, steps, noise_convention)
+        inversion = invert(model, positive, samples, steps, noise_convention, keep_trajectory_in)
         noisy = model.model.process_latent_out(to_exploding(inversion.trajectory[-1], inversion.sigmas[-1]))
         return io.NodeOutput(inversion, {"samples": noisy})

@@ -9,7 +9,8 @@ from comfy_api.latest import io
 
 from .host.checks import check_model
 from .host.self_attention import install
-from .host.stem_attention import PRESETS, StemSelfAttention, StemSettings
+from .host.stem_attention import StemSelfAttention
+from .host.stem_settings import PRESETS, StemSettings
 from .sockets import CATEGORY, OF_PRESET
 
 
@@ -89,10 +90,14 @@ class StemBases(io.ComfyNode):
         scope: str = OF_PRESET,
         scope_frames: int = 8,
         mass_weighting: bool = False,
+        frames_per_batch: int = 0,
+        explained_energy: float = 0.0,
+        warm_start: int = 0,
+        kernels: str = "auto",
     ) -> io.NodeOutput:
         check_model(model, "STEM Bases")
         settings = PRESETS[preset]
-        em_changes = {"num_bases": num_bases}
+        em_changes = {"num_bases": num_bases, "backend": kernels}
         if temperature > 0:
             em_changes["temperature"] = temperature
         if iterations > 0:
@@ -109,18 +114,20 @@ class StemBases(io.ComfyNode):
             em=replace(settings.em, **em_changes),
             scope_frames=scope_frames,
             mass_weighted=mass_weighting,
+            explained_energy=explained_energy,
+            warm_start=warm_start,
             seed=seed,
             **changes,
         )
-        return io.NodeOutput(install(model, StemSelfAttention.from_settings(_named(settings, preset))))
+        method = StemSelfAttention.from_settings(_named(settings, preset), frames_per_batch)
+        return io.NodeOutput(install(model, method))
 
 
 def _named(settings: StemSettings, preset: str) -> StemSettings:
     """Settings that left their preset are called custom; size and seed do not count as leaving it."""
     original = PRESETS[preset]
-    same = replace(
-        settings, em=replace(settings.em, num_bases=original.em.num_bases), seed=original.seed, preset=preset
-    )
+    em = replace(settings.em, num_bases=original.em.num_bases, backend=original.em.backend)
+    same = replace(settings, em=em, seed=original.seed, preset=preset)
     return replace(settings, preset=preset if same == original else "custom")
 
 
@@ -167,5 +174,41 @@ def _advanced_inputs() -> list[Any]:
             optional=True,
             tooltip="Let a base count for as many pixels as it stands for, as attention over all pixels would. The "
             "paper does not.",
+        ),
+        io.Int.Input(
+            "frames_per_batch",
+            default=0,
+            min=0,
+            max=4096,
+            optional=True,
+            tooltip="How many frames go through the network at a time. The bases are those of the whole video, and the "
+            "result is the same, whatever this is; fewer frames need less memory. 0 takes as many as fit.",
+        ),
+        io.Float.Input(
+            "explained_energy",
+            default=0.0,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            round=0.001,
+            optional=True,
+            tooltip="Let every layer choose its own number of bases: the smallest one that explains this share of how "
+            "its features vary, num_bases at most. 0 takes num_bases everywhere.",
+        ),
+        io.Int.Input(
+            "warm_start",
+            default=0,
+            min=0,
+            max=100,
+            optional=True,
+            tooltip="Start each step from the bases of the step before and iterate only this often. 0 starts every "
+            "step afresh. FateZero Edit cannot follow a warm start.",
+        ),
+        io.Combo.Input(
+            "kernels",
+            options=["auto", "eager", "triton"],
+            default="auto",
+            optional=True,
+            tooltip="What computes the bases. auto takes the fastest that this machine has. Only speed depends on it.",
         ),
     ]

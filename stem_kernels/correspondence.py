@@ -29,7 +29,7 @@ class PropagationPlan:
     second: Tensor
     weight: Tensor
 
-    def of(self, frames: slice) -> PropagationPlan:
+    def of(self, frames: slice | Tensor) -> PropagationPlan:
         """The plan of some of the frames."""
         return PropagationPlan(self.first[frames], self.second[frames], self.weight[frames])
 

@@ -6,17 +6,15 @@ fitted independently. Responsibilities are kept as [m, k], the transpose of the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from .precision import arithmetic_dtype
-
-# Tokens taken at a time: enough to fill a matrix product, few enough that m x k never exists as a whole.
-BLOCK_TOKENS = 4096
+from .backends.choice import Backend, accumulate
+from .precision import arithmetic_dtype, least_logit
 
 
 @dataclass(frozen=True)
@@ -32,6 +30,7 @@ class EMSettings:
         mass_eps: the smallest mass of a base that counts, in tokens.
         empty_bases: "masked" leaves bases of less mass than `mass_eps` out of the attention; "kept" adds `mass_eps` to
             every mass instead, as the reference code does, so that an empty base becomes a token near zero.
+        backend: the implementation; see `backends.choice`.
     """
 
     num_bases: int = 256
@@ -41,6 +40,7 @@ class EMSettings:
     norm_eps: float = 1e-6
     mass_eps: float = 1e-6
     empty_bases: Literal["masked", "kept"] = "masked"
+    backend: Backend = "auto"
 
     def __post_init__(self) -> None:
         if self.num_bases < 1 or self.iterations < 1:
@@ -58,11 +58,13 @@ class Bases:
         mass: [..., k], tokens that each base answers for: the column sums of the last responsibilities.
         directions: [..., k, c], what the last E step compared the tokens with. `responsibilities` gives its result
             again, so that other features of the same tokens can be pooled without keeping m x k numbers.
+        pooled: what `fit_bases` was given to pool, as `pool` would give it.
     """
 
     centres: Tensor
     mass: Tensor
     directions: Tensor
+    pooled: tuple[Tensor, ...] = ()
 
     def live(self, settings: EMSettings) -> Tensor:
         """[..., k] bool: bases that the attention should see."""
@@ -72,8 +74,13 @@ class Bases:
 
 
 def expectation(tokens: Tensor, directions: Tensor, temperature: float) -> Tensor:
-    """E step (Eq. 9): responsibilities `softmax_k(mu_k . X_m / tau)`, [..., m, k], rows sum to 1."""
-    return torch.softmax(tokens @ directions.transpose(-1, -2) / temperature, dim=-1)
+    """E step (Eq. 9): responsibilities `softmax_k(mu_k . X_m / tau)`, [..., m, k], rows sum to 1.
+
+    Those whose logit is hopelessly below the largest are 0 (see `least_logit`).
+    """
+    logits = tokens @ (directions / temperature).transpose(-1, -2)
+    below = logits - logits.amax(dim=-1, keepdim=True)
+    return torch.softmax(below.masked_fill(below <= least_logit(below.dtype), -torch.inf), dim=-1)
 
 
 def maximisation(tokens: Tensor, responsibilities: Tensor, settings: EMSettings) -> tuple[Tensor, Tensor]:
@@ -82,21 +89,22 @@ def maximisation(tokens: Tensor, responsibilities: Tensor, settings: EMSettings)
     return _mean(responsibilities.transpose(-1, -2) @ tokens, mass, settings), mass
 
 
-def fit_bases(tokens: Tensor, initial: Tensor, settings: EMSettings, block: int = BLOCK_TOKENS) -> Bases:
-    """R rounds of E and M steps (Alg. 1, lines 2-4), streaming the tokens.
+def fit_bases(tokens: Tensor, initial: Tensor, settings: EMSettings, values: Sequence[Tensor] = ()) -> Bases:
+    """R rounds of E and M steps (Alg. 1, lines 2-4). The backends fuse the two, so that m x k numbers never exist.
 
     Args:
         tokens: [..., m, c], any floating type. The arithmetic is float32, or float64 for float64 tokens.
         initial: [..., k, c], the bases to start from.
         settings: temperature, iterations and the rest; `num_bases` is not read, `initial` has the number.
-        block: tokens taken at a time. It changes nothing but rounding.
+        values: other features of the same tokens, [..., m, d] each, to be pooled by the last responsibilities.
     """
     centres = initial.to(arithmetic_dtype(tokens))
-    for _ in range(settings.iterations):
+    for left in reversed(range(settings.iterations)):
         directions = _directions(centres, settings)
-        mass, (total,) = _accumulate(tokens, (tokens,), directions, settings.temperature, block)
-        centres = _mean(total, mass, settings)
-    return Bases(centres, mass, directions)
+        wanted = (tokens, *values) if left == 0 else (tokens,)
+        mass, totals = accumulate(tokens, wanted, directions, settings.temperature, settings.backend)
+        centres, *pooled = (_mean(total, mass, settings) for total in totals)
+    return Bases(centres, mass, directions, tuple(pooled))
 
 
 def responsibilities(tokens: Tensor, bases: Bases, settings: EMSettings) -> Tensor:
@@ -104,15 +112,12 @@ def responsibilities(tokens: Tensor, bases: Bases, settings: EMSettings) -> Tens
     return expectation(tokens.to(bases.directions.dtype), bases.directions, settings.temperature)
 
 
-def pool(
-    tokens: Tensor, values: Sequence[Tensor], bases: Bases, settings: EMSettings, block: int = BLOCK_TOKENS
-) -> tuple[Tensor, ...]:
+def pool(tokens: Tensor, values: Sequence[Tensor], bases: Bases, settings: EMSettings) -> tuple[Tensor, ...]:
     """`Pi V` with `Pi = diag(mass)^-1 Z`: each of `values` [..., m, d] averaged by the responsibilities, [..., k, d].
 
     Keys and values of the bases are keys and values of the pixels, pooled: the projections are linear and have no bias.
-    `values` may have leading dimensions that the tokens lack (heads, for instance) only if they broadcast.
     """
-    mass, totals = _accumulate(tokens, values, bases.directions, settings.temperature, block)
+    mass, totals = accumulate(tokens, values, bases.directions, settings.temperature, settings.backend)
     return tuple(_mean(total, mass, settings) for total in totals)
 
 
@@ -126,23 +131,3 @@ def _mean(total: Tensor, mass: Tensor, settings: EMSettings) -> Tensor:
     if settings.empty_bases == "kept":
         return total / (mass + settings.mass_eps).unsqueeze(-1)
     return total / mass.clamp_min(settings.mass_eps).unsqueeze(-1)
-
-
-def _accumulate(
-    tokens: Tensor, values: Sequence[Tensor], directions: Tensor, temperature: float, block: int
-) -> tuple[Tensor, list[Tensor]]:
-    """Masses [..., k] and the weighted sums [..., k, d] of each of `values`, one block of tokens at a time."""
-    dtype = directions.dtype
-    mass: Tensor | float = 0.0
-    totals: list[Tensor | float] = [0.0] * len(values)
-    for part in _blocks(tokens.shape[-2], block):
-        weights = expectation(tokens[..., part, :].to(dtype), directions, temperature).transpose(-1, -2)  # [..., k, b]
-        mass = mass + weights.sum(dim=-1)
-        for i, value in enumerate(values):
-            totals[i] = totals[i] + weights @ value[..., part, :].to(dtype)
-    return mass, totals
-
-
-def _blocks(count: int, size: int) -> Iterator[slice]:
-    for start in range(0, count, size):
-        yield slice(start, min(start + size, count))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import comfy.model_management
 import comfy.samplers
 import comfy.utils
+import folder_paths
 import latent_preview
 import torch
 from torch import Tensor
@@ -24,6 +26,7 @@ from ...stem_kernels.ddim import (
 from .inversion import Inversion, NoiseConvention, identity_of, noise_levels
 from .self_attention import installed_method
 from .stem_attention import StemSelfAttention
+from .trajectory import Storage, new_trajectory
 
 Tail = Literal["alpha0", "zero"]
 
@@ -37,7 +40,14 @@ class SourceGuider(comfy.samplers.CFGGuider):
         self.set_cfg(1.0)
 
 
-def invert(model: Any, source: list, samples: Tensor, steps: int, convention: NoiseConvention) -> Inversion:
+def invert(
+    model: Any,
+    source: list,
+    samples: Tensor,
+    steps: int,
+    convention: NoiseConvention,
+    storage: Storage = "memory",
+) -> Inversion:
     """DDIM inversion of a video (paper Eq. 3 and Alg. 1, line 5).
 
     Args:
@@ -47,10 +57,11 @@ def invert(model: Any, source: list, samples: Tensor, steps: int, convention: No
         steps: number of steps T.
         convention: "next" estimates the noise of the current latent at the timestep that it moves to, as the reference
             implementations do; "current" at its own timestep, as the paper prints it.
+        storage: where the trajectory is kept (see `new_trajectory`).
     """
     timesteps = inversion_timesteps(steps)
     sigmas = noise_levels(model, timesteps)
-    trajectory = invert_between(SourceGuider(model, source), samples, sigmas, timesteps, convention)
+    trajectory = invert_between(SourceGuider(model, source), samples, sigmas, timesteps, convention, storage)
     method = installed_method(model)
     return Inversion(
         trajectory=trajectory,
@@ -70,12 +81,14 @@ def invert_between(
     sigmas: Tensor,
     timesteps: Sequence[int],
     convention: NoiseConvention,
+    storage: Storage = "memory",
 ) -> Tensor:
     """The latents at every one of the ascending `sigmas`, `z` [len(sigmas), n, 4, h, w], float32 on the CPU.
 
     `samples` is a LATENT's content, taken to lie at `sigmas[0]`; `timesteps` names the others in messages.
     """
-    trajectory = torch.empty(len(sigmas), *samples.shape, dtype=torch.float32)
+    shape = (len(sigmas), *samples.shape)
+    trajectory = new_trajectory(shape, storage, Path(folder_paths.get_temp_directory()))
 
     def sampler(model: Callable, x: Tensor, sigmas: Tensor, extra_args: dict, callback: Any, disable: Any) -> Tensor:
         _check_finite(x, "The LATENT to invert")

@@ -22,7 +22,7 @@ def inject_feature(executor: Any, *args: Any, **kwargs: Any) -> Tensor:
         return executor(*args, **kwargs)
 
     def record(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-        run.feature = output
+        run.keep_feature(output)
 
     def replace(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
         return run.feature.to(output).repeat(output.shape[0] // run.feature.shape[0], 1, 1, 1)

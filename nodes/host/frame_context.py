@@ -26,6 +26,7 @@ class FrameContextAttention:
     references: tuple[FrameReference, ...] | None
     finest_level: int = 0
     name: str = "Frame Context"
+    replayable: bool = True
 
     def start_run(self, model: Any) -> None:
         return None

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ...stem_kernels.ddim import to_exploding
-from .stem_attention import StemSettings
+from .stem_settings import StemSettings
+from .trajectory import bytes_in_memory
 
 NoiseConvention = Literal["next", "current"]
 
@@ -33,8 +34,9 @@ class Inversion:
     """A video, inverted.
 
     Attributes:
-        trajectory: [steps + 1, n, 4, h, w], float32 on the CPU, in DDIM's variance-preserving space (`z`). Entry 0 is
-            the clean video, declared to be at `sigmas[0]`; entry i + 1 is the latent at `timesteps[i]`.
+        trajectory: [steps + 1, n, 4, h, w], float32 on the CPU or in a mapped file, in DDIM's variance-preserving space
+            (`z`). Entry 0 is the clean video, declared to be at `sigmas[0]`; entry i + 1 is the latent at
+            `timesteps[i]`.
         timesteps: [steps], ascending.
         sigmas: [steps + 1], the host's noise levels of the entries.
         convention: at which timestep the noise was estimated.
@@ -73,7 +75,7 @@ class Inversion:
 
     def get_ram_usage(self) -> int:
         """Bytes held, for the host's cache."""
-        return self.trajectory.numel() * self.trajectory.element_size()
+        return bytes_in_memory(self.trajectory)
 
 
 def noise_levels(model: Any, timesteps: Sequence[int]) -> Tensor:

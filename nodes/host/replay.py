@@ -9,24 +9,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import comfy.model_management
 import comfy.model_patcher
 import comfy.patcher_extension
+import torch
 from torch import Tensor
 
 from ...stem_kernels.prompt_alignment import TOKENS
 from .attention_map import AttentionMap
+from .frame_batches import BatchedMethod, FrameBatch
 from .frame_context import OWN_FRAME
 from .layer_map import AttentionLayer
+from .memory_budget import frames_to_budget
 from .self_attention import RUN, SelfAttentionMethod, host_attention, install, installed_method
 
 
 @runtime_checkable
 class ReplayableMethod(SelfAttentionMethod, Protocol):
-    """A method whose attention can be applied to other values than its own."""
+    """A method whose attention can be applied to other values than its own.
+
+    Attributes:
+        replayable: whether a step can be run again without the steps before it.
+    """
+
+    replayable: bool
 
     def recorded(
         self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict
@@ -79,8 +88,23 @@ class SourceReplay:
     levels: frozenset[int]
     name: str = "FateZero Edit, in the MODEL that the INVERSION was made with"
 
+    @property
+    def frames_per_batch(self) -> int | None:
+        return self.inner.frames_per_batch if isinstance(self.inner, BatchedMethod) else None
+
     def start_run(self, model: Any) -> ReplayRun:
         return ReplayRun(self.inner.start_run(model), SourceRecord())
+
+    def of_batch(self, run: ReplayRun, batch: FrameBatch) -> ReplayRun:
+        return ReplayRun(self.inner.of_batch(run.inner, batch), SourceRecord())
+
+    def gather(self, run: ReplayRun, runs: Sequence[ReplayRun], batches: Sequence[slice]) -> None:
+        self.inner.gather(run.inner, [one.inner for one in runs], batches)
+        records = [one.record for one in runs]
+        for layer in records[0].maps:
+            run.record.maps[layer] = joined_maps([record.maps[layer] for record in records], batches)
+        for layer in records[0].cross:
+            run.record.cross[layer] = joined_cross([record.cross[layer] for record in records])
 
     def context(self, tokens: Tensor, layer: AttentionLayer, extra_options: dict) -> tuple[Tensor, Tensor]:
         return self.inner.context(tokens, layer, self._inner_options(extra_options))
@@ -105,6 +129,27 @@ class SourceReplay:
         return {**extra_options, RUN: extra_options[RUN].inner}
 
 
+def joined_maps(parts: Sequence[Sequence[AttentionMap]], batches: Sequence[slice]) -> list[AttentionMap]:
+    """The attention of all frames from that of batches; what shares bases becomes one part again."""
+    joined: list[AttentionMap] = []
+    for maps, batch in zip(parts, batches, strict=True):
+        for part in maps:
+            rows = slice(part.rows.start + batch.start, part.rows.stop + batch.start)
+            if joined and joined[-1].gather is part.gather:
+                last = joined.pop()
+                queries = torch.cat([last.queries, part.queries])
+                joined.append(replace(last, rows=slice(last.rows.start, rows.stop), queries=queries))
+            else:
+                joined.append(replace(part, rows=rows))
+    return joined
+
+
+def joined_cross(parts: Sequence[CrossAttention]) -> CrossAttention:
+    """The cross-attention of all frames from that of batches."""
+    queries, keys = (torch.cat([getattr(part, name) for part in parts]) for name in ("queries", "keys"))
+    return replace(parts[0], queries=queries, keys=keys)
+
+
 def one_block(tokens: Tensor, whose: str) -> Tensor:
     """The tokens of one prompt: the host repeats a prompt when it is joined with a longer one."""
     if tokens.shape[1] % TOKENS:
@@ -126,6 +171,11 @@ def replayed(model: Any, levels: frozenset[int]) -> Any:
         raise ValueError(
             f"FateZero Edit: the INVERSION was made with {method.name}, whose attention cannot be run again. Invert "
             "with STEM Bases, with Frame Context or with the bare MODEL."
+        )
+    if not method.replayable:
+        raise ValueError(
+            "FateZero Edit: the INVERSION was made with warm_start, so the bases of a step depend on all steps before "
+            "it and its attention cannot be run again. Set warm_start of STEM Bases to 0 and invert again."
         )
     return install(model, SourceReplay(method, levels))
 
@@ -165,6 +215,9 @@ def weights_of(model: Any, edit_model: Any, shape: Sequence[int]) -> Iterator[An
 
 def _load(model: Any, shape: Sequence[int]) -> None:
     """Loads a MODEL, with the room that the host leaves for a run: for two conds at best, for one at least."""
-    frames, *size = shape
-    best, least = (model.model.memory_required([conds * frames, *size]) for conds in (2, 1))
+    frames, _, *size = shape
+    method = installed_method(model)
+    if isinstance(method, BatchedMethod) and method.frames_per_batch:
+        frames = frames_to_budget(model.model, frames, min(frames, method.frames_per_batch), size)
+    best, least = (model.model.memory_required([conds * frames, 4, *size]) for conds in (2, 1))
     comfy.model_management.load_models_gpu([model], memory_required=best, minimum_memory_required=least)

@@ -7,7 +7,6 @@ OUTER_SAMPLE wrapper makes and drops, so that nothing outlives the run, whether 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import comfy.model_patcher
@@ -15,10 +14,11 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
+from .frame_batches import BatchedMethod, add_batching, remove_batching
 from .layer_map import AttentionLayer, self_attention_layers
+from .patch_marks import is_marked, mark, method_of
 
 RUN = "stem_inversion_run"
-_TAG = "stem_inversion_method"
 _WRAPPER_KEY = "stem_inversion"
 
 
@@ -48,11 +48,6 @@ class CrossAttentionMethod(SelfAttentionMethod, Protocol):
         """The cross-attention output before the output projection, [rows, p, c]; k and v are [rows, tokens, c]."""
 
 
-@dataclass(frozen=True)
-class _Tag:
-    method: SelfAttentionMethod
-
-
 def install(model: Any, method: SelfAttentionMethod, layers: Sequence[AttentionLayer] | None = None) -> Any:
     """A clone of MODEL whose self-attention is `method`; a method of this pack that was there is replaced.
 
@@ -70,14 +65,16 @@ def install(model: Any, method: SelfAttentionMethod, layers: Sequence[AttentionL
     for layer in _controlled(method, layers):
         clone.set_model_attn2_replace(_replace_patch(method, method.attend_cross, layer), layer.block, layer.number)
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, _WRAPPER_KEY, _run_wrapper(method, layers))
+    if isinstance(method, BatchedMethod):
+        add_batching(clone, method, RUN)
     return clone
 
 
 def installed_method(model: Any) -> SelfAttentionMethod | None:
     """The method of this pack that MODEL carries, if any."""
     for patch in _patches(model.model_options).get("attn1_patch", []):
-        if hasattr(patch, _TAG):
-            return getattr(patch, _TAG).method
+        if is_marked(patch):
+            return method_of(patch)
     return None
 
 
@@ -86,14 +83,15 @@ def remove(model: Any) -> Any:
     clone = model.clone()
     patches = _patches(clone.model_options)
     if "attn1_patch" in patches:
-        patches["attn1_patch"] = [patch for patch in patches["attn1_patch"] if not hasattr(patch, _TAG)]
+        patches["attn1_patch"] = [patch for patch in patches["attn1_patch"] if not is_marked(patch)]
         if not patches["attn1_patch"]:
             del patches["attn1_patch"]
     for kind in ("attn1", "attn2"):
         replaced = _replaced(clone.model_options, kind)
-        for key in [key for key, patch in replaced.items() if hasattr(patch, _TAG)]:
+        for key in [key for key, patch in replaced.items() if is_marked(patch)]:
             del replaced[key]
     clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, _WRAPPER_KEY)
+    remove_batching(clone)
     return clone
 
 
@@ -105,14 +103,14 @@ def refuse_foreign_patches(model_options: dict, layers: Sequence[AttentionLayer]
     ):
         blocks = {(layer.block, layer.number) for layer in ours}
         for key, patch in _replaced(model_options, kind).items():
-            if tuple(key[:2]) in blocks and not hasattr(patch, _TAG):
+            if tuple(key[:2]) in blocks and not is_marked(patch):
                 raise ValueError(
                     f"{method.name}: the {what} of block {key[0]} {key[1]} is already replaced by {_origin(patch)}. "
                     "Only one node can own it, and the edit would silently be wrong. Remove that node from the MODEL's "
                     "way."
                 )
     for patch in _patches(model_options).get("attn1_patch", []):
-        if not hasattr(patch, _TAG):
+        if not is_marked(patch):
             raise ValueError(
                 f"{method.name}: {_origin(patch)} changes the tokens that self-attention reads (token merging and "
                 "tiling do), so tokens and pixels no longer correspond. Remove that node from the MODEL's way."
@@ -168,7 +166,7 @@ def _context_patch(method: SelfAttentionMethod, layers: Sequence[AttentionLayer]
         queries_from, keys_from = method.context(tokens, layer, extra_options)
         return queries_from, keys_from, keys_from
 
-    setattr(attn1_patch, _TAG, _Tag(method))
+    mark(attn1_patch, method)
     return attn1_patch
 
 
@@ -181,7 +179,7 @@ def _replace_patch(method: SelfAttentionMethod, attend: Callable, layer: Attenti
     def replace(q: Tensor, k: Tensor, v: Tensor, extra_options: dict) -> Tensor:
         return attend(q, k, v, layer, extra_options)
 
-    setattr(replace, _TAG, _Tag(method))
+    mark(replace, method)
     return replace
 
 

@@ -2,69 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...stem_kernels.attention import join_frames, merge_heads, split_heads
-from ...stem_kernels.em import Bases, EMSettings, fit_bases, pool
-from ...stem_kernels.initialisation import DrawKey, Draws, Initialisation, SeededDraws, initial_bases
+from ...stem_kernels.em import Bases, EMSettings, pool
+from ...stem_kernels.initialisation import DrawKey, Draws, SeededDraws
 from .attention_map import AttentionMap
+from .base_fitting import BaseFitting, WarmStart
+from .frame_batches import FrameBatch
 from .layer_map import AttentionLayer
+from .scopes import Scope, scopes
 from .self_attention import RUN, groups_of
-
-EMSpace = Literal["features", "keys_per_head"]
-Scope = Literal["all_frames", "anchor_frames", "frame_chunks"]
-
-
-@dataclass(frozen=True)
-class StemSettings:
-    """What STEM Bases offers (`em` holds K, tau, R and the treatment of empty bases).
-
-    Attributes:
-        preset: the preset these came from, or "custom".
-        space: "features" fits one set of bases to the normalised tokens, for all heads; "keys_per_head" one set per
-            head to the projected keys.
-        initialisation: see `initial_bases`.
-        scope: "all_frames" fits to the whole clip; "anchor_frames" to `scope_frames` evenly spaced frames, whose bases
-            serve every frame; "frame_chunks" separately to every `scope_frames` consecutive frames.
-        scope_frames: frames per chunk, or number of anchors.
-        mass_weighted: add the logarithm of the masses to the logits, as full attention over all pixels would have it.
-        clamp_to_tokens: use no more bases than there are tokens.
-        seed: of the initialisation.
-    """
-
-    preset: str = "paper"
-    em: EMSettings = field(default_factory=EMSettings)
-    space: EMSpace = "features"
-    initialisation: Initialisation = "tokens"
-    scope: Scope = "all_frames"
-    scope_frames: int = 8
-    mass_weighted: bool = False
-    clamp_to_tokens: bool = True
-    seed: int = 0
-
-
-PRESETS: dict[str, StemSettings] = {
-    "paper": StemSettings(),
-    "paper_literal": StemSettings(
-        preset="paper_literal",
-        # The printed equations have no guard against empty bases; this one only keeps 0 / 0 from becoming NaN.
-        em=EMSettings(normalize_bases=False, mass_eps=1e-30, empty_bases="kept"),
-        initialisation="gaussian",
-    ),
-    "reference_code": StemSettings(
-        preset="reference_code",
-        em=EMSettings(temperature=0.01, iterations=5, norm_eps=1e-4, mass_eps=1e-4, empty_bases="kept"),
-        space="keys_per_head",
-        initialisation="gaussian",
-        scope="frame_chunks",
-        clamp_to_tokens=False,
-    ),
-}
+from .stem_settings import StemSettings
 
 
 @dataclass(frozen=True)
@@ -88,10 +42,11 @@ class SharedKeys:
 
 
 @dataclass(frozen=True)
-class PendingBases:
-    """Bases of one scope on their way from `context` to `attend`: how many, their logit bias, and their Pi."""
+class FittedScope:
+    """Bases of one scope in feature space: centres [1, k, c] that keys and values are projected from, bias, Pi."""
 
-    count: int
+    scope: Scope
+    centres: Tensor
     logit_bias: Tensor | None
     pool: Callable[[Tensor], Tensor]
 
@@ -102,48 +57,76 @@ class StemRun:
 
     Attributes:
         timestep: the host's map from noise level to timestep.
+        batch: the batch of frames under way, or None where all frames are computed at once.
         pending: bases on their way from `context` to `attend` of one layer, by device.
+        previous: of a warm start, the bases of the step before, by layer, cond and chunk.
     """
 
     timestep: Callable[[Tensor], Tensor]
-    pending: dict[str, list[PendingBases]] = field(default_factory=dict)
+    batch: FrameBatch | None = None
+    pending: dict[str, list[FittedScope]] = field(default_factory=dict)
+    previous: dict[tuple[int, int, int], Tensor] = field(default_factory=dict)
 
     def timestep_of(self, extra_options: dict) -> int:
         """The timestep of this call, which the draws are keyed by."""
         return int(self.timestep(extra_options["sigmas"][:1]))
 
+    def of_all_frames(self, tensors: Sequence[Tensor], groups: int, compute: Callable[..., Any]) -> Any:
+        """`compute` of tensors [rows, ...] with the rows of all frames, whether they are here or in other batches."""
+        return compute(*tensors) if self.batch is None else self.batch.together(tensors, groups, compute)
+
+    def frames_here(self, rows: int, groups: int) -> slice:
+        """The frames of the clip that a call with this many rows holds."""
+        return slice(0, rows // groups) if self.batch is None else self.batch.frames
+
 
 @dataclass(frozen=True)
 class StemSelfAttention:
-    """The method that STEM Bases installs. Can be replayed (see `replay.ReplayableMethod`)."""
+    """The method that STEM Bases installs. Can be replayed (`replay.ReplayableMethod`) and split into batches of frames
+    (`frame_batches.BatchedMethod`)."""
 
     settings: StemSettings
     draws: Draws
+    frames_per_batch: int | None = 0
     name: str = "STEM Bases"
 
     @classmethod
-    def from_settings(cls, settings: StemSettings) -> StemSelfAttention:
-        return cls(settings, SeededDraws(settings.seed))
+    def from_settings(cls, settings: StemSettings, frames_per_batch: int | None = 0) -> StemSelfAttention:
+        return cls(settings, SeededDraws(settings.seed), frames_per_batch)
+
+    @property
+    def fitting(self) -> BaseFitting:
+        """What fits the bases."""
+        return BaseFitting(self.settings, self.draws)
+
+    @property
+    def replayable(self) -> bool:
+        """Whether a step can be run again without the steps before it."""
+        return self.settings.warm_start == 0
 
     def start_run(self, model: Any) -> StemRun:
         return StemRun(model.get_model_object("model_sampling").timestep)
+
+    def of_batch(self, run: StemRun, batch: FrameBatch) -> StemRun:
+        return replace(run, batch=batch, pending={})
+
+    def gather(self, run: StemRun, runs: Sequence[StemRun], batches: Sequence[slice]) -> None:
+        return None
 
     def context(self, tokens: Tensor, layer: AttentionLayer, extra_options: dict) -> tuple[Tensor, Tensor]:
         """In feature space the bases themselves are what the host projects to keys and values: K rows, not N * P."""
         if self.settings.space != "features":
             return tokens, tokens
-        pieces, pending = [], []
         run: StemRun = extra_options[RUN]
-        timestep = run.timestep_of(extra_options)
-        for chunk, rows in self._scopes(tokens, extra_options):
-            features = self._fitted(tokens[rows]).flatten(0, 1)  # [m, c]
-            bases = self._fit(features, DrawKey(timestep, layer.index, chunk))
-            live = _live_index(bases, self.settings.em)
-            pieces.append(bases.centres.to(tokens.dtype)[live][None])
-            bias = self._logit_bias(bases.mass[live], tokens.dtype)
-            pending.append(PendingBases(pieces[-1].shape[1], bias, self._pool_of_features(features, bases, live)))
-        run.pending[str(tokens.device)] = pending
-        return tokens, torch.cat(pieces, dim=1)
+        groups = groups_of(tokens, extra_options)
+
+        def fit_all(tokens: Tensor) -> list[FittedScope]:
+            return self._fit_scopes(tokens, layer, run, extra_options)
+
+        here = run.frames_here(tokens.shape[0], groups)
+        fitted = [one for one in run.of_all_frames((tokens,), groups, fit_all) if one.scope.rows(here)]
+        run.pending[str(tokens.device)] = fitted
+        return tokens, torch.cat([one.centres for one in fitted], dim=1)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict) -> Tensor:
         return self.recorded(q, k, v, layer, extra_options)[0]
@@ -152,34 +135,45 @@ class StemSelfAttention:
         self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict
     ) -> tuple[Tensor, list[AttentionMap]]:
         run: StemRun = extra_options[RUN]
+        groups = groups_of(q, extra_options)
+        here = run.frames_here(q.shape[0], groups)
         if self.settings.space == "features":
-            pending = run.pending.pop(str(q.device))
-            counts = [bases.count for bases in pending]
+            fitted = run.pending.pop(str(q.device))
+            counts = [one.centres.shape[1] for one in fitted]
             shared = [
-                SharedKeys(keys, values, bases.logit_bias, bases.pool)
-                for keys, values, bases in zip(k.split(counts, dim=1), v.split(counts, dim=1), pending, strict=True)
+                (one.scope.rows(here), SharedKeys(keys, values, one.logit_bias, one.pool))
+                for keys, values, one in zip(k.split(counts, dim=1), v.split(counts, dim=1), fitted, strict=True)
             ]
-            return self._attended(q, shared, extra_options)
+            return _attended(q, shared, extra_options)
+
         # The tokens are not read in this space.
-        return self._attended(
-            q, self._shared(k, k, v, layer, run.timestep_of(extra_options), extra_options), extra_options
-        )
+        def fit_all(k: Tensor, v: Tensor) -> list[tuple[Scope, SharedKeys]]:
+            return self._shared(k, k, v, layer, run.timestep_of(extra_options), extra_options, run)
+
+        shared = [(scope.rows(here), keys) for scope, keys in run.of_all_frames((k, v), groups, fit_all)]
+        return _attended(q, [(rows, keys) for rows, keys in shared if rows], extra_options)
 
     def attend_pixels(
         self, tokens: Tensor, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, timestep: int, extra_options: dict
     ) -> Tensor:
-        return self._attended(q, self._shared(tokens, k, v, layer, timestep, extra_options), extra_options)[0]
+        shared = self._shared(tokens, k, v, layer, timestep, extra_options)
+        everything = slice(0, q.shape[0] // groups_of(q, extra_options))
+        return _attended(q, [(scope.rows(everything), keys) for scope, keys in shared], extra_options)[0]
 
-    def shared_keys(self, tokens: Tensor, k: Tensor, v: Tensor, key: DrawKey, heads: int) -> SharedKeys:
+    def shared_keys(
+        self, tokens: Tensor, k: Tensor, v: Tensor, key: DrawKey, heads: int, start: WarmStart | None = None
+    ) -> SharedKeys:
         """Bases of the pixels of some frames, given their tokens and projected keys and values [n, p, c]."""
         if self.settings.space == "features":
-            return self._bases_of_features(tokens, k, v, key)
-        return self.bases_of_keys(k, v, key, heads)
+            return self._bases_of_features(tokens, k, v, key, start)
+        return self.bases_of_keys(k, v, key, heads, start)
 
-    def bases_of_keys(self, k: Tensor, v: Tensor, key: DrawKey, heads: int) -> SharedKeys:
+    def bases_of_keys(
+        self, k: Tensor, v: Tensor, key: DrawKey, heads: int, start: WarmStart | None = None
+    ) -> SharedKeys:
         """EM per head on projected keys [n, p, c]; the values are pooled by the same responsibilities."""
         features = self._per_head(k, heads)
-        bases = self._fit(features, key)
+        bases = self.fitting.fit(features, key, (self._per_head(v, heads),), start)
         bias, live = None, bases.live(self.settings.em)
         # Heads have their own empty bases, so these are masked rather than left out.
         if self.settings.mass_weighted or not bool(live.all()):
@@ -190,73 +184,86 @@ class StemSelfAttention:
             (pooled,) = pool(features, (self._per_head(values, heads),), bases, self.settings.em)
             return merge_heads(pooled[None].to(values.dtype))
 
-        return SharedKeys(merge_heads(bases.centres[None].to(k.dtype)), pool_per_head(v), bias, pool_per_head)
+        keys, values = (merge_heads(found[None].to(k.dtype)) for found in (bases.centres, *bases.pooled))
+        return SharedKeys(keys, values, bias, pool_per_head)
 
-    def _bases_of_features(self, tokens: Tensor, k: Tensor, v: Tensor, key: DrawKey) -> SharedKeys:
+    def _bases_of_features(
+        self, tokens: Tensor, k: Tensor, v: Tensor, key: DrawKey, start: WarmStart | None
+    ) -> SharedKeys:
         """EM on tokens [n, p, c]; keys and values of the same pixels are pooled by its responsibilities."""
-        features = self._fitted(tokens).flatten(0, 1)
-        bases = self._fit(features, key)
+        features, keys, values = (self.fitting.frames(tensor).flatten(0, 1) for tensor in (tokens, k, v))
+        bases = self.fitting.fit(features, key, (keys, values), start)
         live = _live_index(bases, self.settings.em)
-        keys, values = self._pooled(features, bases, live, k, v)
+        pooled = [at_bases[live][None].to(k.dtype) for at_bases in bases.pooled]
         bias = self._logit_bias(bases.mass[live], k.dtype)
-        return SharedKeys(keys, values, bias, self._pool_of_features(features, bases, live))
+        return SharedKeys(*pooled, bias, self._pool_of_features(features, bases, live))
 
     def _pool_of_features(self, features: Tensor, bases: Bases, live: Tensor | slice) -> Callable[[Tensor], Tensor]:
-        return lambda values: self._pooled(features, bases, live, values)[0]
+        def pool_features(values: Tensor) -> Tensor:
+            (pooled,) = pool(features, (self.fitting.frames(values).flatten(0, 1),), bases, self.settings.em)
+            return pooled[live][None].to(values.dtype)
 
-    def _pooled(self, features: Tensor, bases: Bases, live: Tensor | slice, *values: Tensor) -> list[Tensor]:
-        """Each of `values` [n, p, c] at the bases that the attention sees, [1, k, c]."""
-        fitted = [self._fitted(tensor).flatten(0, 1) for tensor in values]
-        pooled = pool(features, fitted, bases, self.settings.em)
-        return [at_bases[live][None].to(tensor.dtype) for at_bases, tensor in zip(pooled, values, strict=True)]
+        return pool_features
+
+    def _fit_scopes(
+        self, tokens: Tensor, layer: AttentionLayer, run: StemRun, extra_options: dict
+    ) -> list[FittedScope]:
+        """Bases of every scope, from the tokens [rows, p, c] of all frames."""
+        timestep, found = run.timestep_of(extra_options), []
+        for scope, rows in self._scopes(tokens, extra_options):
+            features = self.fitting.frames(tokens[rows]).flatten(0, 1)  # [m, c]
+            start = self._warm_start(run, layer, scope, extra_options)
+            bases = self.fitting.fit(features, DrawKey(timestep, layer.index, scope.chunk), start=start)
+            live = _live_index(bases, self.settings.em)
+            bias = self._logit_bias(bases.mass[live], tokens.dtype)
+            centres = bases.centres.to(tokens.dtype)[live][None]
+            found.append(FittedScope(scope, centres, bias, self._pool_of_features(features, bases, live)))
+        return found
 
     def _shared(
-        self, tokens: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, timestep: int, extra_options: dict
-    ) -> list[SharedKeys]:
-        """Bases of every scope, from the pixels' tokens, keys and values [rows, p, c]."""
-        heads = extra_options["n_heads"]
-        return [
-            self.shared_keys(tokens[rows], k[rows], v[rows], DrawKey(timestep, layer.index, chunk), heads)
-            for chunk, rows in self._scopes(k, extra_options)
-        ]
+        self,
+        tokens: Tensor,
+        k: Tensor,
+        v: Tensor,
+        layer: AttentionLayer,
+        timestep: int,
+        extra_options: dict,
+        run: StemRun | None = None,
+    ) -> list[tuple[Scope, SharedKeys]]:
+        """Bases of every scope, from the pixels' tokens, keys and values [rows, p, c] of all frames."""
+        heads, found = extra_options["n_heads"], []
+        for scope, rows in self._scopes(k, extra_options):
+            start = None if run is None else self._warm_start(run, layer, scope, extra_options)
+            key = DrawKey(timestep, layer.index, scope.chunk)
+            found.append((scope, self.shared_keys(tokens[rows], k[rows], v[rows], key, heads, start)))
+        return found
 
-    def _attended(self, q: Tensor, shared: list[SharedKeys], extra_options: dict) -> tuple[Tensor, list[AttentionMap]]:
-        rows = [rows for _, rows in self._scopes(q, extra_options)]
-        maps = [keys.map_of(q[part], part) for part, keys in zip(rows, shared, strict=True)]
-        outputs = [part.attend(keys.values, extra_options) for part, keys in zip(maps, shared, strict=True)]
-        return torch.cat(outputs), maps
+    def _scopes(self, tokens: Tensor, extra_options: dict) -> list[tuple[Scope, slice]]:
+        groups = groups_of(tokens, extra_options)
+        frames = slice(0, tokens.shape[0] // groups)
+        return [(scope, scope.rows(frames)) for scope in scopes(self.settings, groups, frames.stop)]
 
     def _per_head(self, frames: Tensor, heads: int) -> Tensor:
         """The pixels that EM sees, by head: [n, p, c] -> [h, m, d]."""
-        return split_heads(join_frames(self._fitted(frames), 1), heads)[0]
+        return split_heads(join_frames(self.fitting.frames(frames), 1), heads)[0]
 
-    def _fit(self, features: Tensor, key: DrawKey) -> Bases:
-        settings = self.settings
-        initial = initial_bases(
-            features, settings.em.num_bases, settings.initialisation, self.draws, key, settings.clamp_to_tokens
-        )
-        return fit_bases(features, initial, settings.em)
-
-    def _fitted(self, frames: Tensor) -> Tensor:
-        """The frames [n, …] that EM sees."""
-        if self.settings.scope != "anchor_frames" or frames.shape[0] <= self.settings.scope_frames:
-            return frames
-        anchors = torch.linspace(0, frames.shape[0] - 1, self.settings.scope_frames).round().long()
-        return frames[anchors.to(frames.device)]
-
-    def _scopes(self, tokens: Tensor, extra_options: dict) -> list[tuple[int, slice]]:
-        """Rows that share bases, with the number of their chunk; the frames of different conds never mix."""
-        groups = groups_of(tokens, extra_options)
-        frames = tokens.shape[0] // groups
-        size = self.settings.scope_frames if self.settings.scope == "frame_chunks" else frames
-        return [
-            (start // size, slice(group * frames + start, group * frames + min(start + size, frames)))
-            for group in range(groups)
-            for start in range(0, frames, size)
-        ]
+    def _warm_start(self, run: StemRun, layer: AttentionLayer, scope: Scope, extra_options: dict) -> WarmStart | None:
+        if self.settings.warm_start == 0:
+            return None
+        return WarmStart(run.previous, (layer.index, extra_options["cond_or_uncond"][scope.group], scope.chunk))
 
     def _logit_bias(self, mass: Tensor, dtype: torch.dtype) -> Tensor | None:
         return _log(mass).to(dtype)[None, None, None] if self.settings.mass_weighted else None
+
+
+def _attended(
+    q: Tensor, shared: Sequence[tuple[slice, SharedKeys]], extra_options: dict
+) -> tuple[Tensor, list[AttentionMap]]:
+    """Attention of all rows, each to the keys of its scope; scopes come in the order of their rows."""
+    maps = [keys.map_of(q[rows], rows) for rows, keys in shared]
+    return torch.cat(
+        [part.attend(keys.values, extra_options) for part, (_, keys) in zip(maps, shared, strict=True)]
+    ), maps
 
 
 def _live_index(bases: Bases, em: EMSettings) -> Tensor | slice:

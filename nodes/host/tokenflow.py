@@ -26,6 +26,7 @@ from .inversion import Inversion
 from .self_attention import install
 from .stem_attention import StemSelfAttention
 from .tokenflow_attention import Pass, SourceRows, TokenFlowAttention, TokenFlowRun
+from .tokenflow_passes import batch_passes
 
 StartNoise = Literal["trajectory", "renoised", "shared"]
 _WRAPPER_KEY = "stem_inversion_tokenflow"
@@ -117,6 +118,8 @@ class TokenFlowGuider(EditGuider):
         super().__init__(model, inversion, schedule)
         self.settings = settings
         self.batches = frame_batches(inversion.frames, settings.batch_size)
+        # where the rows of the source take features from other frames, those of a keyframe are not what they were
+        self.reuses_keyframes = settings.source_rows == "true"
 
     def keyframes_at(self, timestep: int) -> Tensor:
         """Frame numbers of the keyframes of a step, one of every batch, ascending."""
@@ -135,16 +138,28 @@ class TokenFlowGuider(EditGuider):
             "inject_features": self.schedule.within(timestep, self.settings.feature_injection),
         }
 
-        def run_pass(frames: slice | Tensor, propagation: Any) -> list[Tensor]:
-            level = sigma[frames]
-            for is_source, latents, of_pass in ((True, source, [self.conds["source"]]), (False, x, conds)):
-                run.current = Pass(is_source, len(level), propagation, **injections)
-                predicted = self.run_model(of_pass, latents[frames], level, model_options)
-            return predicted
+        def run_pass(is_source: bool, frames: Tensor, *of_pass: Any) -> list[Tensor]:
+            run.current = Pass(is_source, len(frames), *of_pass, **injections)
+            latents, of_pass = (source, [self.conds["source"]]) if is_source else (x, conds)
+            frames = frames.to(x.device)
+            return self.run_model(of_pass, latents[frames], sigma[frames], model_options)
 
-        run_pass(keyframes.to(x.device), None)
-        predicted = [run_pass(batch, plan.of(batch)) for batch in self.batches]
-        return [torch.cat(frames) for frames in zip(*predicted, strict=True)]
+        run_pass(True, keyframes)
+        of_keyframes = run_pass(False, keyframes)
+        predicted = [torch.empty_like(x) for _ in conds]
+        for batch in batch_passes(self.batches, keyframes, plan, self.reuses_keyframes):
+            if len(batch.source):
+                run_pass(True, batch.source, batch.plan, batch.key)
+            elif len(batch.edit):
+                run.match_keyframe(batch.plan, batch.key)
+            if len(batch.edit):
+                for out, found in zip(predicted, run_pass(False, batch.edit, batch.plan), strict=True):
+                    out[batch.edit] = found
+            if batch.reused is not None:
+                frame, number = batch.reused
+                for out, found in zip(predicted, of_keyframes, strict=True):
+                    out[frame] = found[number]
+        return predicted
 
 
 def prepared(model: Any, frames: int, settings: TokenFlowSettings) -> Any:

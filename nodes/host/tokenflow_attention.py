@@ -18,6 +18,7 @@ from ...stem_kernels.initialisation import DrawKey
 from .layer_map import AttentionLayer
 from .self_attention import RUN, check_pass, host_attention
 from .stem_attention import StemSelfAttention
+from .tokenflow_passes import KeyRow
 
 SourceRows = Literal["true", "propagated"]
 _SOURCE = "source"
@@ -31,15 +32,17 @@ class Pass:
         source: whether these are rows of the source video or of the edit.
         frames: how many frames a conditioning has in this pass.
         plan: how their features come from the keyframes; None in a pass over the keyframes themselves.
+        key: in a source pass, the keyframe that the edit pass has beside these frames.
         inject_attention: source queries and keys replace those of the edit.
         inject_features: the source's convolution feature replaces that of the edit.
     """
 
     source: bool
     frames: int
-    plan: PropagationPlan | None
-    inject_attention: bool
-    inject_features: bool
+    plan: PropagationPlan | None = None
+    key: KeyRow | None = None
+    inject_attention: bool = False
+    inject_features: bool = False
 
 
 @dataclass
@@ -55,7 +58,8 @@ class TokenFlowRun:
             "source") and layer.
         matches: correspondences of the batch under way.
         edit_tokens: tokens of the edit's keyframes on their way to STEM attention in the same layer.
-        feature: the source's convolution feature for the next edit pass, [frames, c, h, w].
+        key_feature: the source's convolution feature of the keyframes, [keyframes, c, h, w].
+        feature: that feature for the next edit pass, [frames, c, h, w].
     """
 
     current: Pass | None = None
@@ -65,13 +69,33 @@ class TokenFlowRun:
     outputs: dict[tuple[int | str, int], Tensor] = field(default_factory=dict)
     matches: dict[int, Correspondence] = field(default_factory=dict)
     edit_tokens: Tensor | None = None
+    key_feature: Tensor | None = None
     feature: Tensor | None = None
+
+    def match_tokens(self, layer: int, tokens: Tensor, plan: PropagationPlan, key: KeyRow | None) -> None:
+        """Finds the tokens of a batch's source, [frames, p, c] without its keyframe `key`, in the keyframes."""
+        of_keyframes = self.key_tokens[layer]
+        rows = tokens if key is None else key.put(tokens, of_keyframes)
+        self.matches[layer] = correspond(rows, of_keyframes, plan)
+
+    def match_keyframe(self, plan: PropagationPlan, key: KeyRow) -> None:
+        """Does the same in all layers for a batch that is its keyframe alone, and takes its feature."""
+        for layer, of_keyframes in self.key_tokens.items():
+            self.match_tokens(layer, of_keyframes[:0], plan, key)
+        if self.key_feature is not None:
+            self.feature = key.put(self.key_feature[:0], self.key_feature)
+
+    def keep_feature(self, feature: Tensor) -> None:
+        """Keeps the source's convolution feature of the pass under way."""
+        if self.current.plan is None:
+            self.key_feature = feature
+        self.feature = feature if self.current.key is None else self.current.key.put(feature, self.key_feature)
 
     def forget(self) -> None:
         """Drop everything that a step has left."""
         for store in (self.key_tokens, self.queries_keys, self.outputs, self.matches):
             store.clear()
-        self.current = self.edit_tokens = self.feature = None
+        self.current = self.edit_tokens = self.key_feature = self.feature = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +124,7 @@ class TokenFlowAttention:
                 run.edit_tokens = tokens
             return tokens, tokens
         if current.source:
-            run.matches[layer.index] = correspond(tokens, run.key_tokens[layer.index], current.plan)
+            run.match_tokens(layer.index, tokens, current.plan, current.key)
             if self.source_rows == "true":
                 return tokens, tokens
         # Propagation reads no query, key or value: one token spares the projections of the rest.

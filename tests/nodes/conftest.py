@@ -9,7 +9,7 @@ import comfy.sd
 import pytest
 import torch
 from comfyui_stem.tools import tiny_sd15
-from comfyui_stem.tools.quality.host import Loaded
+from comfyui_stem.tools.loaded_model import Loaded
 
 SETUP = pathlib.Path(os.environ.get("STEM_SETUP_DIR") or pathlib.Path(__file__).resolve().parents[2] / ".setup")
 FRAMES, HEIGHT, WIDTH = 5, 8, 12

@@ -133,21 +133,14 @@ def test_bases_lie_in_the_convex_hull_of_the_tokens(em, m, k, c, seed):
 
 
 @PROPERTY
-@given(em=em_settings(), block=st.integers(1, 26), **SIZES)
-def test_streaming_the_tokens_in_blocks_changes_nothing_but_rounding(em, block, m, k, c, seed):
+@given(em=em_settings(), **SIZES)
+def test_values_are_pooled_in_the_last_round_as_they_would_be_afterwards(em, m, k, c, seed):
     tokens, initial = tokens_and_initial(m, k, c, seed, heads=(2,))
-    values = normal(2, m, 3, seed=seed + 2)
-    whole, streamed = (fit_bases(tokens, initial, em, size) for size in (m, block))
-    assert_near(streamed.centres, whole.centres, 1e-7)
-    assert_near(streamed.mass, whole.mass, 1e-7)
-    assert_near(pool(tokens, (values,), whole, em, block)[0], pool(tokens, (values,), whole, em, m)[0])
-
-
-def test_more_tokens_than_one_block_holds_are_all_counted():
-    tokens, initial = tokens_and_initial(5000, 4, 3, seed=0, dtype=torch.float32)
-    bases = fit_bases(tokens, initial, EMSettings(temperature=1.0))
-    assert_near(bases.centres, fit_bases(tokens, initial, EMSettings(temperature=1.0), block=5000).centres, 1e-5)
-    assert float(bases.mass.sum()) == pytest.approx(5000, rel=1e-5)
+    values = (normal(2, m, 3, seed=seed + 2), tokens)
+    bases = fit_bases(tokens, initial, em, values)
+    assert_near(bases.centres, fit_bases(tokens, initial, em).centres)
+    for ours, after in zip(bases.pooled, pool(tokens, values, bases, em), strict=True):
+        assert_near(ours, after)
 
 
 @PROPERTY

@@ -7,8 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from .. import locations
-from ..quality import host
+from .. import loaded_model, locations
 
 STEPS, CFG = 20, 4.0
 NUMBERS = "model_card.json"
@@ -33,7 +32,7 @@ def main(arguments: list[str]) -> int:
         if not file.is_file():
             print(f"card stopped: there is no file {file}. Train the small model first: make train.")
             return 1
-    host.prepare()
+    loaded_model.prepare()
     import torch
 
     torch.set_num_threads(os.cpu_count() or 1)
@@ -41,7 +40,7 @@ def main(arguments: list[str]) -> int:
     from . import samples
 
     scenes = samples.scenes(options.samples)
-    frames = samples.draw(host.load(options.checkpoint), scenes, options.steps, options.cfg)
+    frames = samples.draw(loaded_model.load(options.checkpoint), scenes, options.steps, options.cfg)
     found = samples.judged(scenes, load_classifier(options.classifier)(frames))
     found |= {"samples": len(scenes), "steps": options.steps, "cfg": options.cfg}
     options.output.mkdir(parents=True, exist_ok=True)

@@ -13,8 +13,8 @@ from tqdm import tqdm
 from ...nodes.host.ddim_sampling import denoise
 from ...nodes.host.inversion import noise_levels
 from ...stem_kernels.ddim import inversion_timesteps
+from ..loaded_model import Loaded
 from ..quality.clips import KINDS, WORDS
-from ..quality.host import Loaded
 from ..rendered_clips import Scene, Thing
 from ..rendered_clips.rendering import SIDE, as_bytes
 from ..rendered_clips.scene import random_scene

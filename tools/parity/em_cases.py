@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ...nodes.host.stem_attention import PRESETS
+from ...nodes.host.stem_settings import PRESETS
 from ...stem_kernels.em import Bases, EMSettings, fit_bases, pool
 from ...stem_kernels.initialisation import DrawKey, initial_bases
 from . import golden

@@ -12,7 +12,8 @@ from torch import Tensor
 from ...nodes.host.ddim_sampling import SourceGuider, invert_between
 from ...nodes.host.inversion import noise_levels
 from ...nodes.host.self_attention import install, installed_method
-from ...nodes.host.stem_attention import PRESETS, SharedKeys, StemSelfAttention
+from ...nodes.host.stem_attention import SharedKeys, StemSelfAttention
+from ...nodes.host.stem_settings import PRESETS
 from ...stem_kernels.attention import join_frames, split_heads
 from ...stem_kernels.initialisation import DrawKey
 from . import golden
@@ -50,10 +51,10 @@ class RecordingStem(StemSelfAttention):
 
     seen: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
-    def bases_of_keys(self, k: Tensor, v: Tensor, key: DrawKey, heads: int) -> SharedKeys:
+    def bases_of_keys(self, k: Tensor, v: Tensor, key: DrawKey, heads: int, *more: Any) -> SharedKeys:
         joined = (split_heads(join_frames(tensor, 1), heads)[0] for tensor in (k, v))
         self.seen.setdefault(key.layer, tuple(joined))
-        return super().bases_of_keys(k, v, key, heads)
+        return super().bases_of_keys(k, v, key, heads, *more)
 
 
 def cases(folder: Path) -> Iterator[Case]:

@@ -6,8 +6,8 @@ import argparse
 import os
 from pathlib import Path
 
-from .. import locations
-from . import host, report
+from .. import loaded_model, locations
+from . import report
 from .clips import held_out_cases
 from .plan import Item, Settings, items, share
 from .store import Store, code_digest, file_digest
@@ -43,6 +43,7 @@ def settings_of(options: argparse.Namespace, checkpoint: Path, classifier: Path 
         *(locations.ROOT / "stem_kernels").glob("*.py"),
         *(locations.ROOT / "nodes" / "host").glob("*.py"),
         *(locations.TOOLS / "rendered_clips").glob("*.py"),
+        locations.TOOLS / "loaded_model.py",
         *(file for file in HERE.glob("*.py") if file.stem not in PRESENTATION),
     ]
     return Settings(
@@ -57,7 +58,7 @@ def settings_of(options: argparse.Namespace, checkpoint: Path, classifier: Path 
 def run_here(work: list[Item], settings: Settings, store: Store, files: tuple[Path, Path | None], quiet: bool) -> None:
     """Loads the checkpoint and does the items in this process."""
     checkpoint, classifier = files
-    host.prepare()
+    loaded_model.prepare()
     from .runner import Runner
 
     classify = None
@@ -65,7 +66,7 @@ def run_here(work: list[Item], settings: Settings, store: Store, files: tuple[Pa
         from ..training.classifier import load_classifier
 
         classify = load_classifier(classifier)
-    do(work, settings, store, Runner(host.load(checkpoint), settings, classify, store.folder / "frames"), quiet)
+    do(work, settings, store, Runner(loaded_model.load(checkpoint), settings, classify, store.folder / "frames"), quiet)
 
 
 def main(arguments: list[str]) -> int:

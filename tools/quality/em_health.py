@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...nodes.host.base_fitting import BaseFitting
 from ...nodes.host.stem_attention import StemSelfAttention
 from ...stem_kernels.em import Bases, EMSettings, responsibilities
 from ...stem_kernels.initialisation import DrawKey
@@ -36,13 +38,24 @@ def health(features: Tensor, bases: Bases, settings: EMSettings) -> dict[str, fl
 
 
 @dataclass(frozen=True)
+class ObservedFitting(BaseFitting):
+    """A fitting that also notes the health of every fit in `log`."""
+
+    log: list[dict] = field(default_factory=list, compare=False)
+
+    def fit(self, features: Tensor, key: DrawKey, *more: Any, **named: Any) -> Bases:
+        bases = super().fit(features, key, *more, **named)
+        found = health(features, bases, self.settings.em)
+        self.log.append({"layer": key.layer, "timestep": key.timestep} | found)
+        return bases
+
+
+@dataclass(frozen=True)
 class ObservedStem(StemSelfAttention):
     """STEM self-attention that also notes the health of every fit in `log`."""
 
     log: list[dict] = field(default_factory=list, compare=False)
 
-    def _fit(self, features: Tensor, key: DrawKey) -> Bases:
-        bases = super()._fit(features, key)
-        found = health(features, bases, self.settings.em)
-        self.log.append({"layer": key.layer, "timestep": key.timestep} | found)
-        return bases
+    @property
+    def fitting(self) -> ObservedFitting:
+        return ObservedFitting(self.settings, self.draws, self.log)

@@ -11,8 +11,8 @@ from ...nodes.host.inversion import Inversion
 from ...nodes.host.prompts import read_prompt
 from ...nodes.host.self_attention import installed_method
 from ...nodes.word_control import WordWishes, read_words
+from ..loaded_model import Loaded
 from .clips import Edit
-from .host import Loaded
 
 PRESET_OF = {"object": "shape", "style": "style", "colour": "attribute"}
 PURPOSE = "make quality"

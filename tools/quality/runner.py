@@ -15,13 +15,14 @@ from ...nodes.host.inversion import Inversion
 from ...nodes.host.reconstruction import reconstruct
 from ...nodes.host.tokenflow import TokenFlowSettings, edit
 from ...stem_kernels.video_metrics import psnr
+from ..loaded_model import Loaded
 from ..rendered_clips import Clip, render
 from . import fatezero
 from .clips import Edit
 from .em_health import ObservedStem
 from .frames_on_disk import save_frames
-from .host import Loaded, installed, method_of
 from .measures import Classifier, appearance, closeness, edit_measures
+from .methods import installed, method_of
 from .plan import Item, Settings
 
 # Two keyframes or more, or nothing would tie the edit's frames together: the default of 8 is a whole clip here.

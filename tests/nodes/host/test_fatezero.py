@@ -12,7 +12,8 @@ from comfyui_stem.nodes.host.frame_context import FrameContextAttention
 from comfyui_stem.nodes.host.prompts import read_prompt
 from comfyui_stem.nodes.host.reconstruction import reconstruct
 from comfyui_stem.nodes.host.self_attention import install
-from comfyui_stem.nodes.host.stem_attention import PRESETS, StemSelfAttention, StemSettings
+from comfyui_stem.nodes.host.stem_attention import StemSelfAttention
+from comfyui_stem.nodes.host.stem_settings import PRESETS, StemSettings
 from comfyui_stem.nodes.word_control import WordWishes, read_words
 from comfyui_stem.stem_kernels.ddim import select_timesteps
 from comfyui_stem.stem_kernels.em import EMSettings

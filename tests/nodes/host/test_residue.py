@@ -15,7 +15,8 @@ from comfyui_stem.nodes.host.prompts import read_prompt
 from comfyui_stem.nodes.host.reconstruction import reconstruct
 from comfyui_stem.nodes.host.replay import ReplayRun, SourceRecord
 from comfyui_stem.nodes.host.self_attention import install
-from comfyui_stem.nodes.host.stem_attention import StemRun, StemSelfAttention, StemSettings
+from comfyui_stem.nodes.host.stem_attention import StemRun, StemSelfAttention
+from comfyui_stem.nodes.host.stem_settings import StemSettings
 from comfyui_stem.nodes.host.tokenflow import TokenFlowSettings, edit
 from comfyui_stem.nodes.host.tokenflow_attention import TokenFlowRun
 from comfyui_stem.nodes.word_control import WordWishes, read_words

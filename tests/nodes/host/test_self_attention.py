@@ -7,7 +7,8 @@ import torch
 from comfyui_stem.nodes.host.frame_context import FrameContextAttention
 from comfyui_stem.nodes.host.layer_map import SD1_LAYERS, self_attention_layers
 from comfyui_stem.nodes.host.self_attention import install, installed_method, remove
-from comfyui_stem.nodes.host.stem_attention import StemSelfAttention, StemSettings
+from comfyui_stem.nodes.host.stem_attention import StemSelfAttention
+from comfyui_stem.nodes.host.stem_settings import StemSettings
 
 
 def attention_patches(model):

@@ -9,7 +9,8 @@ from comfyui_stem.nodes.host import self_attention
 from comfyui_stem.nodes.host.ddim_sampling import invert
 from comfyui_stem.nodes.host.frame_context import FrameContextAttention
 from comfyui_stem.nodes.host.self_attention import install
-from comfyui_stem.nodes.host.stem_attention import PRESETS, StemSelfAttention, StemSettings
+from comfyui_stem.nodes.host.stem_attention import StemSelfAttention
+from comfyui_stem.nodes.host.stem_settings import PRESETS, StemSettings
 from comfyui_stem.stem_kernels.em import EMSettings
 from comfyui_stem.stem_kernels.initialisation import SeededDraws
 from comfyui_stem.tools.parity.case import relative_error as relative

@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from comfyui_stem.nodes.host import tokenflow
 from comfyui_stem.nodes.host.ddim_sampling import invert
 from comfyui_stem.nodes.host.edit_guider import StepSchedule
 from comfyui_stem.nodes.host.reconstruction import reconstruct
 from comfyui_stem.nodes.host.self_attention import install
-from comfyui_stem.nodes.host.stem_attention import StemSelfAttention, StemSettings
+from comfyui_stem.nodes.host.stem_attention import StemSelfAttention
+from comfyui_stem.nodes.host.stem_settings import StemSettings
 from comfyui_stem.nodes.host.tokenflow import (
     TokenFlowGuider,
     TokenFlowSettings,
@@ -16,6 +18,7 @@ from comfyui_stem.nodes.host.tokenflow import (
     prepared,
     start_latent,
 )
+from comfyui_stem.nodes.host.tokenflow_passes import batch_passes
 from comfyui_stem.stem_kernels.em import EMSettings
 from comfyui_stem.tools.parity.case import relative_error as relative
 
@@ -40,6 +43,30 @@ def test_all_frames_are_edited_whatever_their_number_and_the_batch_size(loaded, 
     assert result.shape == inversion.trajectory.shape[1:] and torch.isfinite(result).all()
     source = loaded.model.model.process_latent_out(inversion.trajectory[0])
     assert ((result - source).flatten(1).norm(dim=1) / source.flatten(1).norm(dim=1)).min() > 1e-2
+
+
+@pytest.mark.parametrize("weights", ["reference", "surrounding"])
+@pytest.mark.parametrize("batch_size", [1, 2, 4, 5])
+@pytest.mark.parametrize("keyframes", ["random", "centre"])
+def test_what_the_keyframes_had_computed_is_what_their_batches_would_compute(
+    loaded, inversion, monkeypatch, weights, batch_size, keyframes
+):
+    settings = TokenFlowSettings(batch_size=batch_size, weights=weights, keyframes=keyframes)
+    reused = edited(loaded, inversion, settings)
+    rows = []
+    original = TokenFlowGuider.run_model
+    monkeypatch.setattr(
+        TokenFlowGuider,
+        "run_model",
+        lambda self, conds, x, *more: rows.append(len(conds) * len(x)) or original(self, conds, x, *more),
+    )
+    edited(loaded, inversion, settings)
+    monkeypatch.setattr(
+        tokenflow, "batch_passes", lambda batches, keyframes, plan, reuse: batch_passes(batches, keyframes, plan, False)
+    )
+    spared = sum(rows)
+    assert relative(reused, edited(loaded, inversion, settings)) < 1e-5
+    assert spared < sum(rows) - spared
 
 
 @pytest.mark.parametrize("source_rows", ["true", "propagated"])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from comfyui_stem.nodes.host.stem_attention import PRESETS, StemSelfAttention
+from comfyui_stem.nodes.host.stem_attention import StemSelfAttention
+from comfyui_stem.nodes.host.stem_settings import PRESETS
 from comfyui_stem.stem_kernels.em import Bases, EMSettings
 from comfyui_stem.stem_kernels.initialisation import DrawKey
 from comfyui_stem.tools.quality.em_health import ObservedStem, health
@@ -34,5 +35,5 @@ def test_observing_changes_nothing(preset):
     plain = StemSelfAttention.from_settings(PRESETS[preset])
     observed = ObservedStem(plain.settings, plain.draws)
     key = DrawKey(timestep=51, layer=3)
-    assert torch.equal(observed._fit(features, key).centres, plain._fit(features, key).centres)
+    assert torch.equal(observed.fitting.fit(features, key).centres, plain.fitting.fit(features, key).centres)
     assert [(entry["layer"], entry["timestep"]) for entry in observed.log] == [(3, 51)]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import fields, replace
 
 import pytest
-from comfyui_stem.nodes.host.stem_attention import StemSettings
+from comfyui_stem.nodes.host.stem_settings import StemSettings
 from comfyui_stem.stem_kernels.em import EMSettings
-from comfyui_stem.tools.quality import host
+from comfyui_stem.tools.quality import methods
 from comfyui_stem.tools.quality.clips import held_out_cases
 from comfyui_stem.tools.quality.plan import CFG, Settings, items, share
 from comfyui_stem.tools.quality.store import Store, code_digest
@@ -53,7 +53,7 @@ def test_every_change_names_settings_that_exist():
     assert all(change.keys() <= stem | em for change in CHANGES.values())
     assert not {name for change in CHANGES.values() for name in change} & stem & em
     for variant in changed()[1:]:
-        assert host.method_of(variant, 3).settings != host.method_of(changed()[0], 3).settings
+        assert methods.method_of(variant, 3).settings != methods.method_of(changed()[0], 3).settings
 
 
 def test_a_key_depends_on_the_item_and_on_every_setting(work):

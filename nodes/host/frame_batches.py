@@ -1,0 +1,176 @@
+"""A video that goes through the network in batches of frames, in lockstep, because its attention needs all of them.
+
+Only what outlives a layer exists for all frames at once: the current features and those that wait for the decoder.
+What a layer needs beside them exists for one batch at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import comfy.model_management
+import torch
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from .lockstep import Meet, run_in_lockstep
+from .memory_budget import frames_that_fit, frames_to_budget, room_for
+from .patch_marks import is_marked
+
+_WRAPPER_KEY = "stem_inversion_frame_batches"
+
+
+@dataclass(frozen=True)
+class FrameBatch:
+    """One batch: which frames of the clip, and how it meets the others."""
+
+    frames: slice
+    meet: Meet
+
+    def together(self, tensors: Sequence[Tensor], groups: int, compute: Callable[..., Any]) -> Any:
+        """`compute` of the same tensors for all frames; it runs once, and every batch gets what it returns."""
+
+        def of_all(arrived: list[Sequence[Tensor]]) -> Any:
+            return compute(*(join_batches(parts, groups) for parts in zip(*arrived, strict=True)))
+
+        return self.meet(tensors, of_all)
+
+
+@runtime_checkable
+class BatchedMethod(Protocol):
+    """A self-attention method whose runs can be split into batches of frames.
+
+    Attributes:
+        frames_per_batch: 0 for as many as memory allows; None for all, always.
+    """
+
+    name: str
+    frames_per_batch: int | None
+
+    def of_batch(self, run: Any, batch: FrameBatch) -> Any:
+        """What the method remembers during one batch of one call of the network, given what it does during the run."""
+
+    def gather(self, run: Any, runs: Sequence[Any], batches: Sequence[slice]) -> None:
+        """Brings what the batches' runs have left into the run."""
+
+
+def add_batching(model: Any, method: BatchedMethod, run_key: str) -> None:
+    """Lets a MODEL's calls be split; `run_key` is where the method's run is found among the transformer options."""
+    if method.frames_per_batch is not None:
+        wrapper = _split_call(model, method, run_key)
+        model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, _WRAPPER_KEY, wrapper)
+        model.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, _WRAPPER_KEY, _smaller_budget(method))
+
+
+def remove_batching(model: Any) -> None:
+    """The reverse of `add_batching`."""
+    for kind in (WrappersMP.DIFFUSION_MODEL, WrappersMP.PREPARE_SAMPLING):
+        model.remove_wrappers_with_key(kind, _WRAPPER_KEY)
+
+
+def batches_of(frames: int, size: int) -> list[slice]:
+    """All frames in batches of at most `size`."""
+    return [slice(start, min(start + size, frames)) for start in range(0, frames, size)]
+
+
+def join_batches(parts: Sequence[Tensor], groups: int) -> Tensor:
+    """Rows [groups * b, ...] of batches -> rows [groups * n, ...]; rows are group-major, frame-minor."""
+    if groups == 1:
+        return torch.cat(list(parts))
+    return torch.cat([part.unflatten(0, (groups, -1)) for part in parts], dim=1).flatten(0, 1)
+
+
+def rows_of(value: Any, frames: slice, groups: int, total: int, what: str) -> Any:
+    """The rows of some frames, in a tensor or in lists and dictionaries of tensors; one row for all stays as it is.
+
+    Raises:
+        ValueError: a tensor has neither a row for each frame nor one for all.
+    """
+    if isinstance(value, dict):
+        return {name: rows_of(part, frames, groups, total, what) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(rows_of(part, frames, groups, total, what) for part in value)
+    if not isinstance(value, Tensor) or value.ndim == 0 or value.shape[0] == 1:
+        return value
+    if value.shape[0] != groups * total:
+        raise ValueError(
+            f"{what} has {value.shape[0]} rows for {groups} conditionings of {total} frames, so it cannot be split "
+            f"into batches of frames. Remove it, or set frames_per_batch of STEM Bases to {total} or more."
+        )
+    return value.unflatten(0, (groups, total))[:, frames].flatten(0, 1)
+
+
+def _split_call(model: Any, method: BatchedMethod, run_key: str) -> Callable:
+    base, size_of, device = model.model, method.frames_per_batch, model.load_device
+
+    def diffusion_model(
+        executor: Any,
+        x: Tensor,
+        timesteps: Tensor | None = None,
+        context: Tensor | None = None,
+        y: Tensor | None = None,
+        control: dict | None = None,
+        transformer_options: dict | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        options = transformer_options or {}
+        groups = len(options["cond_or_uncond"])
+        frames = x.shape[0] // groups
+        free = comfy.model_management.get_free_memory(device)
+        size = size_of or frames_that_fit(base, frames, groups, x.shape[-2:], free)
+        if size >= frames:
+            return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
+        refuse_patches_per_frame(options, method.name)
+        batches, run = batches_of(frames, size), options[run_key]
+        runs = [None] * len(batches)
+
+        def call(number: int, meet: Meet) -> Tensor:
+            batch = batches[number]
+
+            def rows(value: Any, what: str) -> Any:
+                return rows_of(value, batch, groups, frames, f"{method.name}: {what}")
+
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            runs[number] = method.of_batch(run, FrameBatch(batch, meet))
+            return executor(
+                rows(x, "the latent"),
+                rows(timesteps, "the timestep"),
+                rows(context, "the prompt"),
+                rows(y, "the vector conditioning"),
+                rows(control, "a ControlNet"),
+                {**options, run_key: runs[number]},
+                **{name: rows(value, f"the conditioning '{name}'") for name, value in kwargs.items()},
+            )
+
+        outputs = run_in_lockstep([lambda meet, n=n: call(n, meet) for n in range(len(batches))])
+        method.gather(run, runs, batches)
+        return join_batches(outputs, groups)
+
+    return diffusion_model
+
+
+def _smaller_budget(method: BatchedMethod) -> Callable:
+    size_of = method.frames_per_batch
+
+    def prepare_sampling(executor: Any, model: Any, noise_shape: Sequence[int], *args: Any, **kwargs: Any) -> Any:
+        frames, size = noise_shape[0], noise_shape[-2:]
+        # the host leaves room for two conds where it can
+        batch = size_of or frames_that_fit(model.model, frames, 2, size, room_for(model))
+        budget = frames_to_budget(model.model, frames, batch, size)
+        return executor(model, [budget, *noise_shape[1:]], *args, **kwargs)
+
+    return prepare_sampling
+
+
+def refuse_patches_per_frame(options: dict, name: str) -> None:
+    """Raise if another node changes cross-attention: what it adds may differ from frame to frame, out of our sight."""
+    patches, replaced = options.get("patches", {}), options.get("patches_replace", {}).get("attn2", {})
+    found = [*patches.get("attn2_patch", ()), *patches.get("attn2_output_patch", ()), *replaced.values()]
+    if not all(is_marked(patch) for patch in found):
+        raise ValueError(
+            f"{name}: the frames do not fit into memory at once, and another node changes cross-attention (IP-Adapter "
+            "does), which may hold something for each frame that cannot be split with them. Remove that node from the "
+            "MODEL's way, or set frames_per_batch of STEM Bases to the number of frames."
+        )

@@ -1,0 +1,52 @@
+"""How many frames go through the network at a time, by the host's own estimates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import comfy.model_management
+
+# Numbers that live per latent pixel of every frame while others are computed, in units of the network's width: the
+# features that wait for the decoder (5), and the current ones with their normalised copy (2).
+_LIVE_WIDTHS = 7
+
+
+def frames_that_fit(base: Any, frames: int, groups: int, size: Sequence[int], free: float) -> int:
+    """The most frames of each of `groups` conds that can be computed at a time, 1 to `frames`, in `free` bytes.
+
+    Args:
+        base: the host's BaseModel.
+        frames: of the clip.
+        size: height and width of the latent.
+    """
+    needed = base.memory_required([groups, 4, *size])
+    if frames * needed <= free:
+        return frames
+    left = free - groups * frames * live_bytes(base, size)
+    return max(1, min(frames, int(left // needed)))
+
+
+def frames_to_budget(base: Any, frames: int, batch: int, size: Sequence[int]) -> int:
+    """For how many frames the host should leave room where `batch` of `frames` are computed at a time."""
+    needed = base.memory_required([1, 4, *size])
+    return min(frames, math.ceil(batch + frames * live_bytes(base, size) / needed))
+
+
+def live_bytes(base: Any, size: Sequence[int]) -> float:
+    """Bytes of one frame that live through a whole call of the network."""
+    item = comfy.model_management.dtype_size(base.manual_cast_dtype or base.get_dtype())
+    return _LIVE_WIDTHS * base.diffusion_model.model_channels * math.prod(size) * item
+
+
+def room_for(model: Any) -> float:
+    """Bytes that a MODEL's device has for computing, once the host has loaded it and unloaded all others."""
+    device = model.load_device
+    free = comfy.model_management.get_free_memory(device)
+    held = sum(
+        loaded.model_loaded_memory()
+        for loaded in comfy.model_management.current_loaded_models
+        if loaded.device == device
+    )
+    return free + held - model.model_size()

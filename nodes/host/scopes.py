@@ -1,0 +1,40 @@
+"""Which frames share bases, and where their rows are in a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .stem_settings import StemSettings
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Frames of one cond that share bases.
+
+    Attributes:
+        group: the cond's place in the batch; the frames of different conds never mix.
+        chunk: number of the chunk of frames, which keys the draws.
+        frames: of the clip.
+    """
+
+    group: int
+    chunk: int
+    frames: slice
+
+    def rows(self, batch: slice) -> slice | None:
+        """Their rows in a batch that holds the frames `batch` of the clip for every cond; None if it has none."""
+        start, stop = max(self.frames.start, batch.start), min(self.frames.stop, batch.stop)
+        if start >= stop:
+            return None
+        offset = self.group * (batch.stop - batch.start) - batch.start
+        return slice(offset + start, offset + stop)
+
+
+def scopes(settings: StemSettings, groups: int, frames: int) -> list[Scope]:
+    """All scopes of a clip, in the order of its rows."""
+    size = settings.scope_frames if settings.scope == "frame_chunks" else frames
+    return [
+        Scope(group, start // size, slice(start, min(start + size, frames)))
+        for group in range(groups)
+        for start in range(0, frames, size)
+    ]

@@ -1,0 +1,75 @@
+"""Where the latents of an inversion are kept: in memory, or in a file that is mapped into it."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import uuid
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Storage = Literal["memory", "file"]
+_BYTES = 4
+
+
+def new_trajectory(shape: Sequence[int], storage: Storage, folder: Path) -> Tensor:
+    """An empty float32 tensor on the CPU.
+
+    Args:
+        storage: "file" maps a temporary file in `folder`, of which the system holds in memory what is in use. It goes
+            with the tensor, or at the latest when the host clears its temporary folder.
+
+    Raises:
+        ValueError: the disk has no room for it.
+    """
+    if storage == "memory":
+        return torch.empty(*shape, dtype=torch.float32)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"stem_trajectory_{uuid.uuid4().hex}.bin"
+    count = math.prod(shape)
+    try:
+        _reserve(file, count * _BYTES)
+    except OSError as error:
+        file.unlink(missing_ok=True)
+        free = shutil.disk_usage(folder).free
+        raise ValueError(
+            f"The trajectory needs a file of {count * _BYTES / 1e9:.2f} GB in {folder}, where {free / 1e9:.2f} GB are "
+            f"free ({error}). Free some space, give the host another --temp-directory, take fewer frames or steps, or "
+            "keep the trajectory in memory."
+        ) from None
+    trajectory = torch.from_file(str(file), shared=True, size=count, dtype=torch.float32)
+    if not _deleted(file):
+        weakref.finalize(trajectory.untyped_storage(), _deleted, file)
+    return trajectory.reshape(*shape)
+
+
+def bytes_in_memory(trajectory: Tensor) -> int:
+    """What a trajectory costs of the memory that the host's cache counts."""
+    storage = trajectory.untyped_storage()
+    return 0 if storage.filename else storage.nbytes()
+
+
+def _reserve(file: Path, size: int) -> None:
+    """Makes a file with all its blocks, because running out of them later would end the process."""
+    with file.open("xb") as content:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(content.fileno(), 0, size)
+            return
+        zeros = bytes(1 << 20)
+        for start in range(0, size, len(zeros)):
+            content.write(zeros[: size - start])
+
+
+def _deleted(file: Path) -> bool:
+    """Deletes a file; on POSIX its mapping stays until it is released, Windows refuses until then."""
+    try:
+        file.unlink()
+    except OSError:
+        return False
+    return True

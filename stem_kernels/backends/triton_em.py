@@ -1,0 +1,60 @@
+"""E step and sums of the M step as Triton kernels, for CUDA; see `triton_kernels` for the kernels themselves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+# Tokens whose responsibilities exist at a time, 32 MB of them for 1024 bases: they stay in a large GPU's L2 cache.
+CHUNK_TOKENS = 8192
+MOST_BASES = 1024
+_TYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def refusal(tokens: Tensor, directions: Tensor) -> str | None:
+    """Why these tensors cannot be served, or None."""
+    if find_spec("triton") is None:
+        return "Triton is not installed"
+    if tokens.device.type != "cuda" and not interpreted():
+        return f"Triton needs an NVIDIA or AMD GPU, not {tokens.device.type}"
+    if tokens.dtype not in _TYPES:
+        return f"the kernels take {', '.join(str(kind).removeprefix('torch.') for kind in _TYPES)}"
+    if directions.shape[1] > MOST_BASES:
+        return f"the kernels hold at most {MOST_BASES} bases, not {directions.shape[1]}"
+    return None
+
+
+def interpreted() -> bool:
+    """Whether Triton's interpreter is on, which runs kernels on the CPU, slowly, for tests."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def accumulate(
+    tokens: Tensor, values: Sequence[Tensor], directions: Tensor, temperature: float, chunk: int = CHUNK_TOKENS
+) -> tuple[Tensor, list[Tensor]]:
+    """See `choice.accumulate`; tokens [l, m, c], values [l, m, d] each, directions [l, k, c] in float32.
+
+    The result does not depend on the order in which programs run: none of them adds to what another one writes.
+    """
+    from . import triton_kernels
+
+    heads, count, _ = tokens.shape
+    k = directions.shape[1]
+    scaled = (directions / temperature).contiguous()
+    weights = directions.new_empty(heads, min(chunk, count), k)
+    mass = directions.new_zeros(heads, k)
+    totals = [directions.new_zeros(heads, k, value.shape[-1]) for value in values]
+    for start in range(0, count, chunk):
+        part = slice(start, min(start + chunk, count))
+        block = weights[:, : part.stop - part.start]
+        triton_kernels.expectation(tokens[:, part], scaled, block)
+        for number, (total, value) in enumerate(zip(totals, values, strict=True)):
+            found, masses = triton_kernels.sums(block, value[:, part])
+            total += found
+            if number == 0:
+                mass += masses
+    return mass, totals

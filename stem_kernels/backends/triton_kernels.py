@@ -1,0 +1,188 @@
+"""The two Triton kernels of expectation-maximisation. Importing this needs Triton.
+
+Strides are passed and offsets are 64-bit, so that slices of long videos need no copy. Products are computed in TF32
+with the rounding errors of both factors made up for (three products for one), which keeps float32's accuracy; factors
+in half precision are exact in TF32.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..precision import least_logit
+
+# Numbers that one program keeps in registers as responsibilities of its tokens.
+_RESPONSIBILITIES = 16384
+_LEAST_LOGIT = least_logit(torch.float32)
+# Of the sums: bases and tokens that a program takes at a time, programs that fill a GPU, and tokens worth a program.
+_BASES, _ROWS, _PROGRAMS, _LEAST_SPLIT = 64, 32, 512, 256
+
+
+def expectation(tokens: Tensor, scaled: Tensor, weights: Tensor) -> None:
+    """Eq. 9: `softmax_k(scaled_k . X_m)` into `weights` [l, m, k]; tokens [l, m, c], scaled [l, k, c] = mu / tau."""
+    heads, count, channels = tokens.shape
+    k = scaled.shape[1]
+    bases = max(16, triton.next_power_of_2(k))
+    rows = max(16, min(128, _RESPONSIBILITIES // bases))
+    _expectation[(triton.cdiv(count, rows), heads)](
+        tokens,
+        scaled,
+        weights,
+        count,
+        k,
+        channels,
+        *tokens.stride(),
+        *scaled.stride(),
+        *weights.stride(),
+        LEAST_LOGIT=_LEAST_LOGIT,
+        ROWS=rows,
+        BASES=bases,
+        CHANNELS=32,
+        num_warps=8,
+    )
+
+
+def sums(weights: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Eq. 10's sums over the tokens, [l, k, d], and the masses [l, k]; weights [l, m, k] float32, values [l, m, d].
+
+    The tokens are split among programs, and what they find is added up afterwards: always in the same order.
+    """
+    heads, count, k = weights.shape
+    channels = values.shape[-1]
+    width = min(128, max(16, triton.next_power_of_2(channels)))
+    tiles = (triton.cdiv(k, _BASES), triton.cdiv(channels, width))
+    splits = max(1, min(_PROGRAMS // (tiles[0] * tiles[1] * heads), triton.cdiv(count, _LEAST_SPLIT)))
+    split = triton.cdiv(triton.cdiv(count, splits), _ROWS) * _ROWS
+    total = weights.new_empty(splits, heads, k, channels)
+    mass = weights.new_empty(splits, heads, k)
+    _sums[(tiles[0] * tiles[1], splits, heads)](
+        weights,
+        values,
+        total,
+        mass,
+        count,
+        k,
+        channels,
+        split,
+        *weights.stride(),
+        *values.stride(),
+        *total.stride(),
+        *mass.stride(),
+        ROWS=_ROWS,
+        BASES=_BASES,
+        CHANNELS=width,
+        num_warps=4,
+    )
+    return total.sum(dim=0), mass.sum(dim=0)
+
+
+@triton.jit
+def _expectation(
+    tokens,
+    scaled,
+    weights,
+    count,
+    k,
+    channels,
+    tokens_head,
+    tokens_row,
+    tokens_channel,
+    scaled_head,
+    scaled_base,
+    scaled_channel,
+    weights_head,
+    weights_row,
+    weights_base,
+    LEAST_LOGIT: tl.constexpr,
+    ROWS: tl.constexpr,
+    BASES: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    """One program: the responsibilities of ROWS tokens for all bases."""
+    head = tl.program_id(1).to(tl.int64)
+    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    bases = tl.arange(0, BASES)
+    logits = tl.zeros((ROWS, BASES), dtype=tl.float32)
+    for start in range(0, channels, CHANNELS):
+        channel = start + tl.arange(0, CHANNELS)
+        x = tl.load(
+            tokens + head * tokens_head + rows[:, None] * tokens_row + channel[None, :] * tokens_channel,
+            mask=(rows[:, None] < count) & (channel[None, :] < channels),
+            other=0.0,
+        ).to(tl.float32)
+        mu = tl.load(
+            scaled + head * scaled_head + bases[None, :] * scaled_base + channel[:, None] * scaled_channel,
+            mask=(bases[None, :] < k) & (channel[:, None] < channels),
+            other=0.0,
+        )
+        logits += tl.dot(x, mu, input_precision="tf32x3")
+    logits = tl.where(bases[None, :] < k, logits, -float("inf"))
+    logits -= tl.max(logits, axis=1)[:, None]
+    odds = tl.where(logits > LEAST_LOGIT, tl.exp(logits), 0.0)
+    z = odds / tl.sum(odds, axis=1)[:, None]
+    tl.store(
+        weights + head * weights_head + rows[:, None] * weights_row + bases[None, :] * weights_base,
+        z,
+        mask=(rows[:, None] < count) & (bases[None, :] < k),
+    )
+
+
+@triton.jit
+def _sums(
+    weights,
+    values,
+    total,
+    mass,
+    count,
+    k,
+    channels,
+    split,
+    weights_head,
+    weights_row,
+    weights_base,
+    values_head,
+    values_row,
+    values_channel,
+    total_split,
+    total_head,
+    total_base,
+    total_channel,
+    mass_split,
+    mass_head,
+    mass_base,
+    ROWS: tl.constexpr,
+    BASES: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    """One program: a tile of the sums, over the tokens of one split."""
+    tiles = tl.cdiv(channels, CHANNELS)
+    part = tl.program_id(1).to(tl.int64)
+    head = tl.program_id(2).to(tl.int64)
+    bases = (tl.program_id(0) // tiles).to(tl.int64) * BASES + tl.arange(0, BASES)
+    channel = (tl.program_id(0) % tiles).to(tl.int64) * CHANNELS + tl.arange(0, CHANNELS)
+    found = tl.zeros((BASES, CHANNELS), dtype=tl.float32)
+    masses = tl.zeros((BASES,), dtype=tl.float32)
+    for start in range(0, split, ROWS):
+        rows = part * split + start + tl.arange(0, ROWS)
+        z = tl.load(
+            weights + head * weights_head + rows[None, :] * weights_row + bases[:, None] * weights_base,
+            mask=(rows[None, :] < count) & (bases[:, None] < k),
+            other=0.0,
+        )
+        v = tl.load(
+            values + head * values_head + rows[:, None] * values_row + channel[None, :] * values_channel,
+            mask=(rows[:, None] < count) & (channel[None, :] < channels),
+            other=0.0,
+        ).to(tl.float32)
+        found += tl.dot(z, v, input_precision="tf32x3")
+        masses += tl.sum(z, axis=1)
+    tl.store(
+        total + part * total_split + head * total_head + bases[:, None] * total_base + channel[None, :] * total_channel,
+        found,
+        mask=(bases[:, None] < k) & (channel[None, :] < channels),
+    )
+    # every tile of channels finds the same masses
+    tl.store(mass + part * mass_split + head * mass_head + bases * mass_base, masses, mask=bases < k)

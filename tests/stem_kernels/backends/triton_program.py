@@ -1,0 +1,91 @@
+"""Run by test_triton_em.py in a process of its own: checks the kernels and exits with 0 if they are right."""
+
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[3]
+pack = types.ModuleType("comfyui_stem")
+pack.__path__ = [str(ROOT)]
+sys.modules["comfyui_stem"] = pack
+
+from comfyui_stem.stem_kernels.backends import eager, triton_em, triton_kernels  # noqa: E402
+from comfyui_stem.stem_kernels.em import EMSettings, fit_bases  # noqa: E402
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def normal(*shape, seed, dtype=torch.float32):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE, dtype)
+
+
+def in_float64(tokens, values, directions, temperature):
+    return eager.accumulate(tokens.double(), [value.double() for value in values], directions.double(), temperature)
+
+
+def check(ours, theirs, relative=2e-6):
+    error = (ours.double() - theirs).norm() / theirs.norm()
+    assert float(error) < relative, f"relative error {float(error):.2g}"
+
+
+# heads, tokens, bases, channels
+SIZES = (
+    (1, 300, 256, 320),  # a layer of SD1.5, the last block of tokens ragged
+    (1, 70, 130, 640),  # bases that are no power of two
+    (1, 33, 16, 1280),
+    (8, 90, 40, 40),  # per head
+    (2, 41, 24, 160),
+    (1, 5, 3, 8),  # less of everything than a block holds
+    (1, 24, 1024, 32),  # the most bases
+)
+
+
+def sums(dtype):
+    for heads, count, k, channels in SIZES:
+        tokens, values = (normal(heads, count, c, seed=c, dtype=getattr(torch, dtype)) for c in (channels, 24))
+        directions = normal(heads, k, channels, seed=1) / channels**0.5
+        assert triton_em.refusal(tokens, directions) is None
+        mass, totals = triton_em.accumulate(tokens, (tokens, values), directions, 0.3)
+        expected_mass, expected = in_float64(tokens, (tokens, values), directions, 0.3)
+        check(mass, expected_mass)
+        for ours, theirs in zip(totals, expected, strict=True):
+            check(ours, theirs)
+
+
+def strides():
+    whole = normal(2, 60, 4, 48, seed=3)
+    tokens, values = whole[:, 5:45, 1, ::2], whole.transpose(2, 3)[:, 5:45, :40, 2]
+    directions = normal(2, 24, 30, seed=4).transpose(1, 2)
+    mass, totals = triton_em.accumulate(tokens, (values,), directions, 2.0)
+    expected_mass, expected = in_float64(tokens, (values,), directions, 2.0)
+    check(mass, expected_mass)
+    check(totals[0], expected[0])
+
+
+def chunks():
+    tokens, directions = normal(1, 1500, 20, seed=5), normal(1, 24, 20, seed=6)
+    whole_mass, whole = triton_em.accumulate(tokens, (tokens,), directions, 1.0)
+    mass, totals = triton_em.accumulate(tokens, (tokens,), directions, 1.0, chunk=333)
+    check(mass, whole_mass.double())
+    check(totals[0], whole[0].double())
+    again_mass, again = triton_em.accumulate(tokens, (tokens,), directions, 1.0)
+    assert torch.equal(again_mass, whole_mass)
+    assert torch.equal(again[0], whole[0])
+    assert triton_kernels.sums(tokens.abs(), tokens)[0].shape == (1, 20, 20)
+
+
+def fit():
+    tokens = normal(400, 64, seed=7)
+    ours, theirs = (
+        fit_bases(tokens, tokens[:32], EMSettings(temperature=0.5, backend=backend)) for backend in ("triton", "eager")
+    )
+    check(ours.centres, theirs.centres.double(), 1e-5)
+    check(ours.mass, theirs.mass.double(), 1e-5)
+
+
+if __name__ == "__main__":
+    {"sums": sums, "strides": strides, "chunks": chunks, "fit": fit}[sys.argv[1]](*sys.argv[2:])
