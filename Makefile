@@ -1,6 +1,6 @@
 # `make` alone lists the commands. Everything that is installed goes into the git-ignored folder .setup.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train card quality test lint format parity workflows clean
+.PHONY: help setup demo train card quality bench test lint format parity workflows clean
 
 PYTHON3 ?= python3
 SETUP := $(or $(STEM_SETUP_DIR),.setup)
@@ -35,6 +35,9 @@ card: setup ## measure what the small model has learned, write docs/model_card.j
 
 quality: setup ## measure reconstructions and edits with the small model, write docs/quality.md: [ARGS="--clips 24"]
 	@COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py quality $(ARGS)
+
+bench: setup ## measure time and memory with SD1.5 at full size, write docs/benchmarks.md: [ARGS="--only inversion"]
+	@OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py bench $(ARGS)
 
 test: setup lint ## run all tests
 	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" -m pytest -c tests/pytest.ini tests

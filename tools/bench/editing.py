@@ -1,0 +1,122 @@
+"""Steps of the editors beside plain sampling: what they hold in memory, and how long they take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import comfy.samplers
+import torch
+from torch import Tensor
+
+from ...nodes.host.ddim_sampling import denoise
+from ...nodes.host.edit_guider import StepSchedule
+from ...nodes.host.fatezero import FateZeroSettings
+from ...nodes.host.fatezero import edit as edit_fatezero
+from ...nodes.host.frame_context import OWN_FRAME, FrameContextAttention
+from ...nodes.host.inversion import Inversion, identity_of, noise_levels
+from ...nodes.host.prompts import read_prompt
+from ...nodes.host.self_attention import install, installed_method
+from ...nodes.host.stem_attention import StemSelfAttention
+from ...nodes.host.stem_settings import PRESETS
+from ...nodes.host.tokenflow import TokenFlowGuider, TokenFlowSettings, prepared
+from ...nodes.host.tokenflow_attention import Pass, TokenFlowRun
+from ...nodes.word_control import WordWishes, read_words
+from ..loaded_model import Loaded
+from .measuring import Case
+from .rows import Size
+
+SOURCE, TARGET = "a photo of a cat on a chair", "a photo of a dog on a chair"
+TIMESTEP = 501
+CFG = 7.5
+PURPOSE = "make bench"
+
+
+def latents(size: Size, seed: int = 0) -> Tensor:
+    """Random LATENT samples of a video's size."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(size.frames, 4, size.height // 8, size.width // 8, generator=generator)
+
+
+def made_up_inversion(model: Any, loaded: Loaded, size: Size) -> Inversion:
+    """An INVERSION of one step whose latents are random: time and memory of an edit do not depend on their values."""
+    sigmas = noise_levels(model, (TIMESTEP,))
+    method = installed_method(model)
+    return Inversion(
+        trajectory=torch.stack([latents(size), latents(size, 1)]),
+        timesteps=(TIMESTEP,),
+        sigmas=tuple(sigmas.tolist()),
+        convention="next",
+        source=loaded.prompt(SOURCE),
+        model=model,
+        identity=identity_of(model),
+        stem=method.settings if isinstance(method, StemSelfAttention) else None,
+    )
+
+
+def plain_step(loaded: Loaded, size: Size) -> Callable[[], Tensor]:
+    """One step of the host's own sampling of all frames, with guidance."""
+    inversion = made_up_inversion(loaded.model, loaded, size)
+    guider = comfy.samplers.CFGGuider(loaded.model)
+    guider.inner_set_conds({"positive": loaded.prompt(TARGET), "negative": loaded.prompt("")})
+    guider.set_cfg(CFG)
+    sigmas = torch.tensor(inversion.sigmas).flip(0)
+    return lambda: denoise(guider, inversion.trajectory[-1], sigmas, (TIMESTEP,), PURPOSE)
+
+
+def fatezero_step(loaded: Loaded, method: Any, size: Size) -> Callable[[], object]:
+    """One step of a style edit with FateZero, with all of its attention fused, from an inversion through `method`."""
+    model = loaded.model if method is None else install(loaded.model, method)
+    inversion = made_up_inversion(model, loaded, size)
+    source, target = (read_prompt(loaded.clip, text, "a", PURPOSE) for text in (SOURCE, TARGET))
+    words = read_words(source, target, WordWishes("refine", 1.0), 1, PURPOSE)
+    settings = FateZeroSettings(cfg=CFG, self_window=1.0, own=method or OWN_FRAME)
+    negative = loaded.prompt("")
+    return lambda: edit_fatezero(loaded.model, inversion, target.conditioning, negative, words.control, settings)
+
+
+def fatezero_cases(loaded: Loaded, size: Size) -> list[Case]:
+    """Plain sampling, FateZero as published (own and middle frame), and STEM-FateZero."""
+    paper = PRESETS["paper"]
+    stem = StemSelfAttention.from_settings(replace(paper, em=replace(paper.em, num_bases=256)))
+    return [
+        Case("plain sampling", plain_step(loaded, size)),
+        Case("FateZero (DDIM, 2 frames)", fatezero_step(loaded, FrameContextAttention((0, "mid")), size)),
+        Case("STEM-FateZero", fatezero_step(loaded, stem, size), 256),
+    ]
+
+
+class PerFrameGuider(TokenFlowGuider):
+    """Plug-and-play applied to every frame for itself: a source pass and an edit pass of each, with injection."""
+
+    purpose = "Plug-and-play, frame by frame"
+
+    def predict(
+        self, timestep: int, run: TokenFlowRun, conds: list, x: Tensor, sigma: Tensor, model_options: dict
+    ) -> list[Tensor]:
+        source, predicted = self.inversion.at(timestep, x.device), []
+        run.timestep = timestep
+        for frame in range(len(x)):
+            part = slice(frame, frame + 1)
+            for is_source, video, of_pass in ((True, source, [self.conds["source"]]), (False, x, conds)):
+                run.current = Pass(is_source, 1, None, inject_attention=True, inject_features=True)
+                found = self.run_model(of_pass, video[part], sigma[part], model_options)
+            predicted.append(found)
+        return [torch.cat(frames) for frames in zip(*predicted, strict=True)]
+
+
+def tokenflow_step(loaded: Loaded, size: Size, guider: type[TokenFlowGuider]) -> Callable[[], Tensor]:
+    """One step with TokenFlow's defaults, or with another guider of its kind."""
+    inversion = made_up_inversion(loaded.model, loaded, size)
+    settings = TokenFlowSettings(cfg=CFG, attention_injection=1.0, feature_injection=1.0)
+    made = guider(prepared(loaded.model, size.frames, settings), inversion, settings, StepSchedule((TIMESTEP,), 1))
+    target, negative = loaded.prompt(TARGET), loaded.prompt("")
+    return lambda: made.edit(target, negative, CFG, inversion.trajectory[-1], "alpha0")
+
+
+def tokenflow_cases(loaded: Loaded, size: Size) -> list[Case]:
+    return [
+        Case(PerFrameGuider.purpose, tokenflow_step(loaded, size, PerFrameGuider)),
+        Case("TokenFlow Edit", tokenflow_step(loaded, size, TokenFlowGuider)),
+    ]

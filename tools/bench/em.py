@@ -1,0 +1,92 @@
+"""EM alone beside its floor: the time of its two matrix products by torch.matmul, and the bytes it has to move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from ...nodes.host.layer_map import SD1_LAYERS
+from ...stem_kernels.backends.choice import chosen
+from ...stem_kernels.em import EMSettings, fit_bases
+from .measuring import Case
+from .rows import Size
+
+FLOOR = "its matrix products alone"
+PLAIN = "EM, written plainly"
+SIZES = (128, 256, 512)
+# Of SD1.5, by level.
+CHANNELS = (320, 640, 1280, 1280)
+
+
+def layer_shapes(size: Size) -> list[tuple[int, int]]:
+    """Tokens of all frames, and channels, of all sixteen layers of SD1.5."""
+    shapes = []
+    for layer in SD1_LAYERS:
+        height, width = size.height // 8, size.width // 8
+        for _ in range(layer.level):
+            height, width = -(-height // 2), -(-width // 2)
+        shapes.append((size.frames * height * width, CHANNELS[layer.level]))
+    return shapes
+
+
+def cases(size: Size, settings: EMSettings, dtype: torch.dtype, device: str) -> list[Case]:
+    """The floor, and the fit, of all layers of a step; features of low rank with noise, as a video's are."""
+    shapes = layer_shapes(size)
+    made = {shape: _features(*shape, settings.num_bases, dtype, device) for shape in set(shapes)}
+    data = [made[shape] for shape in shapes]
+    k, rounds, item = settings.num_bases, settings.iterations, dtype.itemsize
+    counts = {
+        "flops": sum(flops(*shape, k, rounds) for shape in shapes),
+        "bytes": sum(moved(*shape, k, item, rounds) for shape in shapes),
+    }
+    backend = chosen(data[0][0][None], data[0][1][None].float()).__name__.rpartition(".")[2]
+    return [
+        Case(FLOOR, _each(data, lambda x, mu: products(x, mu, settings.iterations)), k, counts),
+        Case(PLAIN, _each(data, lambda x, mu: written_plainly(x, mu, settings)), k, counts),
+        Case(f"EM, {backend}", _each(data, lambda x, mu: fit_bases(x, mu, settings)), k, counts),
+    ]
+
+
+def products(tokens: torch.Tensor, bases: torch.Tensor, iterations: int) -> None:
+    """The two matrix products of each iteration, in the tokens' own type, with nothing between them."""
+    bases = bases.to(tokens.dtype)
+    for _ in range(iterations):
+        logits = tokens @ bases.T
+        _ = logits.T @ tokens
+
+
+def written_plainly(tokens: torch.Tensor, bases: torch.Tensor, settings: EMSettings) -> torch.Tensor:
+    """Eq. 8-11 as they stand, with the bases normalised, and all responsibilities in memory."""
+    tokens = tokens.float()
+    for _ in range(settings.iterations):
+        directions = bases / (bases.norm(dim=-1, keepdim=True) + settings.norm_eps)
+        z = torch.softmax(tokens @ directions.T / settings.temperature, dim=-1)
+        bases = z.T @ tokens / z.sum(dim=0).clamp_min(settings.mass_eps)[:, None]
+    return bases
+
+
+def flops(tokens: int, channels: int, k: int, iterations: int) -> int:
+    """Of the matrix products: two of them, a multiplication and an addition each."""
+    return iterations * 2 * 2 * tokens * channels * k
+
+
+def moved(tokens: int, channels: int, k: int, item: int, iterations: int) -> int:
+    """Bytes that have to be read: the tokens once in each iteration, the bases, and written: the bases and masses."""
+    return iterations * (tokens * channels * item + 4 * (2 * k * channels + k))
+
+
+def _features(tokens: int, channels: int, k: int, dtype: torch.dtype, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(tokens)
+    low, high = torch.randn(tokens, 24, generator=generator), torch.randn(24, channels, generator=generator)
+    x = low @ high / 24**0.5 + 0.3 * torch.randn(tokens, channels, generator=generator)
+    x = 0.5 * torch.nn.functional.layer_norm(x, (channels,))
+    return x.to(device, dtype), x[torch.randperm(tokens, generator=generator)[: min(k, tokens)]].to(device)
+
+
+def _each(data: list, run: Callable) -> Callable[[], None]:
+    def all_layers() -> None:
+        for tokens, bases in data:
+            run(tokens, bases)
+
+    return all_layers

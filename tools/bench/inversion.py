@@ -1,0 +1,113 @@
+"""One inversion after another, as in the paper's Table 1, with the share of EM in the time; and batches of frames."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from ...nodes.host.base_fitting import BaseFitting
+from ...nodes.host.ddim_sampling import invert
+from ...nodes.host.frame_context import FrameContextAttention
+from ...nodes.host.self_attention import install
+from ...nodes.host.stem_attention import StemSelfAttention
+from ...nodes.host.stem_settings import PRESETS, StemSettings
+from ..loaded_model import Loaded
+from .editing import SOURCE, latents
+from .measuring import Case
+from .rows import Size
+
+BASELINE = "DDIM, 1 frame"
+
+
+@dataclass(frozen=True)
+class TimedFitting(BaseFitting):
+    """A fitting that adds up its seconds."""
+
+    seconds: list[float] = field(default_factory=list, compare=False)
+
+    def fit(self, *arguments: Any, **named: Any) -> Any:
+        _synchronize()
+        started = time.perf_counter()
+        bases = super().fit(*arguments, **named)
+        _synchronize()
+        self.seconds.append(time.perf_counter() - started)
+        return bases
+
+
+@dataclass(frozen=True)
+class TimedStem(StemSelfAttention):
+    """STEM self-attention that notes how long its fits take."""
+
+    seconds: list[float] = field(default_factory=list, compare=False)
+
+    @property
+    def fitting(self) -> TimedFitting:
+        return TimedFitting(self.settings, self.draws, self.seconds)
+
+
+def stem(num_bases: int, frames_per_batch: int | None = None, **changes: Any) -> TimedStem:
+    settings: StemSettings = replace(PRESETS["paper"], **changes)
+    settings = replace(settings, em=replace(settings.em, num_bases=num_bases))
+    return TimedStem.from_settings(settings, frames_per_batch)
+
+
+def table_cases(loaded: Loaded, size: Size, steps: int) -> list[Case]:
+    """DDIM with three contexts, and STEM with three numbers of bases and with its options."""
+    return [
+        _case(BASELINE, loaded, None, size, steps),
+        _case("DDIM, 2 frames", loaded, FrameContextAttention((0, "mid")), size, steps),
+        _case("DDIM, all frames", loaded, FrameContextAttention(None), size, steps),
+        *(_case(f"STEM, K={k}", loaded, stem(k), size, steps, k) for k in (128, 256, 512)),
+    ]
+
+
+def option_cases(loaded: Loaded, size: Size, steps: int) -> list[Case]:
+    """What the options of STEM Bases change, at K=256."""
+    return [
+        _case("STEM, K=256", loaded, stem(256), size, steps, 256),
+        _case("warm start, 1 iteration", loaded, stem(256, warm_start=1), size, steps, 256),
+        _case("K chosen for 90 % of the energy", loaded, stem(512, explained_energy=0.9), size, steps, "auto"),
+        _case("bases of 8 anchor frames", loaded, stem(256, scope="anchor_frames"), size, steps, 256),
+    ]
+
+
+def batch_cases(loaded: Loaded, size: Size, batches: Sequence[int | None]) -> list[Case]:
+    """One step with K=256, in batches of frames; None is all of them at once."""
+    return [
+        _case(f"{batch or 'all'} frames at a time", loaded, stem(256, batch), size, 1, 256, {"frames_per_batch": batch})
+        for batch in batches
+    ]
+
+
+def _case(
+    name: str,
+    loaded: Loaded,
+    method: Any,
+    size: Size,
+    steps: int,
+    num_bases: int | str | None = None,
+    more: dict | None = None,
+) -> Case:
+    model = loaded.model if method is None else install(loaded.model, method)
+    prompt, samples = loaded.prompt(SOURCE), latents(size)
+    noted = {"steps": steps, **(more or {})}
+
+    def run() -> None:
+        started = time.perf_counter()
+        if isinstance(method, TimedStem):
+            method.seconds.clear()
+        invert(model, prompt, samples, steps, "next")
+        if isinstance(method, TimedStem):
+            _synchronize()
+            noted["em_share"] = round(sum(method.seconds) / (time.perf_counter() - started), 4)
+
+    return Case(name, run, num_bases, noted)
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

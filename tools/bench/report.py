@@ -1,0 +1,239 @@
+"""docs/benchmarks.md from the rows of docs/benchmarks.json."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+# Table 1 of the paper: minutes for 48 frames of 640x360 and 50 steps on one A100, as ratios to its 1-frame DDIM.
+PAPER = {
+    "DDIM, 1 frame": 1.0,
+    "DDIM, 2 frames": 1.4,
+    "DDIM, all frames": 6.3,
+    "STEM, K=128": 1.275,
+    "STEM, K=256": 1.875,
+    "STEM, K=512": 2.825,
+}
+# What FateZero's attention needs for 8 frames of 512x512 and 50 steps: computed, and as its authors report it.
+PUBLISHED_FATEZERO = "71–100 GB"
+
+INTRODUCTION = """# Benchmarks
+
+Written by `make bench` from `benchmarks.json`. Every number is a ratio to a baseline that was measured in the same run,
+by turns, so that a slow moment of the machine slows both; the range after a ratio is that of the single rounds. Memory
+is what was held at most beyond what was held before, with the weights already loaded. The weights are random, at the
+size of SD1.5: time and memory do not depend on what they say. The attention backend is PyTorch's.
+
+Measure your own machine with `make bench` (an hour on two cores; `ARGS="--only inversion"` for a part of it).
+"""
+
+
+def page(rows: Sequence[dict]) -> str:
+    """The whole page; groups without rows are left out."""
+    sections = []
+    for group, write in SECTIONS.items():
+        for device, of_device in _by(rows, "device", group).items():
+            sections.append(write(of_device).rstrip() + f"\n\n{_machine(of_device[0], device)}\n")
+    return INTRODUCTION + "\n" + "\n".join(sections)
+
+
+def _inversion(rows: list[dict]) -> str:
+    lines = _table(
+        ("inversion", "time", "in the paper", "peak memory", "share of EM"),
+        [
+            (row["name"], _ratio(row), f"{PAPER[row['name']]:.2f}", _memory(row), _percent(row.get("em_share")))
+            for row in rows
+        ],
+    )
+    return f"""## Inversion
+
+{_size(rows[0])}, {rows[0]["steps"]} step(s). Time as a ratio to {rows[0]["baseline"]}, beside the same ratio from the
+paper's Table 1 (48 frames, 50 steps, on a GPU).
+
+{lines}
+
+STEM is faster than plain inversion, because its queries meet K keys where plain attention has thousands. The keys of
+the bases are shared by all frames, so the queries of the whole clip are one sequence, and only K rows are projected to
+keys and values instead of every pixel of every frame.
+"""
+
+
+def _em(rows: list[dict]) -> str:
+    names = [name for name in dict.fromkeys(row["name"] for row in rows) if name != rows[0]["baseline"]]
+    cells = {(row["name"], row["num_bases"]): row for row in rows}
+    sizes = sorted({row["num_bases"] for row in rows})
+    lines = _table(
+        ("K", "products", "bytes it must move", *(f"{name}: time, memory" for name in names)),
+        [
+            (
+                str(k),
+                f"{cells[names[0], k]['flops'] / 1e9:.0f} GFLOP",
+                f"{cells[names[0], k]['bytes'] / 1e9:.2f} GB",
+                *(f"{_ratio(cells[name, k])}, {_memory(cells[name, k])}" for name in names),
+            )
+            for k in sizes
+        ],
+    )
+    return f"""## Expectation-maximisation alone
+
+All sixteen layers of a step, {_size(rows[0])}. Time by its floor: the time of the two matrix products of each
+iteration by torch.matmul, with nothing between them.
+
+{lines}
+
+Where the time goes when EM is written plainly: with the bases nearly hard, most responsibilities are so small that
+float32 holds them as subnormal numbers, and a CPU takes tens of times longer to multiply those. Here a responsibility
+below e^-75 of the largest counts as 0, which is far below any rounding error; then softmax and sums add little to the
+products. Responsibilities exist for one block of tokens at a time.
+"""
+
+
+def _options(rows: list[dict]) -> str:
+    lines = _table(
+        ("STEM Bases", "time", "peak memory", "share of EM"),
+        [(row["name"], _ratio(row), _memory(row), _percent(row.get("em_share"))) for row in rows],
+    )
+    return f"""## Options of STEM Bases
+
+{_size(rows[0])}, {rows[0]["steps"]} steps, as a ratio to {rows[0]["baseline"]}. What they do to the quality is in
+[quality.md](quality.md).
+
+{lines}
+"""
+
+
+def _batches(rows: list[dict]) -> str:
+    sizes = sorted({row["frames"] for row in rows})
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    cells = {(row["name"], row["frames"]): row for row in rows}
+    lines = _table(
+        ("frames_per_batch", *(f"{n} frames" for n in sizes), "slope, MB a frame"),
+        [
+            (
+                name,
+                *(f"{_memory(cells[name, n])}, {cells[name, n]['time_ratio']:.2f}" for n in sizes),
+                f"{_slope([(n, cells[name, n]['peak_memory_mb']) for n in sizes]):.1f}",
+            )
+            for name in names
+        ],
+    )
+    return f"""## Whole-video bases in bounded memory
+
+One inversion step of {rows[0]["height"]}×{rows[0]["width"]} pixels with K=256: peak memory, and time as a ratio to all
+frames at once. The batches go through the network in lockstep and meet where the bases are fitted, so the result is
+that of all frames at once, whatever their size.
+
+{lines}
+
+What grows with the clip is what has to outlive a layer in every frame: the features that wait for the decoder, and the
+current ones. Everything else is that of a batch.
+"""
+
+
+def _fatezero(rows: list[dict]) -> str:
+    plain = next(row for row in rows if row["name"] == row["baseline"])
+    lines = _table(
+        ("one step of", "peak memory", "beyond plain sampling", "time"),
+        [
+            (
+                row["name"],
+                _memory(row),
+                "" if row is plain else f"{(row['peak_memory_mb'] - plain['peak_memory_mb']) / 1e3:+.2f} GB",
+                f"{row['time_ratio']:.2f}",
+            )
+            for row in rows
+        ],
+    )
+    return f"""## FateZero without an attention bank
+
+{_size(rows[0])}. FateZero as published keeps the attention of the whole inversion: {PUBLISHED_FATEZERO} for a clip of
+this size and 50 steps. Here the evaluation that made it is run again at each step of the edit, and its queries and keys
+are kept for that one step.
+
+{lines}
+
+These are the numbers of every step; what is kept from step to step is the trajectory alone,
+{rows[0]["frames"] * 51 * rows[0]["height"] * rows[0]["width"] / 64 * 16 / 1e6:.0f} MB for 50 steps. In time the
+source's evaluation comes on top: a third of all rows.
+"""
+
+
+def _tokenflow(rows: list[dict]) -> str:
+    own = [row for row in rows if row["name"] != row["baseline"]]
+    base = {row["frames"]: row for row in rows if row["name"] == row["baseline"]}
+    lines = _table(
+        ("frames", "seconds a step", f"by {rows[0]['baseline']}", "peak memory", "of that baseline"),
+        [
+            (
+                str(row["frames"]),
+                f"{row['seconds']:.1f}",
+                f"{row['time_ratio']:.2f}",
+                _memory(row),
+                _memory(base[row["frames"]]),
+            )
+            for row in own
+        ],
+    )
+    return f"""## TokenFlow
+
+One edit step of {rows[0]["height"]}×{rows[0]["width"]} pixels with the defaults (a keyframe in every 8 frames), beside
+plug-and-play on every frame alone, which has no attention between frames.
+
+{lines}
+
+Keyframes attend to each other in one attention call per prompt. The frames between them take no attention at all: they
+copy it from the keyframes along the nearest neighbours of their tokens. What the pass over the keyframes has computed
+is not computed again with their batches.
+"""
+
+
+SECTIONS: dict[str, Callable[[list[dict]], str]] = {
+    "inversion": _inversion,
+    "em": _em,
+    "options": _options,
+    "batches": _batches,
+    "fatezero": _fatezero,
+    "tokenflow": _tokenflow,
+}
+
+
+def _by(rows: Iterable[dict], key: str, group: str) -> dict[str, list[dict]]:
+    found: dict[str, list[dict]] = {}
+    for row in rows:
+        if row["group"] == group:
+            found.setdefault(row[key], []).append(row)
+    return found
+
+
+def _machine(row: dict, device: str) -> str:
+    threads = f", {row['threads']} thread(s)" if row["threads"] else ""
+    return f"Measured on: {device}{threads}, {row['dtype']}, PyTorch {row['torch']}, {row['rounds']} round(s)."
+
+
+def _size(row: dict) -> str:
+    return f"{row['frames']} frames of {row['width']}×{row['height']} pixels"
+
+
+def _ratio(row: dict) -> str:
+    if row["name"] == row["baseline"] or row["rounds"] == 1:
+        return f"{row['time_ratio']:.2f}"
+    return f"{row['time_ratio']:.2f} [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"
+
+
+def _memory(row: dict) -> str:
+    mb = row["peak_memory_mb"]
+    return f"{mb / 1e3:.2f} GB" if mb >= 1e3 else f"{mb:.0f} MB"
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.0f} %"
+
+
+def _slope(points: Sequence[tuple[float, float]]) -> float:
+    """Of the line through the first and the last point."""
+    (x0, y0), (x1, y1) = points[0], points[-1]
+    return (y1 - y0) / (x1 - x0) if x1 != x0 else float("nan")
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,83 @@
+"""Rows of docs/benchmarks.json: what was measured, on what, with which versions."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from .measuring import Case, Measured
+
+MB = 1e6
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of a video: frames, and height and width in pixels."""
+
+    frames: int
+    height: int
+    width: int
+
+
+def rows_of(
+    group: str, size: Size, cases: Sequence[Case], found: dict[str, Measured], baseline: str, dtype: str
+) -> list[dict]:
+    """A row for every case; ratios are to the case that `baseline` names, with the least and the greatest of them."""
+    rows = []
+    for case in cases:
+        measured = found[case.name]
+        ratios = measured.ratios(found[baseline])
+        rows.append(
+            {
+                "group": group,
+                "name": case.name,
+                **machine(),
+                "dtype": dtype,
+                **asdict(size),
+                "num_bases": case.num_bases,
+                "rounds": len(ratios),
+                "seconds": round(measured.median, 4),
+                "baseline": baseline,
+                "time_ratio": round(ratios[len(ratios) // 2], 4),
+                "ratio_low": round(ratios[0], 4),
+                "ratio_high": round(ratios[-1], 4),
+                "peak_memory_mb": round(measured.peak / MB, 1),
+                **case.more,
+            }
+        )
+    return rows
+
+
+def machine() -> dict:
+    """The device and the versions that a number depends on."""
+    if torch.cuda.is_available():
+        return {"device": torch.cuda.get_device_name(), "threads": None, "torch": torch.__version__}
+    return {"device": f"CPU ({_processor()})", "threads": torch.get_num_threads(), "torch": torch.__version__}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def load(file: Path) -> list[dict]:
+    return json.loads(file.read_text(encoding="utf-8"))["rows"] if file.is_file() else []
+
+
+def merged(old: Iterable[dict], new: Sequence[dict]) -> list[dict]:
+    """All rows, where a group that was measured again on the same device replaces what was known of it."""
+    again = {(row["group"], row["device"]) for row in new}
+    return [*(row for row in old if (row["group"], row["device"]) not in again), *new]
+
+
+def save(rows: Sequence[dict], file: Path) -> None:
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    file.write_text(f'{{"rows": [\n{lines}\n]}}\n', encoding="utf-8")
