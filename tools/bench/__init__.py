@@ -11,7 +11,7 @@ from .. import loaded_model, locations, tensor_file
 from .rows import Size, load, merged, rows_of, save
 
 NUMBERS, PAGE = "benchmarks.json", "benchmarks.md"
-GROUPS = ("em", "inversion", "options", "batches", "fatezero", "tokenflow")
+GROUPS = ("em", "inversion", "batches", "fatezero", "tokenflow", "sizes")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -46,7 +46,7 @@ def measurements(
     import torch
 
     from ...stem_kernels.em import EMSettings
-    from . import editing, em, inversion
+    from . import editing, em, inversion, sizes
     from .measuring import by_turns
 
     video = _asked(options, Size(48, 360, 640) if cuda else Size(4, 360, 640))
@@ -61,16 +61,11 @@ def measurements(
         dtype, device = (torch.float16, "cuda") if cuda else (torch.float32, "cpu")
         for k in em.SIZES:
             cases = em.cases(video, EMSettings(num_bases=k), dtype, device)
-            found = by_turns(cases, max(9, options.rounds), warm_up=True)
+            found = by_turns(cases, max(5, options.rounds), warm_up=True)
             yield rows_of("em", video, cases, found, em.FLOOR, _name(dtype))
 
     def of_inversion() -> Iterator[list[dict]]:
         yield rows("inversion", video, inversion.table_cases(loaded, video, steps), inversion.BASELINE)
-
-    def of_options() -> Iterator[list[dict]]:
-        size = _asked(options, Size(48, 360, 640) if cuda else Size(4, 256, 256))
-        cases = inversion.option_cases(loaded, size, options.steps or (50 if cuda else 2))
-        yield rows("options", size, cases, cases[0].name)
 
     def of_batches() -> Iterator[list[dict]]:
         for frames in (16, 48, 120, 200) if cuda else (8, 16, 32):
@@ -87,7 +82,12 @@ def measurements(
             size = _asked(options, Size(frames, 512, 512) if cuda else Size(frames, 192, 192))
             yield rows("tokenflow", size, editing.tokenflow_cases(loaded, size), editing.PerFrameGuider.purpose, 1)
 
-    found = (of_em, of_inversion, of_options, of_batches, of_fatezero, of_tokenflow)
+    def of_sizes() -> Iterator[list[dict]]:
+        small = loaded_model.load(locations.TRAINED)
+        for frames, clips in ((8, 3), (48, 2), (120, 1)):
+            yield sizes.rows(small, frames, min(clips, options.rounds), model_type)
+
+    found = (of_em, of_inversion, of_batches, of_fatezero, of_tokenflow, of_sizes)
     return dict(zip(GROUPS, found, strict=True))
 
 

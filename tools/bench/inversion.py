@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ...nodes.host.base_fitting import BaseFitting
 from ...nodes.host.ddim_sampling import invert
@@ -15,12 +16,15 @@ from ...nodes.host.frame_context import FrameContextAttention
 from ...nodes.host.self_attention import install
 from ...nodes.host.stem_attention import StemSelfAttention
 from ...nodes.host.stem_settings import PRESETS, StemSettings
+from ...stem_kernels.em import Bases
+from ...stem_kernels.initialisation import DrawKey
 from ..loaded_model import Loaded
 from .editing import SOURCE, latents
 from .measuring import Case
 from .rows import Size
 
 BASELINE = "DDIM, 1 frame"
+WITHOUT_EM = "K=256, were EM free"
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,22 @@ class TimedStem(StemSelfAttention):
         return TimedFitting(self.settings, self.draws, self.seconds)
 
 
+class FreeFitting(BaseFitting):
+    """The bases that EM would start from: what is left when EM takes no time."""
+
+    def fit(self, features: Tensor, key: DrawKey, *more: Any, **named: Any) -> Bases:
+        centres = features[: self.settings.em.num_bases].float()
+        return Bases(centres, torch.ones(len(centres), device=centres.device), centres)
+
+
+class FreeStem(StemSelfAttention):
+    """STEM self-attention without EM."""
+
+    @property
+    def fitting(self) -> FreeFitting:
+        return FreeFitting(self.settings, self.draws)
+
+
 def stem(num_bases: int, frames_per_batch: int | None = None, **changes: Any) -> TimedStem:
     settings: StemSettings = replace(PRESETS["paper"], **changes)
     settings = replace(settings, em=replace(settings.em, num_bases=num_bases))
@@ -62,16 +82,7 @@ def table_cases(loaded: Loaded, size: Size, steps: int) -> list[Case]:
         _case("DDIM, 2 frames", loaded, FrameContextAttention((0, "mid")), size, steps),
         _case("DDIM, all frames", loaded, FrameContextAttention(None), size, steps),
         *(_case(f"STEM, K={k}", loaded, stem(k), size, steps, k) for k in (128, 256, 512)),
-    ]
-
-
-def option_cases(loaded: Loaded, size: Size, steps: int) -> list[Case]:
-    """What the options of STEM Bases change, at K=256."""
-    return [
-        _case("STEM, K=256", loaded, stem(256), size, steps, 256),
-        _case("warm start, 1 iteration", loaded, stem(256, warm_start=1), size, steps, 256),
-        _case("K chosen for 90 % of the energy", loaded, stem(512, explained_energy=0.9), size, steps, "auto"),
-        _case("bases of 8 anchor frames", loaded, stem(256, scope="anchor_frames"), size, steps, 256),
+        _case(WITHOUT_EM, loaded, FreeStem.from_settings(stem(256).settings, None), size, steps, 256),
     ]
 
 

@@ -39,10 +39,7 @@ def page(rows: Sequence[dict]) -> str:
 def _inversion(rows: list[dict]) -> str:
     lines = _table(
         ("inversion", "time", "in the paper", "peak memory", "share of EM"),
-        [
-            (row["name"], _ratio(row), f"{PAPER[row['name']]:.2f}", _memory(row), _percent(row.get("em_share")))
-            for row in rows
-        ],
+        [(row["name"], _ratio(row), _paper(row), _memory(row), _percent(row.get("em_share"))) for row in rows],
     )
     return f"""## Inversion
 
@@ -87,17 +84,32 @@ products. Responsibilities exist for one block of tokens at a time.
 """
 
 
-def _options(rows: list[dict]) -> str:
-    lines = _table(
-        ("STEM Bases", "time", "peak memory", "share of EM"),
-        [(row["name"], _ratio(row), _memory(row), _percent(row.get("em_share"))) for row in rows],
-    )
-    return f"""## Options of STEM Bases
+def _sizes(rows: list[dict]) -> str:
+    lengths = sorted({row["frames"] for row in rows})
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    cells = {(row["name"], row["frames"]): row for row in rows}
 
-{_size(rows[0])}, {rows[0]["steps"]} steps, as a ratio to {rows[0]["baseline"]}. What they do to the quality is in
-[quality.md](quality.md).
+    def cell(row: dict) -> str:
+        bases = "" if row["mean_bases"] is None else f", {row['mean_bases']:.0f} bases"
+        return f"{_gain(row)} dB, {row['time_ratio']:.2f}{bases}"
+
+    lines = _table(
+        ("", *(f"{n} frames" for n in lengths)),
+        [(name, *(cell(cells[name, n]) for n in lengths)) for name in names],
+    )
+    return f"""## A number of bases for every layer, and warm starts
+
+The trained small model and rendered clips of {rows[0]["width"]}×{rows[0]["height"]} pixels (3 of 8 frames, 2 of 48, 1
+of 120), {rows[0]["steps"]} steps: PSNR of the reconstruction beside that with {rows[0]["baseline"]} (mean over the
+clips, and the range), time of the inversion as a ratio to the same, and the mean number of bases over layers and steps.
+Coarse layers of short clips have fewer tokens than bases were asked for; then every token is a base.
 
 {lines}
+
+How a layer chooses (`explained_energy`): it fits 16, 32, 64, … bases to a sample of its tokens, at most 3,072 of them,
+and takes the first number that explains the wanted share of how other tokens of the sample vary. The choice depends on
+the tokens alone, so a step that is run again, as FateZero does, finds it again. A warm start (`warm_start`) begins a
+step with the bases of the step before; FateZero cannot follow it.
 """
 
 
@@ -189,10 +201,10 @@ is not computed again with their batches.
 SECTIONS: dict[str, Callable[[list[dict]], str]] = {
     "inversion": _inversion,
     "em": _em,
-    "options": _options,
     "batches": _batches,
     "fatezero": _fatezero,
     "tokenflow": _tokenflow,
+    "sizes": _sizes,
 }
 
 
@@ -217,6 +229,16 @@ def _ratio(row: dict) -> str:
     if row["name"] == row["baseline"] or row["rounds"] == 1:
         return f"{row['time_ratio']:.2f}"
     return f"{row['time_ratio']:.2f} [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"
+
+
+def _paper(row: dict) -> str:
+    return f"{PAPER[row['name']]:.2f}" if row["name"] in PAPER else ""
+
+
+def _gain(row: dict) -> str:
+    if row["name"] == row["baseline"]:
+        return f"{row['psnr']:.2f}"
+    return f"{row['psnr_gain']:+.2f} [{row['psnr_gain_low']:+.2f}, {row['psnr_gain_high']:+.2f}]"
 
 
 def _memory(row: dict) -> str:

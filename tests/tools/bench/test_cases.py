@@ -1,0 +1,93 @@
+"""What is measured is what it is called: counts of operations, and every group run once with a tiny model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from comfyui_stem.stem_kernels.em import EMSettings, fit_bases
+from comfyui_stem.tools import bench, loaded_model, locations
+from comfyui_stem.tools.bench import report
+from comfyui_stem.tools.bench.rows import Size
+
+GROUPS = [group for group in bench.GROUPS if group != "sizes"]
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Of every group, with the tiny checkpoint and two frames of 64x64 pixels."""
+    loaded_model.prepare()
+    loaded = loaded_model.load(locations.from_environment().checkpoint)
+    options = bench.parse(["--rounds", "1", "--frames", "2", "--height", "64", "--width", "64"])
+    with torch.inference_mode():
+        groups = bench.measurements(loaded, options, cuda=False)
+        return {name: [row for found in groups[name]() for row in found] for name in GROUPS}
+
+
+def test_the_layers_are_those_of_sd15():
+    from comfyui_stem.tools.bench.em import layer_shapes
+
+    shapes = layer_shapes(Size(4, 360, 640))
+    assert shapes[0] == (4 * 45 * 80, 320)
+    assert shapes[2] == (4 * 23 * 40, 640)
+    assert shapes[4] == (4 * 12 * 20, 1280)
+    assert shapes[6] == (4 * 6 * 10, 1280)
+    assert len(shapes) == 16
+
+
+def test_written_plainly_em_is_the_same_em():
+    from comfyui_stem.tools.bench.em import written_plainly
+
+    tokens = torch.randn(200, 16, generator=torch.Generator().manual_seed(0))
+    settings = EMSettings(temperature=0.3)
+    expected = fit_bases(tokens, tokens[:12], settings).centres
+    torch.testing.assert_close(written_plainly(tokens, tokens[:12], settings), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_operations_are_counted_as_the_products_have_them():
+    from comfyui_stem.tools.bench.em import flops, moved
+
+    assert flops(10, 3, 5, iterations=2) == 2 * (2 * 10 * 3 * 5 + 2 * 10 * 3 * 5)
+    assert moved(10, 3, 5, item=2, iterations=1) == 10 * 3 * 2 + 4 * (5 * 3 + 5 * 3 + 5)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_group_runs_and_has_its_baseline(rows, group):
+    names = [row["name"] for row in rows[group]]
+    assert {row["baseline"] for row in rows[group]} <= set(names)
+    assert all(row["seconds"] > 0 and row["group"] == group for row in rows[group])
+
+
+def test_the_share_of_em_is_a_share(rows):
+    shares = [row["em_share"] for row in rows["inversion"] if row["name"].startswith("STEM")]
+    assert len(shares) == 3
+    assert all(0 < share < 1 for share in shares)
+
+
+def test_the_page_shows_every_row(rows):
+    everything = [row for found in rows.values() for row in found]
+    page = report.page(everything)
+    for name in {row["name"] for row in everything} - {em_floor(), "Plug-and-play, frame by frame", "TokenFlow Edit"}:
+        assert f"{name}" in page
+    assert page.count("Measured on: ") == len(GROUPS)
+
+
+def test_the_slope_of_memory_is_that_between_the_shortest_and_the_longest_clip(rows):
+    def of_frames(frames, mb):
+        return [row | {"frames": frames, "peak_memory_mb": mb} for row in rows["batches"][:1]]
+
+    assert "| 10.0 |" in report.page([*of_frames(8, 100.0), *of_frames(16, 180.0)])
+
+
+def test_a_page_of_one_group_has_no_other(rows):
+    page = report.page([replace_device(row) for row in rows["fatezero"]])
+    assert "## FateZero" in page and "## TokenFlow" not in page and "Some GPU" in page
+
+
+def replace_device(row):
+    return row | {"device": "Some GPU", "threads": None}
+
+
+def em_floor():
+    from comfyui_stem.tools.bench.em import FLOOR
+
+    return FLOOR

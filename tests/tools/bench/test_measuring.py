@@ -1,0 +1,67 @@
+"""Cases by turns, their time and memory, and the rows made of them."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from comfyui_stem.tools.bench.measuring import Case, Measured, by_turns, once
+from comfyui_stem.tools.bench.rows import Size, load, merged, rows_of, save
+
+SIZE = Size(4, 64, 96)
+
+
+def test_cases_take_turns_and_a_warm_up_does_not_count():
+    calls = []
+    cases = [Case(name, lambda name=name: calls.append(name)) for name in "ab"]
+    found = by_turns(cases, rounds=2, warm_up=True)
+    assert calls == ["a", "b"] * 3
+    assert [len(found[name].seconds) for name in "ab"] == [2, 2]
+
+
+def test_seconds_and_bytes_are_those_of_the_run():
+    def run():
+        block = np.ones(40_000_000, np.uint8)
+        time.sleep(0.1)
+        return block.sum()
+
+    seconds, peak = once(run)
+    assert seconds >= 0.1
+    assert 35e6 < peak < 80e6
+
+
+def test_ratios_are_taken_within_a_round():
+    # the second round was twice as slow for both
+    slow, base = Measured([2.0, 4.0, 3.0]), Measured([1.0, 2.0, 1.0])
+    assert slow.ratios(base) == [2.0, 2.0, 3.0]
+
+
+def test_a_row_says_what_was_measured_on_what():
+    cases = [Case("base", print), Case("ours", print, 256, {"steps": 3})]
+    found = {"base": Measured([1.0, 2.0], 5_000_000), "ours": Measured([0.5, 1.5], 7_000_000)}
+    base, ours = rows_of("inversion", SIZE, cases, found, "base", "float32")
+    assert base["time_ratio"] == 1
+    assert (ours["name"], ours["num_bases"], ours["steps"], ours["rounds"]) == ("ours", 256, 3, 2)
+    assert (ours["frames"], ours["height"], ours["width"], ours["dtype"]) == (4, 64, 96, "float32")
+    assert (ours["ratio_low"], ours["ratio_high"], ours["peak_memory_mb"]) == (0.5, 0.75, 7.0)
+    assert {"device", "torch", "threads", "seconds", "baseline"} <= ours.keys()
+
+
+def test_rows_are_kept_and_a_group_that_is_measured_again_takes_the_place_of_the_old(tmp_path):
+    def row(group, device, name):
+        return {"group": group, "device": device, "name": name}
+
+    old = [row("em", "cpu", "old"), row("em", "gpu", "kept"), row("tokenflow", "cpu", "kept")]
+    save(merged(old, [row("em", "cpu", "new")]), tmp_path / "b.json")
+    assert [r["name"] for r in load(tmp_path / "b.json")] == ["kept", "kept", "new"]
+    assert load(tmp_path / "none.json") == []
+
+
+def test_a_run_that_fails_does_not_leave_the_memory_watched():
+    import threading
+
+    before = threading.active_count()
+    with pytest.raises(ZeroDivisionError):
+        once(lambda: 1 / 0)
+    assert threading.active_count() == before

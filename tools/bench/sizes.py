@@ -1,0 +1,158 @@
+"""Fixed numbers of bases, numbers chosen by every layer, and warm starts: time beside the quality of reconstructions.
+
+The trained small model inverts rendered clips of several lengths and reconstructs them with the same attention.
+"""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...nodes.host.base_fitting import BaseFitting
+from ...nodes.host.ddim_sampling import invert
+from ...nodes.host.inversion import Inversion
+from ...nodes.host.reconstruction import reconstruct
+from ...nodes.host.self_attention import install
+from ...nodes.host.stem_attention import StemSelfAttention
+from ...nodes.host.stem_settings import PRESETS, StemSettings
+from ...stem_kernels.initialisation import SeededDraws
+from ...stem_kernels.video_metrics import psnr
+from ..loaded_model import Loaded
+from ..quality.clips import Case as Clip
+from ..quality.clips import held_out_cases
+from ..rendered_clips import render
+from .measuring import Case, Measured, by_turns
+from .rows import Size, rows_of
+
+GROUP = "sizes"
+BASELINE = "K=256"
+STEPS = 12
+PIXELS = 128
+
+
+@dataclass(frozen=True)
+class CountingFitting(BaseFitting):
+    """A fitting that notes how many bases it has fitted."""
+
+    counts: list[int] = field(default_factory=list, compare=False)
+
+    def fit(self, *arguments: Any, **named: Any) -> Any:
+        bases = super().fit(*arguments, **named)
+        self.counts.append(bases.centres.shape[-2])
+        return bases
+
+
+@dataclass(frozen=True)
+class CountingStem(StemSelfAttention):
+    """STEM self-attention that notes how many bases it has fitted."""
+
+    counts: list[int] = field(default_factory=list, compare=False)
+
+    @property
+    def fitting(self) -> CountingFitting:
+        return CountingFitting(self.settings, self.draws, self.counts)
+
+
+def variants() -> dict[str, StemSettings | None]:
+    """Settings by name; None is plain DDIM."""
+
+    def stem(num_bases: int, **changes: Any) -> StemSettings:
+        paper = PRESETS["paper"]
+        return replace(paper, em=replace(paper.em, num_bases=num_bases), **changes)
+
+    return {
+        "DDIM, 1 frame": None,
+        "K=64": stem(64),
+        BASELINE: stem(256),
+        "chosen for 80 % of the energy": stem(512, explained_energy=0.8),
+        "chosen for 90 % of the energy": stem(512, explained_energy=0.9),
+        "K=256, warm start, 1 iteration": stem(256, warm_start=1),
+        "K=256, warm start, 2 iterations": stem(256, warm_start=2),
+    }
+
+
+@dataclass
+class Study:
+    """Inversions of one clip: what was inverted, and how well it comes back.
+
+    Attributes:
+        inversions: the last of every variant.
+        counts: the numbers of bases of its fits.
+    """
+
+    loaded: Loaded
+    clip: Clip
+    frames: int
+    inversions: dict[str, Inversion] = field(default_factory=dict)
+    counts: dict[str, list[int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.latents = self.loaded.encode(render(self.clip.scene, self.clip.motion, self.frames).frames)
+        self.prompt = self.loaded.prompt(self.clip.scene.caption)
+
+    def cases(self) -> list[Case]:
+        return [self._case(name, settings) for name, settings in variants().items()]
+
+    def closeness(self, name: str) -> float:
+        """PSNR of the reconstruction with the attention of the inversion, to what the VAE gives back of the clip."""
+        inversion = self.inversions[name]
+        video = self.loaded.decode(reconstruct(inversion, inversion.model, inversion.source))
+        return float(psnr(video, self._round_trip()).mean())
+
+    def _round_trip(self) -> Tensor:
+        return self.loaded.decode(self.latents)
+
+    def _case(self, name: str, settings: StemSettings | None) -> Case:
+        model = self.loaded.model
+        counts = self.counts.setdefault(name, [])
+        if settings is not None:
+            model = install(model, CountingStem(settings, SeededDraws(settings.seed), counts=counts))
+
+        def run() -> None:
+            counts.clear()
+            self.inversions[name] = invert(model, self.prompt, self.latents, STEPS, "next")
+
+        return Case(name, run, None if settings is None else settings.em.num_bases)
+
+
+def rows(loaded: Loaded, frames: int, clips: int, dtype: str) -> list[dict]:
+    """A row for every variant: time over the clips, mean PSNR, and its difference to the baseline's on each clip."""
+    found: dict[str, Measured] = {}
+    scores: dict[str, list[float]] = {}
+    sizes: dict[str, list[float]] = {}
+    for clip in held_out_cases(clips):
+        study = Study(loaded, clip, frames)
+        for name, measured in by_turns(study.cases(), 1).items():
+            whole = found.setdefault(name, Measured())
+            whole.seconds += measured.seconds
+            whole.peak = max(whole.peak, measured.peak)
+            scores.setdefault(name, []).append(study.closeness(name))
+            if study.counts[name]:
+                sizes.setdefault(name, []).append(statistics.mean(study.counts[name]))
+    cases = [
+        Case(name, run=torch.no_grad, num_bases=_number(name), more=_more(name, scores, sizes)) for name in variants()
+    ]
+    return rows_of(GROUP, Size(frames, PIXELS, PIXELS), cases, found, BASELINE, dtype)
+
+
+def _number(name: str) -> int | str | None:
+    settings = variants()[name]
+    if settings is None:
+        return None
+    return "auto" if settings.explained_energy else settings.em.num_bases
+
+
+def _more(name: str, scores: dict[str, list[float]], sizes: dict[str, list[float]]) -> dict:
+    gains = sorted(own - other for own, other in zip(scores[name], scores[BASELINE], strict=True))
+    return {
+        "steps": STEPS,
+        "psnr": round(statistics.mean(scores[name]), 3),
+        "psnr_gain": round(statistics.mean(gains), 3),
+        "psnr_gain_low": round(gains[0], 3),
+        "psnr_gain_high": round(gains[-1], 3),
+        "mean_bases": round(statistics.mean(sizes[name]), 1) if name in sizes else None,
+    }
