@@ -78,8 +78,11 @@ def test_a_preset_is_kept_by_name_until_a_field_leaves_it(loaded, preset):
     assert settings().preset == preset
     assert settings(num_bases=8, seed=3).preset == preset
     assert settings(num_bases=8, seed=3).em.num_bases == 8
+    # what changes speed and memory alone is no other preset
+    assert settings(frames_per_batch=2, kernels="eager").preset == preset
     assert settings(iterations=7).preset == "custom"
     assert settings(mass_weighting=True).preset == "custom"
+    assert settings(warm_start=1).preset == settings(explained_energy=0.9).preset == "custom"
 
 
 def test_fields_of_stem_bases_reach_the_settings(loaded):
@@ -92,11 +95,16 @@ def test_fields_of_stem_bases_reach_the_settings(loaded):
         "scope": "anchor_frames",
         "scope_frames": 3,
         "mass_weighting": True,
+        "frames_per_batch": 6,
+        "explained_energy": 0.8,
+        "warm_start": 2,
+        "kernels": "eager",
         "seed": 11,
     }
-    settings = installed_method(run(StemBases, model=loaded.model, **inputs)[0]).settings
-    em = settings.em
-    assert (em.temperature, em.iterations, em.normalize_bases) == (0.2, 4, False)
+    method = installed_method(run(StemBases, model=loaded.model, **inputs)[0])
+    settings, em = method.settings, method.settings.em
+    assert (em.temperature, em.iterations, em.normalize_bases, em.backend) == (0.2, 4, False, "eager")
+    assert (method.frames_per_batch, settings.explained_energy, settings.warm_start) == (6, 0.8, 2)
     assert (settings.space, settings.initialisation, settings.scope) == ("keys_per_head", "gaussian", "anchor_frames")
     assert (settings.scope_frames, settings.mass_weighted, settings.seed) == (3, True, 11)
 
