@@ -10,14 +10,26 @@ from .nodes.inversion_sampler import InversionSampler
 from .nodes.reconstruct import Reconstruct
 from .nodes.stem_bases import StemBases
 from .nodes.tokenflow_edit import TokenFlowEdit
+from .nodes.video_flow import VideoFlow
 from .nodes.video_load import VideoLoad
+from .nodes.video_metrics import VideoMetrics
 
 
 class StemInversionExtension(ComfyExtension):
     """The pack, as the host sees it."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [VideoLoad, StemBases, FrameContext, InversionSampler, Reconstruct, TokenFlowEdit, FateZeroEdit]
+        return [
+            VideoLoad,
+            StemBases,
+            FrameContext,
+            InversionSampler,
+            Reconstruct,
+            TokenFlowEdit,
+            FateZeroEdit,
+            VideoFlow,
+            VideoMetrics,
+        ]
 
 
 async def comfy_entrypoint() -> StemInversionExtension:

@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 CATEGORY = "STEM Inversion"
 InversionSocket = io.Custom("STEM_INVERSION")
+FlowSocket = io.Custom("STEM_FLOW")
 # An option that leaves a field to the preset.
 OF_PRESET = "preset"
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from .em import EMSettings, fit_bases, responsibilities
 from .precision import arithmetic_dtype
 
 SMALLEST = 16
-# Tokens looked at, evenly spread over the clip: every third is kept from the fit and tests it.
+# Tokens looked at, drawn from the whole clip: every third is kept from the fit and tests it.
 SAMPLED_TOKENS = 3072
 
 
@@ -26,13 +27,11 @@ def smallest_size(tokens: Tensor, target: float, settings: EMSettings, initial: 
         settings: of the fit; `num_bases` is the most that is taken.
         initial: (tokens, k) -> bases to start from, [..., k, c].
     """
-    stride = max(1, tokens.shape[-2] // SAMPLED_TOKENS)
-    sample = tokens[..., ::stride, :].to(arithmetic_dtype(tokens))
+    sample = tokens[..., _drawn(tokens.shape[-2]).to(tokens.device), :].to(arithmetic_dtype(tokens))
     tested = sample[..., 2::3, :]
     if tested.shape[-2] == 0:
         return settings.num_bases
-    count = sample.shape[-2]
-    fitted = sample[..., [i for i in range(count) if i % 3 != 2], :]
+    fitted = sample[..., torch.arange(sample.shape[-2], device=sample.device) % 3 != 2, :]
     size = SMALLEST
     while size < min(settings.num_bases, fitted.shape[-2]):
         bases = fit_bases(fitted, initial(fitted, size), settings)
@@ -41,6 +40,11 @@ def smallest_size(tokens: Tensor, target: float, settings: EMSettings, initial: 
             return size
         size *= 2
     return settings.num_bases
+
+
+def _drawn(count: int) -> Tensor:
+    """Which of `count` tokens are looked at, in random order; the same ones for the same count."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(count))[:SAMPLED_TOKENS]
 
 
 def explained_energy(tokens: Tensor, estimate: Tensor, mean: Tensor) -> float:

@@ -1,7 +1,7 @@
 """A video that goes through the network in batches of frames, in lockstep, because its attention needs all of them.
 
-Only what outlives a layer exists for all frames at once: the current features and those that wait for the decoder.
-What a layer needs beside them exists for one batch at a time.
+What outlives a layer exists for all frames at once: the current features and those that wait for the decoder. So do the
+tokens that bases are fitted to, until the next fit. Whatever else a layer needs exists for one batch at a time.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def _split_call(model: Any, method: BatchedMethod, run_key: str) -> Callable:
         size = size_of or frames_that_fit(base, frames, groups, x.shape[-2:], free)
         if size >= frames:
             return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
-        refuse_patches_per_frame(options, method.name)
+        refuse_patches_per_frame(options, method.name, size)
         batches, run = batches_of(frames, size), options[run_key]
         runs = [None] * len(batches)
 
@@ -151,26 +151,30 @@ def _split_call(model: Any, method: BatchedMethod, run_key: str) -> Callable:
     return diffusion_model
 
 
-def _smaller_budget(method: BatchedMethod) -> Callable:
-    size_of = method.frames_per_batch
+def budget_of(model: Any, method: Any, frames: int, size: Sequence[int]) -> int:
+    """For how many frames the host should leave room in a run of MODEL with `method`; `size` is the latent's."""
+    if not isinstance(method, BatchedMethod) or method.frames_per_batch is None:
+        return frames
+    # the host leaves room for two conds where it can
+    batch = method.frames_per_batch or frames_that_fit(model.model, frames, 2, size, room_for(model))
+    return frames_to_budget(model.model, frames, batch, size)
 
+
+def _smaller_budget(method: BatchedMethod) -> Callable:
     def prepare_sampling(executor: Any, model: Any, noise_shape: Sequence[int], *args: Any, **kwargs: Any) -> Any:
-        frames, size = noise_shape[0], noise_shape[-2:]
-        # the host leaves room for two conds where it can
-        batch = size_of or frames_that_fit(model.model, frames, 2, size, room_for(model))
-        budget = frames_to_budget(model.model, frames, batch, size)
+        budget = budget_of(model, method, noise_shape[0], noise_shape[-2:])
         return executor(model, [budget, *noise_shape[1:]], *args, **kwargs)
 
     return prepare_sampling
 
 
-def refuse_patches_per_frame(options: dict, name: str) -> None:
+def refuse_patches_per_frame(options: dict, name: str, size: int) -> None:
     """Raise if another node changes cross-attention: what it adds may differ from frame to frame, out of our sight."""
     patches, replaced = options.get("patches", {}), options.get("patches_replace", {}).get("attn2", {})
     found = [*patches.get("attn2_patch", ()), *patches.get("attn2_output_patch", ()), *replaced.values()]
     if not all(is_marked(patch) for patch in found):
         raise ValueError(
-            f"{name}: the frames do not fit into memory at once, and another node changes cross-attention (IP-Adapter "
-            "does), which may hold something for each frame that cannot be split with them. Remove that node from the "
-            "MODEL's way, or set frames_per_batch of STEM Bases to the number of frames."
+            f"{name}: the frames go through the network {size} at a time, and another node changes cross-attention "
+            "(IP-Adapter does), which may hold something for each frame that cannot be split with them. Remove that "
+            "node from the MODEL's way, or set frames_per_batch of STEM Bases to the number of frames."
         )

@@ -6,7 +6,10 @@ there. Everything happens in one thread, one call at a time.
 
 from __future__ import annotations
 
+import contextvars
+import logging
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 from greenlet import GreenletExit, getcurrent, greenlet
@@ -35,8 +38,12 @@ def run_in_lockstep(calls: Sequence[Callable[[Meet], Result]]) -> list[Result]:
         return hub.switch((value, together))
 
     runs = [greenlet(call) for call in calls]
+    for run in runs:
+        run.gr_context = contextvars.copy_context()
     sent: Any = meet
-    try:
+    with ExitStack() as unwinding:
+        for run in runs:
+            unwinding.callback(_unwind, run)
         while True:
             arrived = [run.switch(sent) for run in runs]
             ended = sum(run.dead for run in runs)
@@ -48,9 +55,16 @@ def run_in_lockstep(calls: Sequence[Callable[[Meet], Result]]) -> list[Result]:
                     "skips parts of the network for some frames. Remove it from the MODEL's way, or set "
                     "frames_per_batch to the number of frames."
                 )
-            sent = arrived[0][1]([value for value, _ in arrived])
-            del arrived
-    finally:
-        for run in runs:
-            if not run.dead:
-                run.throw(GreenletExit)
+            together, values = arrived[0][1], [value for value, _ in arrived]
+            # what the last meeting made may be large, and every call has it by now
+            arrived = sent = None
+            sent = together(values)
+            del values
+
+
+def _unwind(run: greenlet) -> None:
+    if not run.dead:
+        try:
+            run.throw(GreenletExit)
+        except Exception:
+            logging.exception("STEM Inversion: a batch of frames failed while it was given up because of another error")

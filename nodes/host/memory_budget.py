@@ -8,9 +8,11 @@ from typing import Any
 
 import comfy.model_management
 
-# Numbers that live per latent pixel of every frame while others are computed, in units of the network's width: the
-# features that wait for the decoder (5), and the current ones with their normalised copy (2).
-_LIVE_WIDTHS = 7
+# Numbers that live per latent pixel of every frame while others are computed, in units of the network's width. Most of
+# them live in the first layer of the decoder at full resolution: features that still wait (2) and those that were
+# joined with some (3), the input of the block, its current features and their normalised form (3), and what is gathered
+# from all batches (1); with bases of keys, the queries, keys and values (3) and two gathered tensors.
+_LIVE_WIDTHS = 12
 
 
 def frames_that_fit(base: Any, frames: int, groups: int, size: Sequence[int], free: float) -> int:
@@ -47,6 +49,6 @@ def room_for(model: Any) -> float:
     held = sum(
         loaded.model_loaded_memory()
         for loaded in comfy.model_management.current_loaded_models
-        if loaded.device == device
+        if loaded.device == device and loaded.model is not None  # a MODEL that is gone, but not yet from the list
     )
     return free + held - model.model_size()

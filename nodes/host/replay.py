@@ -20,10 +20,9 @@ from torch import Tensor
 
 from ...stem_kernels.prompt_alignment import TOKENS
 from .attention_map import AttentionMap
-from .frame_batches import BatchedMethod, FrameBatch
+from .frame_batches import BatchedMethod, FrameBatch, budget_of
 from .frame_context import OWN_FRAME
 from .layer_map import AttentionLayer
-from .memory_budget import frames_to_budget
 from .self_attention import RUN, SelfAttentionMethod, host_attention, install, installed_method
 
 
@@ -216,8 +215,6 @@ def weights_of(model: Any, edit_model: Any, shape: Sequence[int]) -> Iterator[An
 def _load(model: Any, shape: Sequence[int]) -> None:
     """Loads a MODEL, with the room that the host leaves for a run: for two conds at best, for one at least."""
     frames, _, *size = shape
-    method = installed_method(model)
-    if isinstance(method, BatchedMethod) and method.frames_per_batch:
-        frames = frames_to_budget(model.model, frames, min(frames, method.frames_per_batch), size)
+    frames = budget_of(model, installed_method(model), frames, size)
     best, least = (model.model.memory_required([conds * frames, 4, *size]) for conds in (2, 1))
     comfy.model_management.load_models_gpu([model], memory_required=best, minimum_memory_required=least)

@@ -9,7 +9,7 @@ from ...stem_kernels.em import EMSettings
 from ...stem_kernels.initialisation import Initialisation
 
 EMSpace = Literal["features", "keys_per_head"]
-Scope = Literal["all_frames", "anchor_frames", "frame_chunks"]
+ScopeKind = Literal["all_frames", "anchor_frames", "frame_chunks"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class StemSettings:
     em: EMSettings = field(default_factory=EMSettings)
     space: EMSpace = "features"
     initialisation: Initialisation = "tokens"
-    scope: Scope = "all_frames"
+    scope: ScopeKind = "all_frames"
     scope_frames: int = 8
     mass_weighted: bool = False
     clamp_to_tokens: bool = True

@@ -1,8 +1,9 @@
-"""Which implementation serves a fit: by what it can do, and never by trying."""
+"""Which implementation serves a fit: by what it can do and where it was verified, and never by trying."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType, ModuleType
 from typing import Literal
 
 from torch import Tensor
@@ -10,8 +11,8 @@ from torch import Tensor
 from . import eager, triton_em
 
 Backend = Literal["auto", "eager", "triton"]
-# "auto" takes the first that can serve.
-_BACKENDS = {"triton": triton_em, "eager": eager}
+# "auto" takes the first that can serve and was verified where it would run.
+_BACKENDS = MappingProxyType({"triton": triton_em, "eager": eager})
 
 
 def accumulate(
@@ -40,13 +41,13 @@ def accumulate(
     return mass.reshape(*leading, -1), [total.reshape(*leading, *total.shape[1:]) for total in totals]
 
 
-def chosen(tokens: Tensor, directions: Tensor, backend: Backend = "auto"):
+def chosen(tokens: Tensor, directions: Tensor, backend: Backend = "auto") -> ModuleType:
     """The module that serves tensors like these."""
     candidates = _BACKENDS if backend == "auto" else {backend: _BACKENDS[backend]}
     refusals = {}
     for name, module in candidates.items():
         why = module.refusal(tokens, directions)
-        if why is None:
+        if why is None and (backend != "auto" or module.verified(tokens)):
             return module
         refusals[name] = why
     reasons = "; ".join(f"{name}: {why}" for name, why in refusals.items())

@@ -18,6 +18,11 @@ def refusal(tokens: Tensor, directions: Tensor) -> str | None:
     return None
 
 
+def verified(tokens: Tensor) -> bool:
+    """Whether this may be taken without being asked for; always."""
+    return True
+
+
 def accumulate(
     tokens: Tensor, values: Sequence[Tensor], directions: Tensor, temperature: float, block: int = BLOCK_TOKENS
 ) -> tuple[Tensor, list[Tensor]]:

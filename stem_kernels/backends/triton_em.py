@@ -1,10 +1,11 @@
-"""E step and sums of the M step as Triton kernels, for CUDA; see `triton_kernels` for the kernels themselves."""
+"""E step and sums of the M step as Triton kernels, for NVIDIA GPUs; see `triton_kernels` for the kernels themselves."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from importlib.util import find_spec
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -12,6 +13,11 @@ from torch import Tensor
 # Tokens whose responsibilities exist at a time, 32 MB of them for 1024 bases: they stay in a large GPU's L2 cache.
 CHUNK_TOKENS = 8192
 MOST_BASES = 1024
+# Of the GPU: TF32 is needed.
+LEAST_CAPABILITY = (8, 0)
+# GPUs, by compute capability, on which the kernels' results and speed were verified. Elsewhere they have to be asked
+# for: Triton's interpreter proves the arithmetic, not that they compile and fit everywhere.
+VERIFIED_CAPABILITIES: frozenset[tuple[int, int]] = frozenset()
 _TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -19,13 +25,21 @@ def refusal(tokens: Tensor, directions: Tensor) -> str | None:
     """Why these tensors cannot be served, or None."""
     if find_spec("triton") is None:
         return "Triton is not installed"
-    if tokens.device.type != "cuda" and not interpreted():
-        return f"Triton needs an NVIDIA or AMD GPU, not {tokens.device.type}"
+    if not interpreted():
+        if tokens.device.type != "cuda" or torch.version.hip is not None:
+            return f"the kernels need an NVIDIA GPU, not {'AMD' if torch.version.hip else tokens.device.type}"
+        if torch.cuda.get_device_capability(tokens.device) < LEAST_CAPABILITY:
+            return f"the kernels need a GPU of compute capability {'.'.join(map(str, LEAST_CAPABILITY))} or newer"
     if tokens.dtype not in _TYPES:
         return f"the kernels take {', '.join(str(kind).removeprefix('torch.') for kind in _TYPES)}"
     if directions.shape[1] > MOST_BASES:
         return f"the kernels hold at most {MOST_BASES} bases, not {directions.shape[1]}"
     return None
+
+
+def verified(tokens: Tensor) -> bool:
+    """Whether the kernels may be taken without being asked for."""
+    return interpreted() or torch.cuda.get_device_capability(tokens.device) in VERIFIED_CAPABILITIES
 
 
 def interpreted() -> bool:
@@ -42,6 +56,21 @@ def accumulate(
     """
     from . import triton_kernels
 
+    if tokens.device.type == "cuda":
+        # Triton launches on the current device, whichever the tensors are on
+        with torch.cuda.device(tokens.device):
+            return _accumulate(triton_kernels, tokens, values, directions, temperature, chunk)
+    return _accumulate(triton_kernels, tokens, values, directions, temperature, chunk)
+
+
+def _accumulate(
+    kernels: ModuleType,
+    tokens: Tensor,
+    values: Sequence[Tensor],
+    directions: Tensor,
+    temperature: float,
+    chunk: int,
+) -> tuple[Tensor, list[Tensor]]:
     heads, count, _ = tokens.shape
     k = directions.shape[1]
     scaled = (directions / temperature).contiguous()
@@ -51,9 +80,9 @@ def accumulate(
     for start in range(0, count, chunk):
         part = slice(start, min(start + chunk, count))
         block = weights[:, : part.stop - part.start]
-        triton_kernels.expectation(tokens[:, part], scaled, block)
+        kernels.expectation(tokens[:, part], scaled, block)
         for number, (total, value) in enumerate(zip(totals, values, strict=True)):
-            found, masses = triton_kernels.sums(block, value[:, part])
+            found, masses = kernels.sums(block, value[:, part])
             total += found
             if number == 0:
                 mass += masses

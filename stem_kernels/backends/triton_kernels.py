@@ -7,6 +7,8 @@ in half precision are exact in TF32.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import triton
 import triton.language as tl
@@ -17,17 +19,42 @@ from ..precision import least_logit
 # Numbers that one program keeps in registers as responsibilities of its tokens.
 _RESPONSIBILITIES = 16384
 _LEAST_LOGIT = least_logit(torch.float32)
-# Of the sums: bases and tokens that a program takes at a time, programs that fill a GPU, and tokens worth a program.
-_BASES, _ROWS, _PROGRAMS, _LEAST_SPLIT = 64, 32, 512, 256
+# Of the sums: programs that fill a GPU, and tokens that are worth one.
+_PROGRAMS, _LEAST_SPLIT = 512, 256
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How a kernel cuts its work: constants of the kernel, and options of its compilation."""
+
+    constants: dict[str, float]
+    options: dict[str, int]
+
+
+def expectation_tiles(k: int) -> Tiles:
+    """Of `expectation` for k bases."""
+    bases = max(16, triton.next_power_of_2(k))
+    constants = {
+        "LEAST_LOGIT": _LEAST_LOGIT,
+        "ROWS": max(16, min(128, _RESPONSIBILITIES // bases)),
+        "BASES": bases,
+        "CHANNELS": 32 if bases < 256 else 16,
+    }
+    return Tiles(constants, {"num_warps": 8, "num_stages": 1})
+
+
+def sums_tiles(channels: int) -> Tiles:
+    """Of `sums` for values of so many channels."""
+    constants = {"ROWS": 32, "BASES": 64, "CHANNELS": min(128, max(16, triton.next_power_of_2(channels)))}
+    return Tiles(constants, {"num_warps": 4, "num_stages": 2})
 
 
 def expectation(tokens: Tensor, scaled: Tensor, weights: Tensor) -> None:
     """Eq. 9: `softmax_k(scaled_k . X_m)` into `weights` [l, m, k]; tokens [l, m, c], scaled [l, k, c] = mu / tau."""
     heads, count, channels = tokens.shape
     k = scaled.shape[1]
-    bases = max(16, triton.next_power_of_2(k))
-    rows = max(16, min(128, _RESPONSIBILITIES // bases))
-    _expectation[(triton.cdiv(count, rows), heads)](
+    tiles = expectation_tiles(k)
+    _expectation[(triton.cdiv(count, tiles.constants["ROWS"]), heads)](
         tokens,
         scaled,
         weights,
@@ -37,11 +64,8 @@ def expectation(tokens: Tensor, scaled: Tensor, weights: Tensor) -> None:
         *tokens.stride(),
         *scaled.stride(),
         *weights.stride(),
-        LEAST_LOGIT=_LEAST_LOGIT,
-        ROWS=rows,
-        BASES=bases,
-        CHANNELS=32,
-        num_warps=8,
+        **tiles.constants,
+        **tiles.options,
     )
 
 
@@ -52,13 +76,14 @@ def sums(weights: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     """
     heads, count, k = weights.shape
     channels = values.shape[-1]
-    width = min(128, max(16, triton.next_power_of_2(channels)))
-    tiles = (triton.cdiv(k, _BASES), triton.cdiv(channels, width))
-    splits = max(1, min(_PROGRAMS // (tiles[0] * tiles[1] * heads), triton.cdiv(count, _LEAST_SPLIT)))
-    split = triton.cdiv(triton.cdiv(count, splits), _ROWS) * _ROWS
+    tiles = sums_tiles(channels)
+    rows, bases, width = (tiles.constants[name] for name in ("ROWS", "BASES", "CHANNELS"))
+    grid = triton.cdiv(k, bases) * triton.cdiv(channels, width)
+    splits = max(1, min(_PROGRAMS // (grid * heads), triton.cdiv(count, _LEAST_SPLIT)))
+    split = triton.cdiv(triton.cdiv(count, splits), rows) * rows
     total = weights.new_empty(splits, heads, k, channels)
     mass = weights.new_empty(splits, heads, k)
-    _sums[(tiles[0] * tiles[1], splits, heads)](
+    _sums[(grid, splits, heads)](
         weights,
         values,
         total,
@@ -71,10 +96,8 @@ def sums(weights: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         *values.stride(),
         *total.stride(),
         *mass.stride(),
-        ROWS=_ROWS,
-        BASES=_BASES,
-        CHANNELS=width,
-        num_warps=4,
+        **tiles.constants,
+        **tiles.options,
     )
     return total.sum(dim=0), mass.sum(dim=0)
 

@@ -19,9 +19,20 @@ from comfyui_stem.nodes.inversion_sampler import InversionSampler
 from comfyui_stem.nodes.reconstruct import Reconstruct
 from comfyui_stem.nodes.stem_bases import StemBases
 from comfyui_stem.nodes.tokenflow_edit import TokenFlowEdit
+from comfyui_stem.nodes.video_flow import VideoFlow
+from comfyui_stem.nodes.video_metrics import VideoMetrics
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-NODES = [FateZeroEdit, FrameContext, InversionSampler, Reconstruct, StemBases, TokenFlowEdit]
+NODES = [
+    FateZeroEdit,
+    FrameContext,
+    InversionSampler,
+    Reconstruct,
+    StemBases,
+    TokenFlowEdit,
+    VideoFlow,
+    VideoMetrics,
+]
 
 
 def defaults(node):
@@ -57,6 +68,8 @@ def test_the_host_gets_all_nodes_from_the_packs_entry_point():
         "STEMReconstruct",
         "STEMTokenFlowEdit",
         "STEMFateZeroEdit",
+        "STEMVideoFlow",
+        "STEMVideoMetrics",
     ]
     assert not hasattr(module, "NODE_CLASS_MAPPINGS")
 

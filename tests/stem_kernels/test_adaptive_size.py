@@ -71,6 +71,15 @@ def test_a_long_clip_is_judged_by_a_sample_of_it():
     assert max(seen) <= SAMPLED_TOKENS
 
 
+def test_the_sample_is_not_that_of_a_few_columns_of_the_picture():
+    # Frames of 64x64 whose columns differ, but for the first: evenly spaced tokens would all lie in that one.
+    frames, side = 48, 64
+    columns = clusters(200, tokens=side, noise=0.0)
+    columns[::16] = columns[0]
+    video = columns.expand(frames, side, side, -1).reshape(frames * side * side, -1)
+    assert smallest_size(video, 0.9, EM, evenly) > SMALLEST
+
+
 def test_heads_are_judged_together():
     tokens = torch.stack([clusters(10), clusters(200)])
     assert smallest_size(tokens, 0.95, EM, evenly) > smallest_size(tokens[:1], 0.95, EM, evenly)

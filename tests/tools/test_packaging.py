@@ -16,9 +16,18 @@ else:
     from pip._vendor import tomli as tomllib
 
 # Modules that the host provides, and torch, which is the host's own.
-OF_THE_HOST = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "latent_preview", "node_helpers", "torch"}
+OF_THE_HOST = {
+    "comfy",
+    "comfy_api",
+    "comfy_execution",
+    "folder_paths",
+    "latent_preview",
+    "node_helpers",
+    "torch",
+    "torchvision",
+}
 OPTIONAL = {"triton"}
-DISTRIBUTIONS = {"PIL": "pillow"}
+DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python-headless"}
 
 
 @pytest.fixture(scope="module")

@@ -6,30 +6,15 @@ Videos are [N, H, W, 3] in [0, 1]. Results are floats for the whole video, or te
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
-import torch
 from torch import Tensor
-from torch.nn.functional import grid_sample
 
 from ...stem_kernels.video_metrics import SMALLEST_ERROR, check_shapes, psnr, ssim
+from ...stem_kernels.warping import moved, warp_error
 from ..rendered_clips import Clip
 
 # A video to the words of each kind ("object", "style", "colour") that its frames show.
 Classifier = Callable[[Tensor], Mapping[str, Sequence[str]]]
-
-
-@dataclass(frozen=True)
-class WarpError:
-    """Mean squared error x 1000 between a frame and the one before it, moved along the true motion.
-
-    Attributes:
-        seen: over the pixels that the frame before shows.
-        all: over every pixel.
-    """
-
-    seen: float
-    all: float
 
 
 def closeness(video: Tensor, truth: Tensor) -> dict[str, float]:
@@ -44,26 +29,6 @@ def region_psnr(video: Tensor, truth: Tensor, region: Tensor) -> float:
     count = region.sum(dim=(1, 2))
     mean = (error * region).sum(dim=(1, 2))[count > 0] / count[count > 0]
     return float((-10 * mean.clamp_min(SMALLEST_ERROR).log10()).mean())
-
-
-def moved(video: Tensor, backward: Tensor) -> Tensor:
-    """Each frame but the last, moved to where the next one has it: [N - 1, H, W, 3].
-
-    backward: [N - 1, H, W, 2] in pixels (x, y): where each pixel of frame n + 1 comes from in frame n.
-    """
-    height, width = video.shape[1:3]
-    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
-    source = torch.stack([x, y], dim=-1) + backward
-    grid = 2 * source / torch.tensor([width, height]) - 1
-    planes = video[:-1].float().movedim(-1, 1)
-    sampled = grid_sample(planes, grid.float(), mode="bilinear", padding_mode="border", align_corners=False)
-    return sampled.movedim(1, -1)
-
-
-def warp_error(video: Tensor, backward: Tensor, seen: Tensor) -> WarpError:
-    """backward: see `moved`; seen: [N - 1, H, W] bool, where the frame before shows that pixel."""
-    error = (video[1:].double() - moved(video, backward).double()).square().mean(dim=-1)
-    return WarpError(1e3 * float(error[seen].mean()), 1e3 * float(error.mean()))
 
 
 def motion_measures(video: Tensor, clip: Clip) -> dict[str, float]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextvars
+import weakref
+
 import pytest
 from comfyui_stem.nodes.host.lockstep import run_in_lockstep
 
@@ -83,6 +86,58 @@ def test_a_call_that_ends_early_is_an_error_and_not_a_wait_for_ever():
     with pytest.raises(RuntimeError, match="1 of 2 batches of frames have ended"):
         run_in_lockstep([waits, lambda meet: None])
     assert not open_now
+
+
+def test_a_call_that_cannot_be_unwound_does_not_keep_others_from_it(caplog):
+    open_now = set()
+
+    def stubborn(meet):
+        try:
+            meet(1, sum)
+        except BaseException:
+            raise Broken("stubborn") from None
+
+    def waits(meet):
+        open_now.add(1)
+        try:
+            meet(1, sum)
+        finally:
+            open_now.discard(1)
+
+    def fails(meet):
+        raise Broken("first")
+
+    with pytest.raises(Broken, match="first"):
+        run_in_lockstep([waits, stubborn, fails])
+    assert not open_now
+    assert "stubborn" in caplog.text
+
+
+def test_context_variables_reach_every_call():
+    variable = contextvars.ContextVar("variable", default=0)
+    variable.set(7)
+    assert run_in_lockstep([lambda meet: meet(variable.get(), sum), lambda meet: meet(variable.get(), sum)]) == [14, 14]
+
+
+def test_what_a_meeting_made_is_gone_before_the_next_one():
+    made = []
+
+    class Large:
+        pass
+
+    def together(values):
+        assert all(reference() is None for reference in made)
+        large = Large()
+        made.append(weakref.ref(large))
+        return large
+
+    def call(meet):
+        for _ in range(3):
+            meet(None, together)
+        return "done"
+
+    assert run_in_lockstep([call, call]) == ["done", "done"]
+    assert len(made) == 3
 
 
 def test_lockstep_can_be_nested():

@@ -8,16 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("triton", reason="Triton has no build for this system; its kernels are not used here either")
 PROGRAM = Path(__file__).with_name("triton_program.py")
 
 
-def run(*arguments):
+def run(*arguments, interpreted=None):
     # The interpreter is chosen when Triton is imported, for a whole process.
-    import torch
-
-    variables = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
+    if interpreted is None:
+        interpreted = not torch.cuda.is_available()
+    variables = {"TRITON_INTERPRET": "1" if interpreted else "0"}
     done = subprocess.run(
         [sys.executable, str(PROGRAM), *arguments], env=os.environ | variables, capture_output=True, text=True
     )
@@ -39,3 +40,9 @@ def test_chunks_and_splits_of_the_tokens_change_nothing():
 
 def test_a_whole_fit_equals_that_of_the_eager_backend():
     run("fit")
+
+
+@pytest.mark.parametrize("capability", [80, 86, 90])
+def test_the_kernels_compile_for_nvidia_gpus_and_fit_into_their_shared_memory(capability):
+    # needs the compiler alone, no GPU
+    run("compiled", str(capability), interpreted=False)

@@ -87,5 +87,31 @@ def fit():
     check(ours.mass, theirs.mass.double(), 1e-5)
 
 
+# Bytes of shared memory that a program can have, by compute capability.
+SHARED = {80: 163 << 10, 86: 99 << 10, 90: 227 << 10}
+
+
+def compiled(capability):
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+
+    def shared(kernel, pointers, constants, **options):
+        kinds = pointers | dict.fromkeys(constants, "constexpr")
+        signature = {name: kinds.get(name, "i32") for name in kernel.arg_names}
+        constexprs = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
+        source = ASTSource(fn=kernel, signature=signature, constexprs=constexprs)
+        return compile(source, target=GPUTarget("cuda", int(capability), 32), options=options).metadata.shared
+
+    limit = SHARED[int(capability)]
+    for dtype in ("*fp16", "*fp32"):
+        for k in (256, triton_em.MOST_BASES):
+            tiles = triton_kernels.expectation_tiles(k)
+            pointers = {"tokens": dtype, "scaled": "*fp32", "weights": "*fp32"}
+            assert shared(triton_kernels._expectation, pointers, tiles.constants, **tiles.options) <= limit
+        tiles = triton_kernels.sums_tiles(640)
+        pointers = {"weights": "*fp32", "values": dtype, "total": "*fp32", "mass": "*fp32"}
+        assert shared(triton_kernels._sums, pointers, tiles.constants, **tiles.options) <= limit
+
+
 if __name__ == "__main__":
-    {"sums": sums, "strides": strides, "chunks": chunks, "fit": fit}[sys.argv[1]](*sys.argv[2:])
+    {"sums": sums, "strides": strides, "chunks": chunks, "fit": fit, "compiled": compiled}[sys.argv[1]](*sys.argv[2:])

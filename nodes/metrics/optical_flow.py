@@ -1,0 +1,116 @@
+"""Optical flow between consecutive frames: OpenCV's DIS, or RAFT with weights that the user has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...stem_kernels.warping import visible
+
+DIS = "DIS"
+# DIS looks at pyramids of 8x8 patches.
+SMALLEST_SIDE = 16
+# RAFT correlates at an eighth of the resolution, in a pyramid of four levels.
+_RAFT_MULTIPLE, _RAFT_SIDE = 8, 128
+
+
+@dataclass(frozen=True)
+class OpticalFlow:
+    """Motion of a video of n frames.
+
+    Attributes:
+        forward, backward: [n - 1, h, w, 2] float32, see `stem_kernels.warping`.
+        seen: bool [n - 1, h, w], pixels of the later frame that the earlier one shows (`warping.visible`).
+        name: what estimated it.
+    """
+
+    forward: Tensor
+    backward: Tensor
+    seen: Tensor
+    name: str
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Frames, height and width of the video."""
+        pairs, height, width, _ = self.backward.shape
+        return pairs + 1, height, width
+
+
+def estimate(video: Tensor, between: Callable[[Tensor, Tensor], Tensor], name: str) -> OpticalFlow:
+    """The flow of a video [n, h, w, 3] in [0, 1] by `between`, which gives that from one batch of frames to another.
+
+    Raises:
+        ValueError: one frame alone has no motion, or the frames are too small to see any.
+    """
+    if video.shape[0] < 2:
+        raise ValueError("Optical flow: a video of 1 frame has no motion. Select at least 2 frames.")
+    if min(video.shape[1:3]) < SMALLEST_SIDE:
+        raise ValueError(
+            f"Optical flow: frames of {video.shape[2]}x{video.shape[1]} pixels are too small to see motion in; "
+            f"{SMALLEST_SIDE} pixels a side are the least. Take larger frames."
+        )
+    frames = video[..., :3].float().cpu()
+    forward, backward = between(frames[:-1], frames[1:]), between(frames[1:], frames[:-1])
+    return OpticalFlow(forward, backward, visible(forward, backward), name)
+
+
+def dis(first: Tensor, second: Tensor) -> Tensor:
+    """Dense inverse search (Kroeger et al. 2016) by OpenCV, [n, h, w, 3] twice -> [n, h, w, 2]."""
+    import cv2
+
+    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    pairs = zip(_grey(first), _grey(second), strict=True)
+    return torch.stack([torch.from_numpy(search.calc(a, b, None)) for a, b in pairs])
+
+
+def raft(weights: dict[str, Tensor], device: torch.device | str = "cpu") -> Callable[[Tensor, Tensor], Tensor]:
+    """RAFT (Teed & Deng 2020) by torchvision, small or large, as the weights are; for `estimate`.
+
+    Raises:
+        ValueError: the weights are not those of torchvision's RAFT.
+    """
+    from torchvision.models.optical_flow import raft_large, raft_small
+
+    first = weights.get("feature_encoder.convnormrelu.0.weight")
+    network = (raft_small if first is not None and first.shape[0] == 32 else raft_large)(weights=None)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(
+            "Optical flow: these are not the weights of torchvision's raft_small or raft_large "
+            f"({str(error).splitlines()[-1].strip()[:200]}). Save its state_dict as safetensors."
+        ) from None
+    network = network.eval().to(device)
+
+    def between(first: Tensor, second: Tensor) -> Tensor:
+        height, width = first.shape[1:3]
+        pairs = zip(_padded(first), _padded(second), strict=True)
+        flows = [network(a[None].to(device), b[None].to(device))[-1].cpu() for a, b in pairs]
+        return torch.cat(flows).movedim(1, -1)[:, :height, :width].contiguous()
+
+    return between
+
+
+def weight_files(folder: Path) -> list[str]:
+    """Names of the safetensors in a folder, which need not exist."""
+    return sorted(file.name for file in folder.glob("*.safetensors")) if folder.is_dir() else []
+
+
+def _grey(frames: Tensor) -> list[np.ndarray]:
+    import cv2
+
+    pixels = (frames.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    return [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in pixels]
+
+
+def _padded(frames: Tensor) -> Tensor:
+    """[n, h, w, 3] in [0, 1] -> [n, 3, h', w'] in [-1, 1], as RAFT wants it, padded at the right and the bottom."""
+    height, width = frames.shape[1:3]
+    sides = [max(_RAFT_SIDE, -(-side // _RAFT_MULTIPLE) * _RAFT_MULTIPLE) for side in (height, width)]
+    planes = 2 * frames.movedim(-1, 1) - 1
+    return torch.nn.functional.pad(planes, (0, sides[1] - width, 0, sides[0] - height), mode="replicate")

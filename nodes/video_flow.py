@@ -1,0 +1,54 @@
+"""Optical Flow: the motion of a video, for metrics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import folder_paths
+from comfy_api.latest import io
+
+from .metrics.optical_flow import DIS, dis, estimate, raft, weight_files
+from .sockets import CATEGORY, FlowSocket
+
+
+def weights_folder() -> Path:
+    """Where RAFT's weights are looked for."""
+    return Path(folder_paths.models_dir) / "optical_flow"
+
+
+class VideoFlow(io.ComfyNode):
+    """IMAGE -> FLOW."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="STEMVideoFlow",
+            display_name="Optical Flow",
+            category=CATEGORY,
+            description="Finds how every pixel moves from frame to frame, and which pixels both frames show. Video "
+            "Metrics measures along the flow of the source how steady an edit is.",
+            inputs=[
+                io.Image.Input("video", tooltip="The frames: for Video Metrics those of the source."),
+                io.Combo.Input(
+                    "method",
+                    options=[DIS, *weight_files(weights_folder())],
+                    default=DIS,
+                    tooltip="DIS: dense inverse search by OpenCV, fast, on the processor. A file: RAFT with weights of "
+                    "torchvision's raft_small or raft_large, saved as safetensors in models/optical_flow.",
+                ),
+            ],
+            outputs=[FlowSocket.Output("flow", display_name="FLOW", tooltip="For Video Metrics.")],
+        )
+
+    @classmethod
+    def execute(cls, video: Any, method: str = DIS) -> io.NodeOutput:
+        if method == DIS:
+            return io.NodeOutput(estimate(video, dis, "DIS (OpenCV)"))
+        if method not in weight_files(weights_folder()):
+            raise ValueError(f"Optical Flow: there is no file {method} in models/optical_flow. Choose another method.")
+        weights = comfy.utils.load_torch_file(str(weights_folder() / method), safe_load=True)
+        between = raft(weights, comfy.model_management.get_torch_device())
+        return io.NodeOutput(estimate(video, between, f"RAFT (torchvision, {method})"))

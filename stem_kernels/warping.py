@@ -1,0 +1,75 @@
+"""Frames moved along an optical flow, where that flow can be trusted, and how steady a video is along it.
+
+A flow [n - 1, h, w, 2] is in pixels, (x, y). A *backward* flow belongs to the later of two frames: the pixel p of frame
+n + 1 comes from p + flow(p) in frame n. A *forward* flow belongs to the earlier one and leads to the later one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+# A flow is consistent where |there and back|^2 < RELATIVE (|there|^2 + |back|^2) + ABSOLUTE (Sundaram et al. 2010).
+RELATIVE, ABSOLUTE = 0.01, 0.5
+
+
+@dataclass(frozen=True)
+class WarpError:
+    """Mean squared error x 1000 between a frame and the one before it, moved along the flow.
+
+    Attributes:
+        seen: over the pixels that the frame before shows; NaN if there are none.
+        all: over every pixel.
+        pairs: the former for each pair of frames, float64 [n - 1].
+    """
+
+    seen: float
+    all: float
+    pairs: Tensor
+
+
+def sampled_at(planes: Tensor, flow: Tensor) -> Tensor:
+    """Planes [n, c, h, w] read at p + flow(p), bilinearly, the border repeated: [n, c, h, w] float32."""
+    height, width = planes.shape[-2:]
+    rows, columns = (torch.arange(size, device=planes.device) + 0.5 for size in (height, width))
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    source = torch.stack([x, y], dim=-1) + flow.to(planes.device)
+    grid = 2 * source / torch.tensor([width, height], device=planes.device) - 1
+    return grid_sample(planes.float(), grid.float(), mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def moved(video: Tensor, backward: Tensor) -> Tensor:
+    """Each frame but the last, moved to where the next one has it: [n, h, w, c] -> [n - 1, h, w, c].
+
+    backward: [n - 1, h, w, 2].
+    """
+    return sampled_at(video[:-1].movedim(-1, 1), backward).movedim(1, -1)
+
+
+def visible(forward: Tensor, backward: Tensor) -> Tensor:
+    """Where a pixel of the later frame is seen in the earlier one, bool [n - 1, h, w].
+
+    It has to come from inside the picture, and going there by the backward flow and back by the forward flow has to
+    end where it began.
+    """
+    height, width = backward.shape[1:3]
+    back = sampled_at(forward.movedim(-1, 1), backward).movedim(1, -1)
+    both = (backward + back).square().sum(dim=-1)
+    allowed = RELATIVE * (backward.square().sum(dim=-1) + back.square().sum(dim=-1)) + ABSOLUTE
+    rows, columns = (torch.arange(size, device=backward.device) for size in (height, width))
+    x, y = columns + backward[..., 0], rows[:, None] + backward[..., 1]
+    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    return inside & (both < allowed)
+
+
+def warp_error(video: Tensor, backward: Tensor, seen: Tensor) -> WarpError:
+    """How far a video [n, h, w, c] is from moving along a flow; n is 2 at least.
+
+    backward: [n - 1, h, w, 2]. seen: bool [n - 1, h, w], the pixels that count.
+    """
+    error = (video[1:].double() - moved(video, backward).double()).square().mean(dim=-1)
+    pairs = torch.stack([frame[where].mean() for frame, where in zip(error, seen, strict=True)])
+    return WarpError(1e3 * float(error[seen].mean()), 1e3 * float(error.mean()), 1e3 * pairs)
