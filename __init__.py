@@ -7,7 +7,9 @@ from comfy_api.latest import ComfyExtension, io
 from .nodes.fatezero_edit import FateZeroEdit
 from .nodes.frame_context import FrameContext
 from .nodes.inversion_sampler import InversionSampler
+from .nodes.load_inversion import LoadInversion
 from .nodes.reconstruct import Reconstruct
+from .nodes.save_inversion import SaveInversion
 from .nodes.stem_bases import StemBases
 from .nodes.tokenflow_edit import TokenFlowEdit
 from .nodes.video_flow import VideoFlow
@@ -24,6 +26,8 @@ class StemInversionExtension(ComfyExtension):
             StemBases,
             FrameContext,
             InversionSampler,
+            SaveInversion,
+            LoadInversion,
             Reconstruct,
             TokenFlowEdit,
             FateZeroEdit,

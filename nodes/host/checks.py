@@ -9,7 +9,7 @@ import comfy.model_sampling
 import torch
 from torch import Tensor
 
-from .inversion import Inversion, identity_of, noise_levels
+from .inversion import Inversion, ModelIdentity, identity_of, noise_levels
 
 _UNSUPPORTED_CONDITIONING = {
     "area": "a region of the picture (area)",
@@ -87,18 +87,29 @@ def check_conditioning(conditioning: list, role: str, purpose: str) -> None:
 
 
 def check_same_checkpoint(model: Any, inversion: Inversion, purpose: str) -> None:
-    """Raise unless MODEL is the checkpoint, with or without LoRA, and the noise levels of the inversion."""
+    """Raise unless MODEL is the checkpoint, with or without LoRA, and has the noise levels of the inversion."""
     if model.model is not inversion.model.model:
-        theirs, ours = inversion.identity, identity_of(model)
-        differ = theirs.family != ours.family
-        if not differ and theirs.fingerprint is not None and ours.fingerprint is not None:
-            differ = not torch.allclose(torch.tensor(theirs.fingerprint), torch.tensor(ours.fingerprint), rtol=1e-3)
-        if differ:
-            raise ValueError(
-                f"{purpose}: the INVERSION was made with another checkpoint ({theirs.family}) than this MODEL "
-                f"({ours.family}); its noise means nothing to it. Connect the same checkpoint to both nodes (a LoRA on "
-                "top is fine), or invert again."
-            )
+        check_identity(model, inversion.identity, purpose)
+    check_noise_levels(model, inversion, purpose)
+
+
+def check_identity(model: Any, theirs: ModelIdentity, purpose: str) -> None:
+    """Raise if MODEL is another checkpoint than an inversion was made with."""
+    ours = identity_of(model)
+    differ = theirs.family != ours.family
+    if not differ and theirs.fingerprint is not None and ours.fingerprint is not None:
+        numbers = [torch.tensor(identity.fingerprint) for identity in (theirs, ours)]
+        differ = numbers[0].shape != numbers[1].shape or not torch.allclose(*numbers, rtol=1e-3)
+    if differ:
+        raise ValueError(
+            f"{purpose}: the INVERSION was made with another checkpoint ({theirs.family}) than this MODEL "
+            f"({ours.family}); its noise means nothing to it. Connect the same checkpoint to both nodes (a LoRA on "
+            "top is fine), or invert again."
+        )
+
+
+def check_noise_levels(model: Any, inversion: Inversion, purpose: str) -> None:
+    """Raise unless MODEL has the noise levels of the inversion at its timesteps."""
     ours = noise_levels(model, inversion.timesteps)
     if not torch.allclose(ours, torch.tensor(inversion.sigmas), rtol=1e-4):
         raise ValueError(

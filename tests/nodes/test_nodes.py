@@ -16,7 +16,9 @@ from comfyui_stem.nodes.fatezero_edit import FateZeroEdit
 from comfyui_stem.nodes.frame_context import FrameContext
 from comfyui_stem.nodes.host.self_attention import installed_method
 from comfyui_stem.nodes.inversion_sampler import InversionSampler
+from comfyui_stem.nodes.load_inversion import LoadInversion
 from comfyui_stem.nodes.reconstruct import Reconstruct
+from comfyui_stem.nodes.save_inversion import SaveInversion
 from comfyui_stem.nodes.stem_bases import StemBases
 from comfyui_stem.nodes.tokenflow_edit import TokenFlowEdit
 from comfyui_stem.nodes.video_flow import VideoFlow
@@ -27,7 +29,9 @@ NODES = [
     FateZeroEdit,
     FrameContext,
     InversionSampler,
+    LoadInversion,
     Reconstruct,
+    SaveInversion,
     StemBases,
     TokenFlowEdit,
     VideoFlow,
@@ -65,6 +69,8 @@ def test_the_host_gets_all_nodes_from_the_packs_entry_point():
         "STEMBases",
         "STEMFrameContext",
         "STEMInversionSampler",
+        "STEMSaveInversion",
+        "STEMLoadInversion",
         "STEMReconstruct",
         "STEMTokenFlowEdit",
         "STEMFateZeroEdit",

@@ -1,0 +1,235 @@
+"""An INVERSION as a file: safetensors, with a JSON description among its metadata.
+
+The MODEL is not in the file: it is connected again when the file is loaded, and has to be the same checkpoint. What was
+on its self-attention is in the file as settings, and is put on it again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ...stem_kernels.ddim import TRAIN_TIMESTEPS
+from ...stem_kernels.frame_context import NAMED_FRAMES
+from .checks import check_identity, check_noise_levels
+from .frame_context import FrameContextAttention
+from .inversion import Inversion, ModelIdentity
+from .self_attention import install, installed_method, remove
+from .settings_json import from_json, to_json
+from .stem_attention import StemSelfAttention
+from .stem_settings import StemSettings
+
+KEY = "stem_inversion"
+VERSION = 1
+_TRAJECTORY, _EMBEDDING, _OPTION = "trajectory", "embedding", "option."
+# Numbers in a prompt's tensors: 500 tokens of 8,192 are fewer.
+_MOST_OF_A_PROMPT = 1 << 22
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a file says of itself; see `Inversion` for the fields. `patches` counts weights that a LoRA had changed."""
+
+    timesteps: tuple[int, ...]
+    sigmas: tuple[float, ...]
+    convention: str
+    method: StemSelfAttention | FrameContextAttention | None
+    identity: ModelIdentity
+    patches: int
+    options: dict[str, Any]
+
+
+def save_inversion(inversion: Inversion, file: Path) -> None:
+    """Writes a file; it appears under its name only when it is complete.
+
+    Raises:
+        ValueError: the disk is full or not writable, or the conditioning holds what cannot be written.
+    """
+    ((embedding, options),) = inversion.source
+    tensors = {_TRAJECTORY: inversion.trajectory.contiguous(), _EMBEDDING: embedding.cpu().contiguous()}
+    plain: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, Tensor):
+            tensors[_OPTION + name] = value.cpu().contiguous()
+        elif value is None or isinstance(value, str | int | float | bool):
+            plain[name] = value
+        else:
+            raise ValueError(
+                f"Save Inversion: the source conditioning holds '{name}', a {type(value).__name__}, which cannot be "
+                "written. Invert with a plain CLIP Text Encode."
+            )
+    description = {
+        "version": VERSION,
+        "timesteps": list(inversion.timesteps),
+        "sigmas": list(inversion.sigmas),
+        "convention": inversion.convention,
+        "method": _method_to_json(installed_method(inversion.model)),
+        "family": inversion.identity.family,
+        "fingerprint": inversion.identity.fingerprint and list(inversion.identity.fingerprint),
+        "patches": len(inversion.model.patches),
+        "options": plain,
+    }
+    unfinished = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+    try:
+        save_file(tensors, unfinished, metadata={KEY: json.dumps(description)})
+        os.replace(unfinished, file)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(
+            f"Save Inversion: {file.name} could not be written ({error}). Free some space, or choose another name."
+        ) from None
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def load_inversion(file: Path, model: Any, purpose: str) -> Inversion:
+    """The INVERSION in a file, for MODEL, whose self-attention becomes that of the inversion.
+
+    Raises:
+        ValueError: the file is none of ours, broken, of a newer version, or made with another checkpoint or a LoRA.
+    """
+    try:
+        with safe_open(str(file), framework="pt") as content:
+            described = _description(content.metadata() or {})
+            _check_shapes(described, {name: content.get_slice(name) for name in content.keys()})  # noqa: SIM118
+            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{purpose}: {file.name} is no inversion that this version can read ({str(error)[:300]}). Choose a file "
+            "that Save Inversion has written."
+        ) from None
+    if not bool(torch.isfinite(tensors[_TRAJECTORY]).all()):
+        raise ValueError(f"{purpose}: the latents in {file.name} are not all finite. Invert again.")
+    model = remove(model) if described.method is None else install(model, described.method)
+    method = described.method
+    options = described.options | {
+        name.removeprefix(_OPTION): tensor for name, tensor in tensors.items() if name.startswith(_OPTION)
+    }
+    inversion = Inversion(
+        trajectory=tensors[_TRAJECTORY],
+        timesteps=described.timesteps,
+        sigmas=described.sigmas,
+        convention=described.convention,
+        source=[[tensors[_EMBEDDING], options]],
+        model=model,
+        identity=described.identity,
+        stem=method.settings if isinstance(method, StemSelfAttention) else None,
+    )
+    _check_model(inversion, described, purpose)
+    return inversion
+
+
+def _check_model(inversion: Inversion, described: Description, purpose: str) -> None:
+    found = len(inversion.model.patches)
+    if found != described.patches:
+        raise ValueError(
+            f"{purpose}: the INVERSION was made with a MODEL of {described.patches} changed weights (by a LoRA), this "
+            f"one has {found}. Connect the MODEL with the same LoRA as when it was saved, or without any."
+        )
+    check_identity(inversion.model, described.identity, purpose)
+    check_noise_levels(inversion.model, inversion, purpose)
+
+
+def _description(metadata: dict[str, str]) -> Description:
+    if KEY not in metadata:
+        raise ValueError("it has no description of an inversion")
+    data = json.loads(metadata[KEY])
+    if not isinstance(data, dict) or type(data.get("version")) is not int:
+        raise ValueError("its description has no version")
+    if data["version"] > VERSION:
+        raise ValueError(f"it is of version {data['version']}, this pack knows up to {VERSION}; update the pack")
+    timesteps = _list_of(data.get("timesteps"), int, "timesteps")
+    sigmas = _list_of(data.get("sigmas"), float, "sigmas")
+    if not timesteps or list(timesteps) != sorted(set(timesteps) & set(range(TRAIN_TIMESTEPS))):
+        raise ValueError(f"its timesteps are not ascending within 0 to {TRAIN_TIMESTEPS - 1}")
+    if len(sigmas) != len(timesteps) + 1 or not all(math.isfinite(sigma) and sigma > 0 for sigma in sigmas):
+        raise ValueError("its noise levels do not belong to its timesteps")
+    if data.get("convention") not in ("next", "current"):
+        raise ValueError("its noise convention is unknown")
+    fingerprint, options = data.get("fingerprint"), data.get("options")
+    if not isinstance(data.get("family"), str) or type(data.get("patches")) is not int:
+        raise ValueError("it does not say which checkpoint it was made with")
+    if not isinstance(options, dict) or not all(_is_plain(value) for value in options.values()):
+        raise ValueError("the options of its conditioning are not plain values")
+    return Description(
+        timesteps=timesteps,
+        sigmas=sigmas,
+        convention=data["convention"],
+        method=_method_from_json(data.get("method")),
+        identity=ModelIdentity(data["family"], None if fingerprint is None else _list_of(fingerprint, float, "print")),
+        patches=data["patches"],
+        options=options,
+    )
+
+
+def _check_shapes(described: Description, slices: dict[str, Any]) -> None:
+    """Raise unless the tensors are those of an inversion; nothing of them has been read yet."""
+    shapes = {name: (list(found.get_shape()), found.get_dtype()) for name, found in slices.items()}
+    if _TRAJECTORY not in shapes or _EMBEDDING not in shapes:
+        raise ValueError("it has no trajectory or no prompt")
+    odd = [name for name in shapes if name not in (_TRAJECTORY, _EMBEDDING) and not name.startswith(_OPTION)]
+    if odd:
+        raise ValueError(f"it holds other tensors: {', '.join(odd)[:100]}")
+    shape, dtype = shapes[_TRAJECTORY]
+    steps = len(described.timesteps) + 1
+    if len(shape) != 5 or shape[0] != steps or shape[2] != 4 or min(shape) < 1 or dtype != "F32":
+        raise ValueError(f"its trajectory is {shape} of {dtype}; [{steps}, frames, 4, height, width] of F32 is needed")
+    for name, (shape, dtype) in shapes.items():
+        if name != _TRAJECTORY and (math.prod(shape) > _MOST_OF_A_PROMPT or dtype not in ("F32", "F16", "BF16")):
+            raise ValueError(f"'{name}' is {shape} of {dtype}, which no prompt is")
+    shape = shapes[_EMBEDDING][0]
+    if len(shape) != 3 or shape[0] != 1 or min(shape) < 1:
+        raise ValueError(f"its prompt is {shape}; [1, tokens, width] is needed")
+
+
+def _method_to_json(method: Any) -> dict | None:
+    if method is None:
+        return None
+    if isinstance(method, StemSelfAttention):
+        return {"kind": "stem", "settings": to_json(method.settings)}
+    if isinstance(method, FrameContextAttention):
+        references = None if method.references is None else list(method.references)
+        return {"kind": "frames", "references": references, "finest_level": method.finest_level}
+    raise ValueError(
+        f"Save Inversion: the INVERSION was made with {method.name}, which cannot be written. Invert with STEM Bases, "
+        "Frame Context or the bare MODEL."
+    )
+
+
+def _method_from_json(data: object) -> StemSelfAttention | FrameContextAttention | None:
+    if data is None:
+        return None
+    if not isinstance(data, dict):
+        raise ValueError("its self-attention is not described")
+    if data.get("kind") == "stem":
+        return StemSelfAttention.from_settings(from_json(StemSettings, data.get("settings"), "STEM Bases"))
+    if data.get("kind") != "frames":
+        raise ValueError("its self-attention is of an unknown kind")
+    references, finest = data.get("references"), data.get("finest_level")
+    if type(finest) is not int or not 0 <= finest <= 3:
+        raise ValueError("its finest level of frame context is none")
+    if references is None:
+        return FrameContextAttention(None, finest)
+    if not isinstance(references, list) or not all(type(one) is int or one in NAMED_FRAMES for one in references):
+        raise ValueError("its frame context is no list of frames")
+    return FrameContextAttention(tuple(references), finest)
+
+
+def _list_of(value: object, kind: type, what: str) -> tuple:
+    allowed = (int, float) if kind is float else (kind,)
+    if not isinstance(value, list) or not all(type(entry) in allowed for entry in value):
+        raise ValueError(f"its {what} are no list of numbers")
+    return tuple(kind(entry) for entry in value)
+
+
+def _is_plain(value: object) -> bool:
+    return value is None or isinstance(value, str | int | float | bool)

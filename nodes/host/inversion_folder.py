@@ -1,0 +1,65 @@
+"""Where saved inversions are: the folder `inversions` in the host's output and input folders, and nowhere else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import folder_paths
+
+FOLDER = "inversions"
+SUFFIX = ".safetensors"
+_OUTPUT = " [output]"
+
+
+def saved_inversions() -> list[str]:
+    """Names for a list of choices, the newest first; those in the output folder are marked as the host marks them."""
+    found = []
+    for root, mark in ((folder_paths.get_output_directory(), _OUTPUT), (folder_paths.get_input_directory(), "")):
+        folder = Path(root) / FOLDER
+        if folder.is_dir():
+            files = [file for file in folder.rglob(f"*{SUFFIX}") if file.is_file() and not file.name.startswith(".")]
+            found += [(file.stat().st_mtime, file.relative_to(folder).as_posix() + mark) for file in files]
+    return [name for _, name in sorted(found, reverse=True)]
+
+
+def inversion_path(name: str, purpose: str) -> Path:
+    """The file that a name from `saved_inversions` stands for.
+
+    Raises:
+        ValueError: there is no such file, or it lies outside the folders once all links are followed.
+    """
+    in_output = name.endswith(_OUTPUT)
+    root = folder_paths.get_output_directory() if in_output else folder_paths.get_input_directory()
+    folder = os.path.realpath(os.path.join(root, FOLDER))
+    try:
+        real = os.path.realpath(os.path.join(folder, name.removesuffix(_OUTPUT)))
+        inside = os.path.commonpath([real, folder]) == folder
+    except ValueError:  # another drive, or a null byte
+        inside = False
+    if not inside or not real.endswith(SUFFIX):
+        raise ValueError(
+            f"{purpose}: '{name[:200]}' is no file of the folder {FOLDER} in the host's input or output folder, and "
+            "nothing else is read. Copy the file itself there."
+        )
+    if not os.path.isfile(real):
+        raise ValueError(f"{purpose}: there is no file '{name[:200]}' any more. Choose another, or save it again.")
+    return Path(real)
+
+
+def free_path(prefix: str, purpose: str) -> tuple[Path, str, str]:
+    """A file of the output folder that does not exist yet, its name, and its folder below the output folder.
+
+    Raises:
+        ValueError: the prefix leads out of the output folder.
+    """
+    try:
+        where = folder_paths.get_save_image_path(f"{FOLDER}/{prefix}", folder_paths.get_output_directory())
+    except Exception as error:  # the host raises a bare Exception
+        raise ValueError(f"{purpose}: '{prefix[:200]}' is no name within the output folder ({error}).") from None
+    folder, stem, counter, subfolder, _ = where
+    root = os.path.realpath(os.path.join(folder_paths.get_output_directory(), FOLDER))
+    if os.path.commonpath([os.path.realpath(folder), root]) != root:
+        raise ValueError(f"{purpose}: '{prefix[:200]}' leads out of the folder {FOLDER}. Choose a plain name.")
+    name = f"{stem}_{counter:05}_{SUFFIX}"
+    return Path(folder) / name, name, subfolder

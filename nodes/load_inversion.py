@@ -1,0 +1,66 @@
+"""Load Inversion: an INVERSION that was saved."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from .host.checks import check_model
+from .host.inversion_file import load_inversion
+from .host.inversion_folder import FOLDER, inversion_path, saved_inversions
+from .sockets import CATEGORY, InversionSocket
+
+PURPOSE = "Load Inversion"
+
+
+class LoadInversion(io.ComfyNode):
+    """File and MODEL -> INVERSION."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="STEMLoadInversion",
+            display_name=PURPOSE,
+            category=CATEGORY,
+            description="Reads an inversion that Save Inversion has written. The model is not in the file: connect the "
+            "checkpoint that it was made with. What STEM Bases or Frame Context had put on it is put on it again.",
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=saved_inversions(),
+                    tooltip=f"Files in the folder {FOLDER} of the output and input folders, the newest first.",
+                ),
+                io.Model.Input("model", tooltip="The checkpoint of the inversion, straight from its loader."),
+            ],
+            outputs=[
+                InversionSocket.Output(
+                    "inversion", display_name="INVERSION", tooltip="For Reconstruct and the edit nodes."
+                ),
+                io.Int.Output("frames", display_name="frames", tooltip="Number of frames."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file: str | None) -> bool | str:
+        if file is None:  # connected to another node
+            return True
+        try:
+            inversion_path(file, PURPOSE)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str, **others: Any) -> str:
+        try:
+            state = inversion_path(file, PURPOSE).stat()
+        except (ValueError, OSError):
+            return file
+        return f"{file}:{state.st_mtime_ns}:{state.st_size}"
+
+    @classmethod
+    def execute(cls, file: str, model: Any) -> io.NodeOutput:
+        check_model(model, PURPOSE)
+        inversion = load_inversion(inversion_path(file, PURPOSE), model, PURPOSE)
+        return io.NodeOutput(inversion, inversion.frames)

@@ -1,0 +1,50 @@
+"""Save Inversion: keeps an INVERSION for later sessions."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+from .host.inversion import Inversion
+from .host.inversion_file import save_inversion
+from .host.inversion_folder import FOLDER, free_path
+from .sockets import CATEGORY, InversionSocket
+
+PURPOSE = "Save Inversion"
+
+
+class SaveInversion(io.ComfyNode):
+    """INVERSION -> file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="STEMSaveInversion",
+            display_name=PURPOSE,
+            category=CATEGORY,
+            description=f"Writes an inversion to the folder {FOLDER} of the output folder, so that a video has to be "
+            "inverted only once for many edits, today or later.",
+            inputs=[
+                InversionSocket.Input("inversion", tooltip="From STEM Inversion Sampler."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="inversion",
+                    tooltip="Beginning of the file's name; a number is added, and nothing is overwritten.",
+                ),
+            ],
+            outputs=[
+                InversionSocket.Output(
+                    "inversion_out", display_name="INVERSION", tooltip="The same inversion, to go on with."
+                ),
+                io.String.Output("file", display_name="file", tooltip="The file's name, as Load Inversion lists it."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, inversion: Inversion, filename_prefix: str) -> io.NodeOutput:
+        path, name, subfolder = free_path(filename_prefix, PURPOSE)
+        save_inversion(inversion, path)
+        below = subfolder.replace("\\", "/").removeprefix(FOLDER).strip("/")
+        listed = f"{below}/{name} [output]" if below else f"{name} [output]"
+        size = f"{path.stat().st_size / 1e6:.1f} MB"
+        return io.NodeOutput(inversion, listed, ui=ui.PreviewText(f"{listed}: {size}"))

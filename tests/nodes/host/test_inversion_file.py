@@ -1,0 +1,235 @@
+"""Inversions written and read again, and files that are not what they claim to be."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+from comfyui_stem.nodes.host import inversion_file
+from comfyui_stem.nodes.host.ddim_sampling import invert
+from comfyui_stem.nodes.host.frame_context import FrameContextAttention
+from comfyui_stem.nodes.host.inversion_file import KEY, load_inversion, save_inversion
+from comfyui_stem.nodes.host.reconstruction import reconstruct
+from comfyui_stem.nodes.host.self_attention import install, installed_method
+from comfyui_stem.nodes.host.stem_attention import StemSelfAttention
+from comfyui_stem.nodes.host.stem_settings import PRESETS, StemSettings
+from comfyui_stem.nodes.host.tokenflow import TokenFlowSettings, edit
+from comfyui_stem.stem_kernels.em import EMSettings
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+SMALL = StemSettings(em=EMSettings(num_bases=8), explained_energy=0.5, seed=2**63)
+METHODS = {
+    "bare": None,
+    "stem": StemSelfAttention.from_settings(SMALL),
+    "reference_code": StemSelfAttention.from_settings(PRESETS["reference_code"]),
+    "two frames": FrameContextAttention((0, "mid"), 1),
+    "all frames": FrameContextAttention(None),
+}
+
+
+def inverted(loaded, video, method=None):
+    model = loaded.model if method is None else install(loaded.model, method)
+    return invert(model, loaded.prompt("a hill"), video, 2, "next")
+
+
+@pytest.fixture(scope="module")
+def inversion(loaded, video):
+    with torch.inference_mode():
+        return inverted(loaded, video, METHODS["stem"])
+
+
+@pytest.fixture
+def file(tmp_path, inversion):
+    save_inversion(inversion, tmp_path / "kept.safetensors")
+    return tmp_path / "kept.safetensors"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_is_loaded_reconstructs_as_what_was_saved(loaded, video, tmp_path, name):
+    before = inverted(loaded, video, METHODS[name])
+    save_inversion(before, tmp_path / "x.safetensors")
+    after = load_inversion(tmp_path / "x.safetensors", loaded.model, "Test")
+    assert torch.equal(after.trajectory, before.trajectory)
+    for same in ("timesteps", "sigmas", "convention", "identity", "stem"):
+        assert getattr(after, same) == getattr(before, same)
+    assert installed_method(after.model) == METHODS[name]
+    results = [reconstruct(one, one.model, one.source) for one in (before, after)]
+    assert torch.equal(*results)
+
+
+def test_many_edits_start_from_one_saved_inversion(loaded, inversion, file):
+    again = load_inversion(file, loaded.model, "Test")
+    results = [
+        edit(loaded.model, one, loaded.prompt("a castle"), loaded.prompt(""), TokenFlowSettings(batch_size=2))
+        for one in (inversion, again)
+    ]
+    assert torch.equal(*results)
+
+
+def test_a_method_on_the_connected_model_gives_way_to_that_of_the_file(loaded, file):
+    other = install(loaded.model, FrameContextAttention(None))
+    assert installed_method(load_inversion(file, other, "Test").model) == METHODS["stem"]
+
+
+def test_another_checkpoint_is_refused(loaded, file, monkeypatch):
+    description = json.loads(safe_open(str(file), "pt").metadata()[KEY])
+    description["fingerprint"][3] += 0.5
+    rewritten(file, description)
+    with pytest.raises(ValueError, match="Test: the INVERSION was made with another checkpoint"):
+        load_inversion(file, loaded.model, "Test")
+
+
+def test_a_lora_has_to_be_there_again(loaded, inversion, tmp_path):
+    key = "diffusion_model.output_blocks.9.1.transformer_blocks.0.attn1.to_v.weight"
+    with_lora = loaded.model.clone()
+    with_lora.add_patches({key: (torch.zeros_like(loaded.model.model.state_dict()[key]),)}, 0.5)
+    save_inversion(replace(inversion, model=install(with_lora, METHODS["stem"])), tmp_path / "x.safetensors")
+    load_inversion(tmp_path / "x.safetensors", with_lora, "Test")
+    with pytest.raises(ValueError, match=r"a MODEL of 1 changed weights \(by a LoRA\), this one has 0"):
+        load_inversion(tmp_path / "x.safetensors", loaded.model, "Test")
+
+
+def test_a_failed_save_leaves_no_file(inversion, tmp_path, monkeypatch):
+    def full(tensors, file, metadata):
+        file.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(inversion_file, "save_file", full)
+    with pytest.raises(ValueError, match="x.safetensors could not be written .*No space left"):
+        save_inversion(inversion, tmp_path / "x.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_conditioning_that_cannot_be_written_is_named(inversion, tmp_path):
+    ((embedding, options),) = inversion.source
+    odd = replace(inversion, source=[[embedding, options | {"control": object()}]])
+    with pytest.raises(ValueError, match="holds 'control', a object, which cannot be written"):
+        save_inversion(odd, tmp_path / "x.safetensors")
+
+
+def rewritten(file, description=None, tensors=None):
+    """The file with another description or other tensors."""
+    with safe_open(str(file), "pt") as content:
+        metadata = content.metadata()
+    if description is not None:
+        metadata = {KEY: description if isinstance(description, str) else json.dumps(description)}
+    save_file(load_file(file) | (tensors or {}), file, metadata=metadata)
+
+
+def description_of(file):
+    with safe_open(str(file), "pt") as content:
+        return json.loads(content.metadata()[KEY])
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"version": 2}, "version 2, this pack knows up to 1; update"),
+        ({"version": "1"}, "no version"),
+        ({"timesteps": []}, "timesteps are not ascending"),
+        ({"timesteps": [501, 1]}, "timesteps are not ascending"),
+        ({"timesteps": [1, 5000]}, "timesteps are not ascending within 0 to 999"),
+        ({"timesteps": [1, True]}, "timesteps are no list of numbers"),
+        ({"sigmas": [0.1]}, "noise levels do not belong"),
+        ({"sigmas": [0.1, float("nan"), 1.0]}, "noise levels do not belong"),
+        ({"convention": "sideways"}, "noise convention is unknown"),
+        ({"family": None}, "which checkpoint"),
+        ({"fingerprint": ["x"]}, "no list of numbers"),
+        ({"options": {"a": [1]}}, "not plain values"),
+        ({"method": 7}, "self-attention is not described"),
+        ({"method": {"kind": "pickle"}}, "of an unknown kind"),
+        ({"method": {"kind": "stem", "settings": {}}}, "STEM Bases has other fields"),
+        ({"method": {"kind": "frames", "references": ["__import__"], "finest_level": 0}}, "no list of frames"),
+        ({"method": {"kind": "frames", "references": [0], "finest_level": 9}}, "finest level"),
+    ],
+)
+def test_a_description_that_is_wrong_is_refused_by_what_is_wrong(loaded, file, changes, why):
+    rewritten(file, description_of(file) | changes)
+    with pytest.raises(ValueError, match=f"Test: kept.safetensors is no inversion .*{why}"):
+        load_inversion(file, loaded.model, "Test")
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"space": "elsewhere"}, r"STEM Bases\.space is 'elsewhere', not one of features, keys_per_head"),
+        ({"mass_weighted": 1}, r"STEM Bases\.mass_weighted is 1, not bool"),
+        ({"scope_frames": -1}, r"STEM Bases\.scope_frames is -1, below 0"),
+        ({"explained_energy": "much"}, r"STEM Bases\.explained_energy is 'much', not float"),
+        ({"em": None}, r"STEM Bases\.em is no set of fields"),
+        ({"em": {**EMSettings().__dict__, "num_bases": 0}}, "at least 1 base"),
+        ({"unknown": 1}, "other fields than this version knows: unknown"),
+    ],
+)
+def test_settings_of_bases_are_read_with_their_types(loaded, file, changes, why):
+    description = description_of(file)
+    description["method"]["settings"] |= changes
+    rewritten(file, description)
+    with pytest.raises(ValueError, match=why):
+        load_inversion(file, loaded.model, "Test")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "why"),
+    [
+        ({"trajectory": torch.zeros(3, 5, 4, 8, 12, dtype=torch.float16)}, "F32 is needed"),
+        ({"trajectory": torch.zeros(4, 5, 4, 8, 12)}, r"\[3, frames, 4, height, width\]"),
+        ({"embedding": torch.zeros(2, 77, 64)}, "its prompt is"),
+        ({"embedding": torch.zeros(1, 77, 64, dtype=torch.int64)}, "which no prompt is"),
+        ({"more": torch.zeros(1)}, "holds other tensors: more"),
+        ({"option.huge": torch.zeros(1 << 23, dtype=torch.float16)}, "which no prompt is"),
+    ],
+)
+def test_tensors_of_other_shapes_are_refused_before_they_are_read(loaded, file, tensors, why):
+    rewritten(file, tensors=tensors)
+    with pytest.raises(ValueError, match=why):
+        load_inversion(file, loaded.model, "Test")
+
+
+def test_latents_that_are_not_finite_are_refused(loaded, file):
+    trajectory = load_file(file)["trajectory"]
+    trajectory[1, 2, 0, 3, 3] = torch.nan
+    rewritten(file, tensors={"trajectory": trajectory})
+    with pytest.raises(ValueError, match="not all finite"):
+        load_inversion(file, loaded.model, "Test")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04K\x01.", os.urandom(64), b"\xff" * 8 + b"{}"])
+def test_files_of_another_kind_are_refused(loaded, tmp_path, content):
+    (tmp_path / "x.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match="x.safetensors is no inversion that this version can read"):
+        load_inversion(tmp_path / "x.safetensors", loaded.model, "Test")
+
+
+def test_a_checkpoint_is_no_inversion(loaded, tmp_path):
+    save_file({"weight": torch.zeros(3)}, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match="no description of an inversion"):
+        load_inversion(tmp_path / "x.safetensors", loaded.model, "Test")
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_damaged_file_is_refused_or_read_and_nothing_else_happens(loaded, file, data):
+    content = bytearray(file.read_bytes())
+    header = int.from_bytes(content[:8], "little") + 8
+    kind = data.draw(st.sampled_from(["cut", "flip", "splice"]))
+    if kind == "cut":
+        content = content[: data.draw(st.integers(0, len(content) - 1))]
+    elif kind == "flip":
+        for _ in range(data.draw(st.integers(1, 4))):
+            content[data.draw(st.integers(0, header - 1))] = data.draw(st.integers(0, 255))
+    else:
+        at = data.draw(st.integers(8, header))
+        content[at:at] = data.draw(st.binary(min_size=1, max_size=20))
+    damaged = file.with_name("damaged.safetensors")
+    damaged.write_bytes(content)
+    try:
+        load_inversion(damaged, loaded.model, "Test")
+    except ValueError as error:
+        assert str(error).startswith("Test: ")
