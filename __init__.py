@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .nodes.bases_preview import BasesPreview
+from .nodes.compare_videos import CompareVideos
 from .nodes.fatezero_edit import FateZeroEdit
+from .nodes.feature_pca import FeaturePCA
 from .nodes.frame_context import FrameContext
 from .nodes.inversion_sampler import InversionSampler
 from .nodes.load_inversion import LoadInversion
@@ -33,6 +36,9 @@ class StemInversionExtension(ComfyExtension):
             FateZeroEdit,
             VideoFlow,
             VideoMetrics,
+            CompareVideos,
+            BasesPreview,
+            FeaturePCA,
         ]
 
 

@@ -43,6 +43,14 @@ class AttentionLayer:
         return self.level == _MASK_LEVEL
 
 
+def size_at(level: int, size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of the features of a level, for a latent of `size`: every halving rounds up."""
+    height, width = size
+    for _ in range(level):
+        height, width = -(-height // 2), -(-width // 2)
+    return height, width
+
+
 SD1_LAYERS = tuple(AttentionLayer(i, *layer) for i, layer in enumerate(_SD1_LAYERS))
 
 

@@ -12,7 +12,10 @@ import comfy.model_sampling
 import node_helpers
 import pytest
 import torch
+from comfyui_stem.nodes.bases_preview import BasesPreview
+from comfyui_stem.nodes.compare_videos import CompareVideos
 from comfyui_stem.nodes.fatezero_edit import FateZeroEdit
+from comfyui_stem.nodes.feature_pca import FeaturePCA
 from comfyui_stem.nodes.frame_context import FrameContext
 from comfyui_stem.nodes.host.self_attention import installed_method
 from comfyui_stem.nodes.inversion_sampler import InversionSampler
@@ -26,7 +29,10 @@ from comfyui_stem.nodes.video_metrics import VideoMetrics
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NODES = [
+    BasesPreview,
+    CompareVideos,
     FateZeroEdit,
+    FeaturePCA,
     FrameContext,
     InversionSampler,
     LoadInversion,
@@ -76,6 +82,9 @@ def test_the_host_gets_all_nodes_from_the_packs_entry_point():
         "STEMFateZeroEdit",
         "STEMVideoFlow",
         "STEMVideoMetrics",
+        "STEMCompareVideos",
+        "STEMBasesPreview",
+        "STEMFeaturePCA",
     ]
     assert not hasattr(module, "NODE_CLASS_MAPPINGS")
 

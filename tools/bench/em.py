@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from ...nodes.host.layer_map import SD1_LAYERS
+from ...nodes.host.layer_map import SD1_LAYERS, size_at
 from ...stem_kernels.backends.choice import chosen
 from ...stem_kernels.em import EMSettings, fit_bases
 from .measuring import Case
@@ -21,13 +21,11 @@ CHANNELS = (320, 640, 1280, 1280)
 
 def layer_shapes(size: Size) -> list[tuple[int, int]]:
     """Tokens of all frames, and channels, of all sixteen layers of SD1.5."""
-    shapes = []
-    for layer in SD1_LAYERS:
-        height, width = size.height // 8, size.width // 8
-        for _ in range(layer.level):
-            height, width = -(-height // 2), -(-width // 2)
-        shapes.append((size.frames * height * width, CHANNELS[layer.level]))
-    return shapes
+    sizes = [size_at(layer.level, (size.height // 8, size.width // 8)) for layer in SD1_LAYERS]
+    return [
+        (size.frames * height * width, CHANNELS[layer.level])
+        for layer, (height, width) in zip(SD1_LAYERS, sizes, strict=True)
+    ]
 
 
 def cases(size: Size, settings: EMSettings, dtype: torch.dtype, device: str) -> list[Case]:

@@ -1,0 +1,93 @@
+"""Bases Preview: which pixels share a base, and whether all bases are used."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..stem_kernels.em import responsibilities
+from ..stem_kernels.principal_components import colours
+from .host.inversion import Inversion
+from .host.layer_map import size_at
+from .host.observing import ObservedFit, observed_fits
+from .host.stem_settings import StemSettings
+from .metrics.plot import bars
+from .pictures.layout import enlarged
+from .sampled_step import chosen_step, step_inputs
+from .sockets import CATEGORY, InversionSocket
+
+PURPOSE = "Bases Preview"
+PIXELS = 8
+
+
+class BasesPreview(io.ComfyNode):
+    """INVERSION -> IMAGE, IMAGE, STRING."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="STEMBasesPreview",
+            display_name=PURPOSE,
+            category=CATEGORY,
+            description="Runs one step of a STEM inversion again and shows the bases of a layer: every pixel in the "
+            "colours of the bases that answer for it, alike where the bases are alike, and how much each base answers "
+            "for. What keeps its colour through the video is tied together by it.",
+            inputs=[
+                InversionSocket.Input("inversion", tooltip="Made through STEM Bases."),
+                *step_inputs(layer=13),
+                io.Int.Input(
+                    "head",
+                    default=0,
+                    min=0,
+                    max=63,
+                    optional=True,
+                    tooltip="Which attention head, where every head has bases of its own (em_space keys_per_head).",
+                ),
+            ],
+            outputs=[
+                io.Image.Output("bases", display_name="bases", tooltip="One picture for each frame that EM has seen."),
+                io.Image.Output("masses", display_name="masses", tooltip="Pixels of each base, the largest first."),
+                io.String.Output("text", display_name="text", tooltip="The same in numbers."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, inversion: Inversion, layer: int, noise: float, head: int = 0) -> io.NodeOutput:
+        where, timestep = chosen_step(inversion, layer, noise)
+        fits = [_of_head(fit, head) for fit in observed_fits(inversion, where, timestep, PURPOSE)]
+        size = size_at(where.level, inversion.size)
+        maps = torch.cat([_coloured(fit, size, inversion.stem) for fit in fits])
+        picture = enlarged(maps, (PIXELS * inversion.size[0], PIXELS * inversion.size[1]))
+        mass = torch.cat([fit.bases.mass for fit in fits])
+        masses = mass.sort(descending=True).values
+        title = f"layer {where.index} ({where.block} {where.number}), timestep {timestep}"
+        lines = [title, *(_described(fit) for fit in fits)]
+        return io.NodeOutput(picture, bars(masses, f"pixels of each base, {title}"), "\n".join(lines))
+
+
+def _of_head(fit: ObservedFit, head: int) -> ObservedFit:
+    """The fit of one head, where heads have their own: features [m, c], bases [k, c]."""
+    if fit.features.ndim == 2:
+        return fit
+    heads = fit.features.shape[0]
+    if head >= heads:
+        raise ValueError(f"{PURPOSE}: there is no head {head}; the layer has {heads}, from 0 to {heads - 1}.")
+    bases = type(fit.bases)(fit.bases.centres[head], fit.bases.mass[head], fit.bases.directions[head])
+    return ObservedFit(fit.features[head], bases, fit.chunk)
+
+
+def _coloured(fit: ObservedFit, size: tuple[int, int], stem: StemSettings) -> Tensor:
+    """Every pixel as the mixture of the colours of its bases, [n, h, w, 3]."""
+    mixed = responsibilities(fit.features, fit.bases, stem.em) @ colours(fit.bases.centres)
+    return mixed.reshape(-1, *size, 3)
+
+
+def _described(fit: ObservedFit) -> str:
+    share = fit.bases.mass.double() / fit.bases.mass.double().sum()
+    perplexity = float((-torch.special.xlogy(share, share).sum()).exp())
+    live = int((fit.bases.mass > 0.5).sum())
+    return (
+        f"chunk {fit.chunk}: {len(share)} bases for {fit.features.shape[0]} pixels, {live} of them with a pixel at "
+        f"least, as spread as {perplexity:.0f} of equal size; the largest has {100 * float(share.max()):.1f} %"
+    )

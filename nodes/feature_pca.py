@@ -1,0 +1,95 @@
+"""Feature PCA: what a layer makes of the video, and whether it does so steadily (the paper's Fig. 6)."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+from torch.nn.functional import cosine_similarity, interpolate
+
+from ..stem_kernels.principal_components import colours
+from ..stem_kernels.warping import moved
+from .host.inversion import Inversion
+from .host.layer_map import size_at
+from .host.observing import observed_output
+from .metrics.optical_flow import OpticalFlow
+from .pictures.layout import enlarged, heat
+from .sampled_step import chosen_step, step_inputs
+from .sockets import CATEGORY, FlowSocket, InversionSocket
+
+PURPOSE = "Feature PCA"
+PIXELS = 8
+
+
+class FeaturePCA(io.ComfyNode):
+    """INVERSION, FLOW -> IMAGE, IMAGE, STRING."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="STEMFeaturePCA",
+            display_name=PURPOSE,
+            category=CATEGORY,
+            description="Runs one step of an inversion again and shows the output of a self-attention layer as colours "
+            "(its first three principal components), and how alike it is between a frame and the one before it, moved "
+            "along the motion of the video. Compare an inversion through STEM Bases with a plain one.",
+            inputs=[
+                InversionSocket.Input("inversion", tooltip="From STEM Inversion Sampler, with STEM Bases or without."),
+                *step_inputs(layer=15),
+                FlowSocket.Input(
+                    "flow",
+                    optional=True,
+                    tooltip="The motion of the source, from Optical Flow. Without it frames are compared unmoved.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output("components", display_name="components", tooltip="One picture for each frame."),
+                io.Image.Output(
+                    "likeness",
+                    display_name="likeness",
+                    tooltip="For each frame but the first, the cosine with the frame before it: white is 1, black 0.",
+                ),
+                io.String.Output("text", display_name="text", tooltip="The mean likeness, and that of every pair."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, inversion: Inversion, layer: int, noise: float, flow: OpticalFlow | None = None) -> io.NodeOutput:
+        where, timestep = chosen_step(inversion, layer, noise)
+        _check_flow(inversion, flow)
+        size, whole = size_at(where.level, inversion.size), tuple(PIXELS * side for side in inversion.size)
+        features = observed_output(inversion, where, timestep).unflatten(1, size)  # [n, h, w, c]
+        picture = enlarged(colours(features.flatten(0, 2)).reshape(*features.shape[:3], 3), whole)
+        title = f"layer {where.index} ({where.block} {where.number}), timestep {timestep}"
+        if features.shape[0] < 2:
+            return io.NodeOutput(picture, torch.zeros(1, *whole, 3), f"{title}\none frame has no neighbour")
+        likeness, seen = neighbour_likeness(features, flow)
+        pairs = [float(one[where_seen].mean()) for one, where_seen in zip(likeness, seen, strict=True)]
+        text = f"{title}\nmean likeness of neighbours: {float(likeness[seen].mean()):.4f}" + "".join(
+            f"\nframes {n} and {n + 1}: {value:.4f}" for n, value in enumerate(pairs)
+        )
+        return io.NodeOutput(picture, enlarged(heat(likeness.clamp(0, 1)), whole), text)
+
+
+def neighbour_likeness(features: Tensor, flow: OpticalFlow | None) -> tuple[Tensor, Tensor]:
+    """Cosine of features [n, h, w, c] with those of the frame before, moved along a flow, and where that is known.
+
+    Returns float32 [n - 1, h, w] in [-1, 1], and bool [n - 1, h, w].
+    """
+    if flow is None:
+        return cosine_similarity(features[1:], features[:-1], dim=-1), torch.ones(
+            features.shape[0] - 1, *features.shape[1:3], dtype=torch.bool
+        )
+    size = features.shape[1:3]
+    scale = torch.tensor([size[1] / flow.backward.shape[2], size[0] / flow.backward.shape[1]])
+    backward = interpolate(flow.backward.movedim(-1, 1), size, mode="area").movedim(1, -1) * scale
+    seen = interpolate(flow.seen.float()[:, None], size, mode="area")[:, 0] > 0.5
+    return cosine_similarity(features[1:], moved(features, backward), dim=-1), seen
+
+
+def _check_flow(inversion: Inversion, flow: OpticalFlow | None) -> None:
+    if flow is not None and flow.shape[0] != inversion.frames:
+        raise ValueError(
+            f"{PURPOSE}: the flow is that of {flow.shape[0]} frames, the INVERSION has {inversion.frames}. Connect "
+            "Optical Flow to the frames that were inverted."
+        )

@@ -1,0 +1,96 @@
+"""One evaluation of an inversion run again to look inside: the fit of a layer, or the output of its self-attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...stem_kernels.em import Bases
+from ...stem_kernels.initialisation import DrawKey
+from .base_fitting import BaseFitting
+from .ddim_sampling import SourceGuider, invert_between
+from .inversion import Inversion
+from .layer_map import AttentionLayer
+from .self_attention import install, installed_method
+from .stem_attention import StemSelfAttention
+
+
+@dataclass(frozen=True)
+class ObservedFit:
+    """A fit: features [..., m, c] and bases, on the CPU; the number of the chunk of frames."""
+
+    features: Tensor
+    bases: Bases
+    chunk: int
+
+
+@dataclass(frozen=True)
+class _ObservingFitting(BaseFitting):
+    layer: int = 0
+    seen: list[ObservedFit] = field(default_factory=list, compare=False)
+
+    def fit(self, features: Tensor, key: DrawKey, *more: Any, **named: Any) -> Bases:
+        bases = super().fit(features, key, *more, **named)
+        if key.layer == self.layer:
+            kept = replace(
+                bases, **{name: getattr(bases, name).cpu() for name in ("centres", "mass", "directions")}, pooled=()
+            )
+            self.seen.append(ObservedFit(features.float().cpu(), kept, key.chunk))
+        return bases
+
+
+@dataclass(frozen=True)
+class _ObservingStem(StemSelfAttention):
+    layer: int = 0
+    seen: list[ObservedFit] = field(default_factory=list, compare=False)
+
+    @property
+    def fitting(self) -> _ObservingFitting:
+        return _ObservingFitting(self.settings, self.draws, self.layer, self.seen)
+
+
+def observed_fits(inversion: Inversion, layer: AttentionLayer, timestep: int, purpose: str) -> list[ObservedFit]:
+    """The fits of a layer at a timestep, one for each chunk of frames that has bases of its own.
+
+    Raises:
+        ValueError: the inversion has no bases, or those of a step cannot be had without the steps before it.
+    """
+    method = installed_method(inversion.model)
+    if not isinstance(method, StemSelfAttention):
+        raise ValueError(f"{purpose}: the INVERSION was made without STEM Bases, so it has no bases to show.")
+    if not method.replayable:
+        raise ValueError(
+            f"{purpose}: the INVERSION was made with warm_start, so the bases of a step depend on all steps before it. "
+            "Set warm_start of STEM Bases to 0 and invert again."
+        )
+    seen: list[ObservedFit] = []
+    observing = _ObservingStem(method.settings, method.draws, method.frames_per_batch, layer=layer.index, seen=seen)
+    _evaluate(inversion, install(inversion.model, observing), timestep)
+    return seen
+
+
+def observed_output(inversion: Inversion, layer: AttentionLayer, timestep: int) -> Tensor:
+    """Self-attention output of a layer at a timestep, after its output projection: [n, p, c] float32 on the CPU."""
+    parts: list[Tensor] = []
+
+    def look(output: Tensor, extra_options: dict) -> Tensor:
+        if tuple(extra_options["block"]) == (layer.block, layer.number):
+            parts.append(output.float().cpu())
+        return output
+
+    model = inversion.model.clone()
+    model.set_model_attn1_output_patch(look)
+    _evaluate(inversion, model, timestep)
+    # batches of frames come one after the other
+    return torch.cat(parts)
+
+
+def _evaluate(inversion: Inversion, model: Any, timestep: int) -> None:
+    """The step of the inversion that reached `timestep`, with MODEL."""
+    entry = inversion.entry(timestep)
+    samples = model.model.process_latent_out(inversion.trajectory[entry - 1])
+    sigmas = torch.tensor(inversion.sigmas[entry - 1 : entry + 1])
+    invert_between(SourceGuider(model, inversion.source), samples, sigmas, [timestep], inversion.convention)

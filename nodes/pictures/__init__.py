@@ -1,0 +1,1 @@
+"""Pictures that the preview nodes make of videos and features."""
