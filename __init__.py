@@ -19,6 +19,9 @@ from .nodes.video_flow import VideoFlow
 from .nodes.video_load import VideoLoad
 from .nodes.video_metrics import VideoMetrics
 
+# Help pages; the host serves them to its page.
+WEB_DIRECTORY = "./web"
+
 
 class StemInversionExtension(ComfyExtension):
     """The pack, as the host sees it."""

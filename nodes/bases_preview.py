@@ -13,6 +13,7 @@ from .host.layer_map import size_at
 from .host.observing import ObservedFit, observed_fits
 from .host.stem_settings import StemSettings
 from .metrics.plot import bars
+from .newer_fields import found_by
 from .pictures.layout import enlarged
 from .sampled_step import chosen_step, step_inputs
 from .sockets import CATEGORY, InversionSocket
@@ -30,6 +31,7 @@ class BasesPreview(io.ComfyNode):
             node_id="STEMBasesPreview",
             display_name=PURPOSE,
             category=CATEGORY,
+            **found_by("responsibilities"),
             description="Runs one step of a STEM inversion again and shows the bases of a layer: every pixel in the "
             "colours of the bases that answer for it, alike where the bases are alike, and how much each base answers "
             "for. What keeps its colour through the video is tied together by it.",

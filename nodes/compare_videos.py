@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
+from .newer_fields import found_by
 from .pictures.layout import beside, time_slice
 from .sockets import CATEGORY
 
@@ -21,6 +22,7 @@ class CompareVideos(io.ComfyNode):
             node_id="STEMCompareVideos",
             display_name=PURPOSE,
             category=CATEGORY,
+            **found_by("side by side", "flicker"),
             description="Puts two to four videos beside each other, and draws one column of their pixels over time: "
             "smooth lines are steady motion, a comb is flicker.",
             inputs=[

@@ -20,6 +20,7 @@ from .host.prompts import check_source_prompt, encode, read_prompt
 from .host.replay import ReplayableMethod
 from .host.self_attention import installed_method
 from .host.stem_for_edit import stem_for_edit
+from .newer_fields import found_by
 from .sockets import CATEGORY, OF_PRESET, choice, edit_inputs, guidance_input, steps_input, tail_input
 from .word_control import WordWishes, read_words
 from .word_settings import parse_levels, parse_weights, parse_window, parse_word_windows, parse_words
@@ -37,6 +38,7 @@ class FateZeroEdit(io.ComfyNode):
             node_id="STEMFateZeroEdit",
             display_name="FateZero Edit",
             category=CATEGORY,
+            **found_by("prompt-to-prompt", "video edit"),
             description="Edits an inverted video by text. The attention of the source is run again at every step and "
             "kept for the words that stay, so layout and motion survive; the new words bring the change. With an "
             "inversion through STEM Bases this is STEM-FateZero.",

@@ -13,6 +13,7 @@ from .host.inversion import Inversion
 from .host.layer_map import size_at
 from .host.observing import observed_output
 from .metrics.optical_flow import OpticalFlow
+from .newer_fields import found_by
 from .pictures.layout import enlarged, heat
 from .sampled_step import chosen_step, step_inputs
 from .sockets import CATEGORY, FlowSocket, InversionSocket
@@ -30,6 +31,7 @@ class FeaturePCA(io.ComfyNode):
             node_id="STEMFeaturePCA",
             display_name=PURPOSE,
             category=CATEGORY,
+            **found_by("principal components"),
             description="Runs one step of an inversion again and shows the output of a self-attention layer as colours "
             "(its first three principal components), and how alike it is between a frame and the one before it, moved "
             "along the motion of the video. Compare an inversion through STEM Bases with a plain one.",

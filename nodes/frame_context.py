@@ -10,6 +10,7 @@ from ..stem_kernels.frame_context import parse_frame_references
 from .host.checks import check_model
 from .host.frame_context import FrameContextAttention
 from .host.self_attention import install
+from .newer_fields import found_by
 from .sockets import CATEGORY
 
 CONTEXTS = {
@@ -31,6 +32,7 @@ class FrameContext(io.ComfyNode):
             node_id="STEMFrameContext",
             display_name="Frame Context",
             category=CATEGORY,
+            **found_by("spatio-temporal attention"),
             description="Lets every frame's self-attention read chosen frames, or all of them: what STEM Bases is "
             "compared with. Use it in place of STEM Bases.",
             inputs=[

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..stem_kernels.ddim import MAX_STEPS, to_exploding
 from .host.checks import check_conditioning, check_latent, check_model
 from .host.ddim_sampling import invert
+from .newer_fields import found_by
 from .sockets import CATEGORY, InversionSocket
 
 PURPOSE = "STEM Inversion Sampler"
@@ -23,6 +24,7 @@ class InversionSampler(io.ComfyNode):
             node_id="STEMInversionSampler",
             display_name="STEM Inversion Sampler",
             category=CATEGORY,
+            **found_by("DDIM inversion", "invert video"),
             description="Walks a video from its latents to noise by DDIM inversion. With STEM Bases on the MODEL this "
             "is STEM inversion; with any other MODEL it is plain DDIM inversion.",
             inputs=[

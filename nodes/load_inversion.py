@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from .host.checks import check_model
 from .host.inversion_file import load_inversion
 from .host.inversion_folder import FOLDER, inversion_path, saved_inversions
+from .newer_fields import found_by
 from .sockets import CATEGORY, InversionSocket
 
 PURPOSE = "Load Inversion"
@@ -23,6 +24,7 @@ class LoadInversion(io.ComfyNode):
             node_id="STEMLoadInversion",
             display_name=PURPOSE,
             category=CATEGORY,
+            **found_by("inversion file"),
             description="Reads an inversion that Save Inversion has written. The model is not in the file: connect the "
             "checkpoint that it was made with. What STEM Bases or Frame Context had put on it is put on it again.",
             inputs=[

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from .host.checks import check_conditioning, check_model, check_same_checkpoint
 from .host.inversion import Inversion
 from .host.reconstruction import reconstruct
+from .newer_fields import found_by
 from .sockets import CATEGORY, InversionSocket, steps_input, tail_input
 
 PURPOSE = "Reconstruct"
@@ -23,6 +24,7 @@ class Reconstruct(io.ComfyNode):
             node_id="STEMReconstruct",
             display_name="Reconstruct",
             category=CATEGORY,
+            **found_by("DDIM reconstruction"),
             description="Denoises an inversion with the source prompt. The result should look like the source; where "
             "it does not, no edit will be good either.",
             inputs=[

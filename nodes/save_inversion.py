@@ -7,6 +7,7 @@ from comfy_api.latest import io, ui
 from .host.inversion import Inversion
 from .host.inversion_file import save_inversion
 from .host.inversion_folder import FOLDER, free_path
+from .newer_fields import found_by
 from .sockets import CATEGORY, InversionSocket
 
 PURPOSE = "Save Inversion"
@@ -21,6 +22,7 @@ class SaveInversion(io.ComfyNode):
             node_id="STEMSaveInversion",
             display_name=PURPOSE,
             category=CATEGORY,
+            **found_by("inversion file"),
             description=f"Writes an inversion to the folder {FOLDER} of the output folder, so that a video has to be "
             "inverted only once for many edits, today or later.",
             inputs=[

@@ -11,6 +11,7 @@ from .host.checks import check_model
 from .host.self_attention import install
 from .host.stem_attention import StemSelfAttention
 from .host.stem_settings import PRESETS, StemSettings
+from .newer_fields import found_by
 from .sockets import CATEGORY, OF_PRESET
 from .stem_bases_inputs import basic_inputs, fitting_inputs, running_inputs
 
@@ -24,6 +25,7 @@ class StemBases(io.ComfyNode):
             node_id="STEMBases",
             display_name="STEM Bases",
             category=CATEGORY,
+            **found_by("STEM", "EM", "expectation maximisation", "video inversion"),
             description="Fits a few bases to the features of the whole video by expectation-maximisation, at every "
             "self-attention layer and time step, and lets every frame read its keys and values from them. Connect the "
             "result to STEM Inversion Sampler; without this node the sampler does plain DDIM inversion.",

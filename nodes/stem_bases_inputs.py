@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from .newer_fields import advanced
 from .sockets import OF_PRESET
 
 
@@ -50,7 +51,9 @@ def fitting_inputs() -> list[io.Input]:
     """What the bases are fitted to and from where; the options of the presets."""
 
     def choice(name: str, options: list[str], tooltip: str) -> io.Combo.Input:
-        return io.Combo.Input(name, options=[OF_PRESET, *options], default=OF_PRESET, optional=True, tooltip=tooltip)
+        return io.Combo.Input(
+            name, options=[OF_PRESET, *options], default=OF_PRESET, optional=True, tooltip=tooltip, **advanced()
+        )
 
     return [
         choice(
@@ -83,12 +86,14 @@ def fitting_inputs() -> list[io.Input]:
             min=1,
             max=4096,
             optional=True,
+            **advanced(),
             tooltip="Number of anchor frames, or frames in a chunk. Unused with all_frames.",
         ),
         io.Boolean.Input(
             "mass_weighting",
             default=False,
             optional=True,
+            **advanced(),
             tooltip="Let a base count for as many pixels as it stands for, as attention over all pixels would. The "
             "paper does not.",
         ),
@@ -104,6 +109,7 @@ def running_inputs() -> list[io.Input]:
             min=0,
             max=4096,
             optional=True,
+            **advanced(),
             tooltip="How many frames go through the network at a time. The bases are those of the whole video, and the "
             "result is the same but for rounding, whatever this is; fewer need less memory. 0 takes as many as fit.",
         ),
@@ -115,6 +121,7 @@ def running_inputs() -> list[io.Input]:
             step=0.01,
             round=0.001,
             optional=True,
+            **advanced(),
             tooltip="Let every layer choose its own number of bases: the smallest one that explains this share of how "
             "its features vary, num_bases at most. 0 takes num_bases everywhere.",
         ),
@@ -124,6 +131,7 @@ def running_inputs() -> list[io.Input]:
             min=0,
             max=100,
             optional=True,
+            **advanced(),
             tooltip="In inversion and reconstruction, start each step from the bases of the step before and iterate "
             "only this often. 0 starts every step afresh. FateZero Edit cannot follow a warm start.",
         ),
@@ -132,6 +140,7 @@ def running_inputs() -> list[io.Input]:
             options=["auto", "eager", "triton"],
             default="auto",
             optional=True,
+            **advanced(),
             tooltip="What computes the bases. eager is plain PyTorch; triton needs an NVIDIA GPU; auto takes triton on "
             "the GPUs where it was verified. Only speed depends on it.",
         ),

@@ -10,6 +10,7 @@ from .host.checks import check_conditioning, check_latent, check_model, check_sa
 from .host.inversion import Inversion
 from .host.stem_for_edit import stem_for_edit
 from .host.tokenflow import TokenFlowSettings, edit
+from .newer_fields import found_by
 from .sockets import CATEGORY, choice, edit_inputs, guidance_input, steps_input, tail_input
 
 PURPOSE = "TokenFlow Edit"
@@ -24,6 +25,7 @@ class TokenFlowEdit(io.ComfyNode):
             node_id="STEMTokenFlowEdit",
             display_name="TokenFlow Edit",
             category=CATEGORY,
+            **found_by("video edit"),
             description="Edits an inverted video by text. A few keyframes are edited together; their features are "
             "carried to all other frames along correspondences found in the source video.",
             inputs=[

@@ -11,6 +11,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from .metrics.optical_flow import DIS, dis, estimate, raft, weight_files
+from .newer_fields import found_by
 from .sockets import CATEGORY, FlowSocket
 
 
@@ -28,6 +29,7 @@ class VideoFlow(io.ComfyNode):
             node_id="STEMVideoFlow",
             display_name="Optical Flow",
             category=CATEGORY,
+            **found_by("RAFT", "DIS", "motion"),
             description="Finds how every pixel moves from frame to frame, and which pixels both frames show. Video "
             "Metrics measures along the flow of the source how steady an edit is.",
             inputs=[

@@ -11,6 +11,7 @@ from .host.clip_embeddings import frame_embeddings, text_embedding
 from .metrics.measurements import Report, add_closeness, add_embeddings, add_steadiness
 from .metrics.optical_flow import OpticalFlow, dis, estimate
 from .metrics.plot import curves
+from .newer_fields import found_by
 from .sockets import CATEGORY, FlowSocket
 
 PURPOSE = "Video Metrics"
@@ -25,6 +26,7 @@ class VideoMetrics(io.ComfyNode):
             node_id="STEMVideoMetrics",
             display_name=PURPOSE,
             category=CATEGORY,
+            **found_by("PSNR", "SSIM", "warp error", "CLIP score"),
             description="Measures an edited or reconstructed video against its source: how close it is, how steadily "
             "it moves along the motion of the source, and with CLIP models how well it fits the prompt.",
             inputs=[

@@ -95,3 +95,26 @@ def test_a_run_can_be_interrupted_and_the_host_works_on(host):
     result = host.run(text_to_image("tiny.safetensors", steps=400, seed=2), stop_at_the_second_step, 120, check=False)
     assert result.status == "interrupted"
     assert host.run(text_to_image("tiny.safetensors", steps=1, seed=3), timeout=120).status == "success"
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_host_serves_the_help_page_of_every_node_with_its_picture(host, language):
+    for node in declared_node_ids():
+        text = host.request(f"/extensions/ComfyUI-STEM/docs/{node}/{language}.md").decode()
+        assert text.startswith("# ")
+        (picture,) = re.findall(r"\]\((pictures/[^)]+)\)", text)
+        assert Image.open(io.BytesIO(host.request(f"/extensions/ComfyUI-STEM/docs/{picture}"))).format == "JPEG"
+
+
+def test_the_host_knows_the_texts_in_both_languages(host):
+    languages = host.get_json("/i18n")
+    for language in ("en", "zh"):
+        assert declared_node_ids() <= set(languages[language]["nodeDefs"])
+
+
+def test_every_workflow_is_offered_as_a_template_with_a_thumbnail(host):
+    offered = host.get_json("/workflow_templates")["ComfyUI-STEM"]
+    assert sorted(offered) == sorted(file.stem for file in (ROOT / "workflows").glob("*.json"))
+    for name in offered:
+        picture = host.request(f"/api/workflow_templates/ComfyUI-STEM/{name}.jpg")
+        assert Image.open(io.BytesIO(picture)).format == "JPEG"

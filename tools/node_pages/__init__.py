@@ -1,0 +1,89 @@
+"""`make pages`: writes the help page of every node, and what the host's page shows in other languages, from the nodes.
+
+Help pages are web/docs/<node>/<language>.md, their pictures web/docs/pictures/<node>.jpg. The English texts are those
+of the nodes; locales/<language>/nodeDefs.json holds those of other languages and is written by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from .. import loaded_model, locations
+
+ENGLISH = "en"
+DOCS = locations.ROOT / "web" / "docs"
+LOCALES = locations.ROOT / "locales"
+
+
+def node_definitions() -> dict[str, dict]:
+    """The texts of all nodes, in the form of the host's nodeDefs.json. The host has to be on the module path."""
+    definitions = {}
+    for schema in schemas():
+        definitions[schema.node_id] = {
+            "display_name": schema.display_name,
+            "description": schema.description,
+            "inputs": {field.id: {"name": field.id, "tooltip": field.tooltip} for field in schema.inputs},
+            "outputs": {
+                str(number): {"name": output.display_name or output.io_type, "tooltip": output.tooltip}
+                for number, output in enumerate(schema.outputs)
+            },
+        }
+    return definitions
+
+
+def schemas() -> list[Any]:
+    """The schema of every node, in the order in which the pack lists them."""
+    name = "stem_pack_of_the_pages"
+    spec = importlib.util.spec_from_file_location(
+        name, locations.ROOT / "__init__.py", submodule_search_locations=[str(locations.ROOT)]
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+
+    async def nodes() -> list:
+        return await (await module.comfy_entrypoint()).get_node_list()
+
+    return [node.define_schema() for node in asyncio.run(nodes())]
+
+
+def files() -> dict[Path, str]:
+    """The content of every text that is generated, by its path."""
+    from .page import page
+
+    english = node_definitions()
+    found = {LOCALES / ENGLISH / "nodeDefs.json": as_json(english)}
+    fields = {schema.node_id: schema for schema in schemas()}
+    for folder in sorted(LOCALES.iterdir()):
+        texts = english if folder.name == ENGLISH else json.loads((folder / "nodeDefs.json").read_text("utf-8"))
+        for node, definition in texts.items():
+            found[DOCS / node / f"{folder.name}.md"] = page(node, definition, fields[node], folder.name)
+    return found
+
+
+def as_json(definitions: dict) -> str:
+    return json.dumps(definitions, indent=2, ensure_ascii=False) + "\n"
+
+
+def main(arguments: list[str]) -> int:
+    """Writes the texts and, if asked, the pictures; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="make pages", description=__doc__.splitlines()[0])
+    parser.add_argument("--pictures", action="store_true", help="draw the pictures too, with the small model: a minute")
+    options = parser.parse_args(arguments)
+    loaded_model.prepare(pytorch_attention=True)
+    if options.pictures:
+        from .pictures import draw
+
+        draw(DOCS / "pictures")
+    (LOCALES / ENGLISH).mkdir(parents=True, exist_ok=True)
+    for file, text in files().items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8", newline="\n")
+    print(f"written: {DOCS.relative_to(locations.ROOT)} and {LOCALES.relative_to(locations.ROOT)}")
+    return 0
