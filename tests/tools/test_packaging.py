@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ast
+import pathlib
 import re
+import subprocess
 import sys
 
+import numpy as np
 import pytest
+import yaml
 from comfyui_stem.tools.environment.packages import lines, name
 from comfyui_stem.tools.locations import ROOT
+from PIL import Image
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -91,3 +96,68 @@ def test_the_excerpt_is_small_and_attributed():
     text = (ROOT / "assets" / "ATTRIBUTION.md").read_text()
     assert "(c) copyright 2008, Blender Foundation / www.bigbuckbunny.org" in text
     assert "Creative Commons Attribution 3.0" in text
+
+
+def in_archive() -> list[pathlib.Path]:
+    """The files that the registry's archive holds: those of git that .comfyignore does not leave out."""
+
+    def listed(*options: str) -> set[str]:
+        done = subprocess.run(["git", "ls-files", *options], cwd=ROOT, capture_output=True, text=True, check=True)
+        return set(done.stdout.splitlines())
+
+    return [ROOT / file for file in sorted(listed() - listed("--cached", "-i", "--exclude-from=.comfyignore"))]
+
+
+needs_git = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="which files are in the archive is known to git")
+
+
+@needs_git
+def test_the_archive_is_small_and_has_what_users_need():
+    files = in_archive()
+    assert sum(file.stat().st_size for file in files) < 4_000_000
+    names = {file.relative_to(ROOT).as_posix() for file in files}
+    needed = {"__init__.py", "pyproject.toml", "requirements.txt", "README.md", "LICENSE", "CHANGELOG.md"}
+    assert needed <= names
+    for folder in ("nodes", "stem_kernels", "workflows", "locales", "web"):
+        assert any(name.startswith(f"{folder}/") for name in names)
+    assert not any(name.startswith(("tools/", "tests/", "assets/", ".", "output/")) for name in names)
+
+
+@needs_git
+def test_nothing_of_the_archive_needs_what_is_left_out():
+    for file in in_archive():
+        if file.suffix == ".py":
+            text = file.read_text(encoding="utf-8")
+            assert "comfyui_stem" not in text and "from ..tools" not in text and "from .tools" not in text
+
+
+def test_the_icon_and_the_banner_are_drawn_by_the_script(project):
+    from comfyui_stem.tools import branding
+
+    for kind, drawn in (("icon", branding.icon()), ("banner", branding.banner())):
+        shipped = Image.open(ROOT / "assets" / f"{kind}.png").convert("RGB")
+        assert shipped.size == drawn.size
+        # another version of the font library draws letters a little differently
+        difference = np.abs(np.asarray(shipped, float) - np.asarray(drawn, float)).mean()
+        assert difference < 4
+        assert project["tool"]["comfy"][kind.capitalize()].endswith(f"/assets/{kind}.png")
+
+
+def test_the_changelog_has_the_version(project):
+    assert f"\n## {project['project']['version']}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["tests", "publish"])
+def test_the_workflows_of_github_can_be_read_and_use_our_commands(name):
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / f"{name}.yml").read_text(encoding="utf-8"))
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    commands = " ".join(step.get("run", "") for step in steps)
+    used = set(re.findall(r"\bmake (\w+)", commands)) - {"for"}
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert used - {"no"} <= targets | {"install"}
+    if name == "tests":
+        systems = workflow["jobs"]["tests"]["strategy"]["matrix"]["os"]
+        assert {system.split("-")[0] for system in systems} == {"ubuntu", "windows", "macos"}
+        assert "test" in used
+    else:
+        assert workflow[True]["push"]["tags"] == ["v*"]  # YAML reads "on" as true
