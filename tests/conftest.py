@@ -36,7 +36,7 @@ args.cpu = not torch.cuda.is_available()
 def host_process(tmp_path_factory) -> HostProcess:
     """The running process, with the attention that the host itself chooses on this machine.
 
-    Its checkpoints are those of the set-up: the tiny one, as tiny.safetensors.
+    Its checkpoints are the tiny one of the set-up, as tiny.safetensors, and the trained one of the demo.
     """
     where = locations.from_environment()
     assert where.checkpoint.is_file(), f"There is no checkpoint at {where.checkpoint}: run `make setup`."
@@ -46,7 +46,7 @@ def host_process(tmp_path_factory) -> HostProcess:
         where.host_python,
         locations.PACKS,
         device_arguments(),
-        [where.checkpoint],
+        [where.checkpoint, locations.TRAINED],
     )
     with process:
         yield process

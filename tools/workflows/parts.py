@@ -15,6 +15,8 @@ NEGATIVE = "blurry, distorted, low quality"
 # Sizes leave room for the pictures that the page shows in a node after a run.
 CLIP_SIZE = (320, 560)
 PREVIEW_SIZE = (270, 300)
+# A video is shown below two more fields.
+VIDEO_SIZE = (270, 400)
 PROMPT_SIZE = (580, 100)
 DECODE_SIZE = (240, 0)
 JUDGING_SIZE = (270, 150)
@@ -107,7 +109,7 @@ def video(graph: Graph, start: Start, images: Node) -> tuple[Node, Node]:
     fps, audio = start.clip["fps"], start.clip["audio"]
     create = graph.add("CreateVideo", "Create Video", DECODE_SIZE, images=images, fps=fps, audio=audio)
     prefix = f"video/{graph.name}"
-    return create, graph.add("SaveVideo", "Save Video", PREVIEW_SIZE, video=create, filename_prefix=prefix)
+    return create, graph.add("SaveVideo", "Save Video", VIDEO_SIZE, video=create, filename_prefix=prefix)
 
 
 def opening(graph: Graph, start: Start, text: str) -> list[Group]:

@@ -1,0 +1,95 @@
+"""A person opens the first template in the host's page, presses Run, sees progress and the result."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from comfyui_stem.tools import locations
+from comfyui_stem.tools.demo.example import FRAMES, SCENE, write_clip
+from comfyui_stem.tools.workflows import FOLDER
+
+pytestmark = [pytest.mark.host, pytest.mark.browser]
+
+TEMPLATE = FOLDER / "reconstruct_first.json"
+# Where the pictures of the page go, for people to look at; not committed.
+SCREENSHOTS = locations.ROOT / "output" / "browser"
+# What the demo uses for its own clip.
+SETTINGS = {
+    "Video Load": {"width": 128, "height": 128, "frame_cap": 4},
+    "Load Checkpoint": {"ckpt_name": locations.TRAINED.name},
+    "Source prompt": {"text": SCENE.caption},
+    "STEM Bases": {"num_bases": 64},
+    "STEM Inversion": {"steps": 8},
+}
+OPENED = "count => window.app.graph.nodes.length === count"
+SET = """settings => {
+    for (const node of window.app.graph.nodes)
+        for (const [name, value] of Object.entries(settings[node.title] ?? {})) {
+            const widget = node.widgets.find(widget => widget.name === name);
+            widget.value = value;
+            widget.callback?.(value);
+        }
+}"""
+LISTEN = """() => {
+    window.seen = {progress: [], ended: null};
+    window.app.api.addEventListener("progress", event => window.seen.progress.push(event.detail.value));
+    for (const end of ["execution_success", "execution_error", "execution_interrupted"])
+        window.app.api.addEventListener(end, event => { window.seen.ended = end; });
+}"""
+SHOWN = """title => {
+    const node = window.app.graph.nodes.find(node => node.title === title);
+    return (node.imgs ?? []).filter(image => image.complete && image.naturalWidth > 0).length;
+}"""
+
+
+@pytest.fixture(scope="module")
+def finished(opened, host, tmp_path_factory):
+    """The page after the run."""
+    clip = tmp_path_factory.mktemp("clip") / "rendered.mp4"
+    write_clip(clip)
+    name = host.upload(clip)
+    opened.set_input_files("#comfy-file-input", str(TEMPLATE))
+    opened.wait_for_function(OPENED, arg=_nodes_of(TEMPLATE), timeout=30_000)
+    opened.evaluate(SET, SETTINGS | {"Video Load": SETTINGS["Video Load"] | {"file": name}})
+    opened.evaluate(LISTEN)
+    opened.get_by_role("button", name="Run", exact=True).click()
+    opened.wait_for_function("() => window.seen.ended", timeout=240_000)
+    opened.get_by_role("button", name="Fit View (.)").click()
+    opened.wait_for_timeout(1000)
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    opened.screenshot(path=SCREENSHOTS / "reconstruct_first_finished.png")
+    return opened
+
+
+def _nodes_of(file: Path) -> int:
+    return len(json.loads(file.read_text(encoding="utf-8"))["nodes"])
+
+
+def test_the_run_succeeds_and_shows_progress(finished):
+    seen = finished.evaluate("() => window.seen")
+    assert seen["ended"] == "execution_success"
+    # eight steps of the inversion and eight of the reconstruction
+    assert seen["progress"].count(8) >= 2 and 1 in seen["progress"]
+
+
+@pytest.mark.parametrize("title", ["Save source", "Save VAE round trip", "Save reconstruction"])
+def test_the_pictures_are_shown_in_their_nodes(finished, title):
+    assert finished.evaluate(SHOWN, title) == 4 <= FRAMES
+
+
+def test_the_templates_of_the_pack_are_offered_with_their_thumbnails(opened):
+    opened.get_by_role("button", name="Templates").click()
+    dialog = opened.get_by_role("dialog")
+    dialog.first.wait_for()
+    opened.wait_for_timeout(2000)
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    opened.screenshot(path=SCREENSHOTS / "templates.png")
+    names = [file.stem for file in FOLDER.glob("*.json")]
+    assert len(names) >= 6
+    for name in names:
+        assert dialog.get_by_text(name, exact=True).first.is_visible()
+    loaded = [image for image in dialog.locator("img").all() if image.evaluate("image => image.naturalWidth > 0")]
+    assert len(loaded) >= len(names)
+    opened.keyboard.press("Escape")
