@@ -47,6 +47,7 @@ def measurements(
 
     from ...stem_kernels.em import EMSettings
     from . import editing, em, inversion, sizes
+    from .live_tensors import live_mb
     from .measuring import by_turns
 
     video = _asked(options, Size(48, 360, 640) if cuda else Size(4, 360, 640))
@@ -71,7 +72,8 @@ def measurements(
         for frames in (16, 48, 120, 200) if cuda else (8, 16, 32):
             size = _asked(options, Size(frames, 512, 512) if cuda else Size(frames, 256, 256))
             cases = inversion.batch_cases(loaded, size, (None, 8, 4))
-            yield rows("batches", size, cases, cases[0].name, 1)
+            found = rows("batches", size, cases, cases[0].name, 1)
+            yield [row | {"live_mb": live_mb(case.run)} for row, case in zip(found, cases, strict=True)]
 
     def of_fatezero() -> Iterator[list[dict]]:
         size = _asked(options, Size(8, 512, 512))

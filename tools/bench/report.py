@@ -117,27 +117,33 @@ def _batches(rows: list[dict]) -> str:
     sizes = sorted({row["frames"] for row in rows})
     names = list(dict.fromkeys(row["name"] for row in rows))
     cells = {(row["name"], row["frames"]): row for row in rows}
+    slopes = {name: _slope([(n, cells[name, n]["live_mb"]) for n in sizes]) for name in names}
+    # of half-precision numbers in 512x512 pixels
+    scale = 512 * 512 / (rows[0]["height"] * rows[0]["width"]) * (0.5 if rows[0]["dtype"] == "float32" else 1)
     lines = _table(
-        ("frames_per_batch", *(f"{n} frames" for n in sizes), "slope, MB a frame"),
+        ("frames_per_batch", *(f"{n} frames" for n in sizes), "more for each frame", "in half precision, 512×512"),
         [
             (
                 name,
-                *(f"{_memory(cells[name, n])}, {cells[name, n]['time_ratio']:.2f}" for n in sizes),
-                f"{_slope([(n, cells[name, n]['peak_memory_mb']) for n in sizes]):.1f}",
+                *(f"{cells[name, n]['live_mb']:.0f} MB, {cells[name, n]['time_ratio']:.2f}" for n in sizes),
+                f"{slopes[name]:.1f} MB",
+                f"{scale * slopes[name]:.1f} MB",
             )
             for name in names
         ],
     )
     return f"""## Whole-video bases in bounded memory
 
-One inversion step of {rows[0]["height"]}×{rows[0]["width"]} pixels with K=256: peak memory, and time as a ratio to all
-frames at once. The batches go through the network in lockstep and meet where the bases are fitted, so the result is
-that of all frames at once, whatever their size.
+One inversion step of {rows[0]["height"]}×{rows[0]["width"]} pixels with K=256: the most bytes that tensors hold at once
+beside the weights (counted at every operation, so that the allocator plays no part), and time as a ratio to all frames
+at once. The batches go through the network in lockstep and meet where the bases are fitted, so the result is that of
+all frames at once, whatever their size.
 
 {lines}
 
 What grows with the clip is what has to outlive a layer in every frame: the features that wait for the decoder, and the
-current ones. Everything else is that of a batch.
+current ones. Everything else is that of a batch. The last column only scales: bytes are proportional to pixels and to
+the size of a number.
 """
 
 

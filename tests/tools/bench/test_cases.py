@@ -73,9 +73,9 @@ def test_the_page_shows_every_row(rows):
 
 def test_the_slope_of_memory_is_that_between_the_shortest_and_the_longest_clip(rows):
     def of_frames(frames, mb):
-        return [row | {"frames": frames, "peak_memory_mb": mb} for row in rows["batches"][:1]]
+        return [row | {"frames": frames, "live_mb": mb} for row in rows["batches"][:1]]
 
-    assert "| 10.0 |" in report.page([*of_frames(8, 100.0), *of_frames(16, 180.0)])
+    assert "| 10.0 MB |" in report.page([*of_frames(8, 100.0), *of_frames(16, 180.0)])
 
 
 def test_a_page_of_one_group_has_no_other(rows):
