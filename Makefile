@@ -1,6 +1,6 @@
 # `make` alone lists the commands. Everything that is installed goes into the git-ignored folder .setup.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train card quality bench pages test lint format parity workflows clean
+.PHONY: help setup demo train card quality bench pages test lint format parity workflows blueprints clean
 
 PYTHON3 ?= python3
 SETUP := $(or $(STEM_SETUP_DIR),.setup)
@@ -58,6 +58,9 @@ workflows: setup ## generate the workflows anew
 
 pages: setup ## generate help pages and locales anew: [ARGS="--pictures"]
 	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py node_pages $(ARGS)
+
+blueprints: setup ## generate the subgraph blueprints anew; needs Chromium
+	@COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py blueprints
 
 clean: ## remove outputs and caches; delete the folder .setup too to set up afresh
 	rm -rf output .pytest_cache .ruff_cache .hypothesis

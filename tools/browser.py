@@ -1,0 +1,50 @@
+"""The Chromium of this machine, and the host's page in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from .host_client import HostClient
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# fmt: off
+ARGUMENTS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]
+# fmt: on
+READY = "() => Boolean(window.app?.graph && window.LiteGraph?.registered_node_types.STEMVideoLoad)"
+
+
+def browser_path() -> str | None:
+    """STEM_CHROMIUM, or a Chromium on PATH, or None.
+
+    Raises:
+        FileNotFoundError: STEM_CHROMIUM names no file.
+    """
+    chosen = os.environ.get("STEM_CHROMIUM")
+    if chosen:
+        if not os.path.isfile(chosen):
+            raise FileNotFoundError(f"STEM_CHROMIUM names {chosen}, but there is no such file.")
+        return chosen
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+@contextmanager
+def opened_page(host: HostClient, executable: str) -> Iterator[Any]:
+    """The page of a running host that has the pack; needs Playwright."""
+    from playwright.sync_api import sync_playwright
+
+    host.post_json("/settings", {**host.get_json("/settings"), "Comfy.TutorialCompleted": True})
+    with (
+        sync_playwright() as driver,
+        driver.chromium.launch(executable_path=executable, args=ARGUMENTS) as browser,
+    ):
+        page = browser.new_page(viewport={"width": 1920, "height": 1080})
+        page.goto(host.url)
+        page.wait_for_function(READY, timeout=120_000)
+        yield page
