@@ -1,6 +1,6 @@
 # `make` alone lists the commands. Everything that is installed goes into the git-ignored folder .setup.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train card quality bench pages test lint format parity workflows blueprints clean
+.PHONY: help setup demo train card quality bench soak pages test lint format parity workflows blueprints clean
 
 PYTHON3 ?= python3
 SETUP := $(or $(STEM_SETUP_DIR),.setup)
@@ -55,6 +55,9 @@ parity: setup ## compare with recorded results of the reference implementations:
 
 workflows: setup ## generate the workflows anew
 	@COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py workflows
+
+soak: setup ## many runs in one host: memory, files, time; writes docs/soak.json: [ARGS="--runs 50"]
+	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py soak $(ARGS)
 
 pages: setup ## generate help pages and locales anew: [ARGS="--pictures"]
 	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py node_pages $(ARGS)

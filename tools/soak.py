@@ -1,0 +1,117 @@
+"""`make soak`: many runs in one host process: does its memory grow, do files stay behind, do runs get slower?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+from tqdm import trange
+
+from . import locations
+from .demo import CLIP
+from .demo.workflow import STEM_FATEZERO, TOKENFLOW, Choices, Wish, fill_in, node_titled
+from .host_process import HostProcess, device_arguments
+from .workflows import FOLDER as WORKFLOWS
+
+FILE = locations.ROOT / "docs" / "soak.json"
+# By turns, in batches of frames, so that everything that keeps state is run.
+WISHES = (Wish(workflow=TOKENFLOW), Wish(workflow=STEM_FATEZERO))
+SETTINGS = {
+    "Video Load": {"width": 96, "height": 56, "frame_cap": 5},
+    "STEM Bases": {"num_bases": 32, "frames_per_batch": 2},
+    "STEM Inversion": {"steps": 4},
+}
+WARM_UP = 10
+RESAMPLES = 4000
+
+
+@dataclass(frozen=True)
+class Slope:
+    """Of a line through numbers of successive runs, for each run, with the ends of its 95 % interval."""
+
+    slope: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """After one run: seconds it took, resident megabytes of the host, and its files outside input and output."""
+
+    seconds: float
+    megabytes: float
+    files: int
+
+
+def slope_of(values: list[float], seed: int = 0) -> Slope:
+    """The slope, and its interval by resampling pairs of run and value."""
+    rng = np.random.default_rng(seed)
+    x, y = np.arange(len(values), dtype=float), np.array(values)
+    drawn = rng.integers(len(y), size=(RESAMPLES, len(y)))
+    slopes = [np.polyfit(x[one], y[one], 1)[0] for one in drawn if len(set(one)) > 1]
+    low, high = np.quantile(slopes, (0.025, 0.975))
+    return Slope(float(np.polyfit(x, y, 1)[0]), float(low), float(high))
+
+
+def prompt_of(client, wish: Wish, seed: int, clip: str) -> dict:
+    """A shipped workflow at a small size; the seed of the bases makes everything after them new."""
+    choices = Choices(CLIP, locations.from_environment().checkpoint)
+    workflow = json.loads((WORKFLOWS / "api" / f"{wish.workflow.name}.json").read_text(encoding="utf-8"))
+    prompt = fill_in(workflow, choices, wish, clip)
+    for title, values in SETTINGS.items():
+        prompt[node_titled(prompt, title)]["inputs"].update(values)
+    prompt[node_titled(prompt, "STEM Bases")]["inputs"]["seed"] = seed
+    return prompt
+
+
+def soaked(host: HostProcess, runs: int) -> list[Run]:
+    """Runs the workflows by turns."""
+    clip, found = host.client.upload(CLIP), []
+    process = psutil.Process(host.process.pid)
+    for number in trange(runs, unit="run"):
+        started = time.monotonic()
+        host.client.run(prompt_of(host.client, WISHES[number % len(WISHES)], number, clip), timeout=600)
+        kept = [file for file in host.base.rglob("*") if file.is_file() and not {"input", "output"} & set(file.parts)]
+        found.append(Run(time.monotonic() - started, process.memory_info().rss / 1e6, len(kept)))
+    return found
+
+
+def summary(runs: list[Run]) -> dict:
+    """Slopes after the warm-up, and what they are slopes of."""
+    settled = runs[min(WARM_UP, len(runs) // 2) :]
+    return {
+        "runs": len(runs),
+        "warm_up": len(runs) - len(settled),
+        "megabytes": round(statistics.median(run.megabytes for run in settled), 1),
+        "megabytes_per_run": asdict(slope_of([run.megabytes for run in settled])),
+        "seconds": round(statistics.median(run.seconds for run in settled), 3),
+        "seconds_per_run": asdict(slope_of([run.seconds for run in settled])),
+        "files_after_first_and_last": [settled[0].files, settled[-1].files],
+        "each": [[round(run.seconds, 3), round(run.megabytes, 1), run.files] for run in runs],
+    }
+
+
+def main(arguments: list[str]) -> int:
+    """Runs, writes docs/soak.json; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="make soak", description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=50)
+    parser.add_argument("--output", type=Path, default=FILE)
+    options = parser.parse_args(arguments)
+    where = locations.from_environment()
+    with (
+        tempfile.TemporaryDirectory(prefix="stem-soak-", ignore_cleanup_errors=True) as base,
+        HostProcess(
+            Path(base), where.host, where.host_python, locations.PACKS, device_arguments(), [where.checkpoint]
+        ) as host,
+    ):
+        found = summary(soaked(host, options.runs))
+    options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps({name: value for name, value in found.items() if name != "each"}, indent=1))
+    return 0
