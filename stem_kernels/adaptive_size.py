@@ -9,25 +9,27 @@ from torch import Tensor
 
 from .em import EMSettings, fit_bases, responsibilities
 from .precision import arithmetic_dtype
+from .token_parts import Tokens, count_of, taken
 
 SMALLEST = 16
 # Tokens looked at, drawn from the whole clip: every third is kept from the fit and tests it.
 SAMPLED_TOKENS = 3072
 
 
-def smallest_size(tokens: Tensor, target: float, settings: EMSettings, initial: Callable[[Tensor, int], Tensor]) -> int:
+def smallest_size(tokens: Tokens, target: float, settings: EMSettings, initial: Callable[[Tensor, int], Tensor]) -> int:
     """The smallest of 16, 32, 64, … bases with which EM explains `target` of the energy, else `settings.num_bases`.
 
     Each size is fitted to a sample of the tokens and tested on others, because bases always explain the tokens that
     they were fitted to better. The result depends on the tokens alone, so a step that is run again finds it again.
 
     Args:
-        tokens: [..., m, c].
+        tokens: [..., m, c], or parts of it along m.
         target: share of the energy, 0 to 1; see `explained_energy`.
         settings: of the fit; `num_bases` is the most that is taken.
         initial: (tokens, k) -> bases to start from, [..., k, c].
     """
-    sample = tokens[..., _drawn(tokens.shape[-2]).to(tokens.device), :].to(arithmetic_dtype(tokens))
+    sample = taken(tokens, _drawn(count_of(tokens)))
+    sample = sample.to(arithmetic_dtype(sample))
     tested = sample[..., 2::3, :]
     if tested.shape[-2] == 0:
         return settings.num_bases

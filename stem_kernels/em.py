@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .backends.choice import Backend, accumulate
 from .precision import arithmetic_dtype, least_logit
+from .token_parts import Tokens, parts_of, split_like
 
 
 @dataclass(frozen=True)
@@ -89,19 +90,21 @@ def maximisation(tokens: Tensor, responsibilities: Tensor, settings: EMSettings)
     return _mean(responsibilities.transpose(-1, -2) @ tokens, mass, settings), mass
 
 
-def fit_bases(tokens: Tensor, initial: Tensor, settings: EMSettings, values: Sequence[Tensor] = ()) -> Bases:
+def fit_bases(tokens: Tokens, initial: Tensor, settings: EMSettings, values: Sequence[Tensor] = ()) -> Bases:
     """R rounds of E and M steps (Alg. 1, lines 2-4). The backends fuse the two, so that m x k numbers never exist.
 
     Args:
-        tokens: [..., m, c], any floating type. The arithmetic is float32, or float64 for float64 tokens.
+        tokens: [..., m, c], any floating type, or parts of it along m. The arithmetic is float32, or float64 for
+            float64 tokens.
         initial: [..., k, c], the bases to start from.
         settings: temperature, iterations and the rest; `num_bases` is not read, `initial` has the number.
         values: other features of the same tokens, [..., m, d] each, to be pooled by the last responsibilities.
     """
-    centres = initial.to(arithmetic_dtype(tokens))
+    centres = initial.to(arithmetic_dtype(parts_of(tokens)[0]))
+    split = [split_like(value, tokens) for value in values]
     for left in reversed(range(settings.iterations)):
         directions = _directions(centres, settings)
-        wanted = (tokens, *values) if left == 0 else (tokens,)
+        wanted = (tokens, *split) if left == 0 else (tokens,)
         mass, totals = accumulate(tokens, wanted, directions, settings.temperature, settings.backend)
         centres, *pooled = (_mean(total, mass, settings) for total in totals)
     return Bases(centres, mass, directions, tuple(pooled))
@@ -112,12 +115,13 @@ def responsibilities(tokens: Tensor, bases: Bases, settings: EMSettings) -> Tens
     return expectation(tokens.to(bases.directions.dtype), bases.directions, settings.temperature)
 
 
-def pool(tokens: Tensor, values: Sequence[Tensor], bases: Bases, settings: EMSettings) -> tuple[Tensor, ...]:
+def pool(tokens: Tokens, values: Sequence[Tensor], bases: Bases, settings: EMSettings) -> tuple[Tensor, ...]:
     """`Pi V` with `Pi = diag(mass)^-1 Z`: each of `values` [..., m, d] averaged by the responsibilities, [..., k, d].
 
     Keys and values of the bases are keys and values of the pixels, pooled: the projections are linear and have no bias.
     """
-    mass, totals = accumulate(tokens, values, bases.directions, settings.temperature, settings.backend)
+    split = [split_like(value, tokens) for value in values]
+    mass, totals = accumulate(tokens, split, bases.directions, settings.temperature, settings.backend)
     return tuple(_mean(total, mass, settings) for total in totals)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .precision import arithmetic_dtype
 from .random_streams import Purpose, keyed_generator
+from .token_parts import Tokens, count_of, moments, parts_of, taken
 
 Initialisation = Literal["tokens", "gaussian"]
 
@@ -50,27 +51,24 @@ class SeededDraws:
 
 
 def initial_bases(
-    tokens: Tensor, num_bases: int, method: Initialisation, draws: Draws, key: DrawKey, clamp: bool = True
+    tokens: Tokens, num_bases: int, method: Initialisation, draws: Draws, key: DrawKey, clamp: bool = True
 ) -> Tensor:
     """Bases to start EM from, [..., k, c], float32 (float64 for float64 tokens).
 
     Args:
-        tokens: [..., m, c].
+        tokens: [..., m, c], or parts of it along m.
         num_bases: K. With `clamp`, and always for "tokens", no more than there are tokens.
         method: "tokens" takes distinct tokens; "gaussian" draws from the channel-wise mean and unbiased standard
             deviation of the tokens, as the reference code does.
         draws: source of random numbers.
         key: what the draw is for.
     """
-    count = tokens.shape[-2]
+    count, first = count_of(tokens), parts_of(tokens)[0]
     if clamp or method == "tokens":
         num_bases = min(num_bases, count)
-    dtype = arithmetic_dtype(tokens)
+    dtype = arithmetic_dtype(first)
     if method == "tokens":
-        return tokens.index_select(-2, draws.distinct(key, num_bases, count).to(tokens.device)).to(dtype)
-    features = tokens.to(dtype)
-    mean = features.mean(dim=-2, keepdim=True)
-    # One token has no unbiased deviation; it has no spread either.
-    deviation = features.std(dim=-2, keepdim=True) if count > 1 else torch.zeros_like(mean)
-    shape = (*tokens.shape[:-2], num_bases, tokens.shape[-1])
-    return mean + deviation * draws.standard_normal(key, shape).to(tokens.device, dtype)
+        return taken(tokens, draws.distinct(key, num_bases, count)).to(dtype)
+    mean, deviation = moments(tokens, dtype)
+    shape = (*first.shape[:-2], num_bases, first.shape[-1])
+    return mean + deviation * draws.standard_normal(key, shape).to(first.device, dtype)

@@ -11,6 +11,7 @@ from torch import Tensor
 from ...stem_kernels.adaptive_size import smallest_size
 from ...stem_kernels.em import Bases, fit_bases
 from ...stem_kernels.initialisation import DrawKey, Draws, initial_bases
+from ...stem_kernels.token_parts import Tokens
 from .stem_settings import StemSettings
 
 
@@ -36,9 +37,9 @@ class BaseFitting:
     draws: Draws
 
     def fit(
-        self, features: Tensor, key: DrawKey, values: Sequence[Tensor] = (), start: WarmStart | None = None
+        self, features: Tokens, key: DrawKey, values: Sequence[Tensor] = (), start: WarmStart | None = None
     ) -> Bases:
-        """Bases of features [..., m, c]; `values` are pooled with them (see `em.fit_bases`)."""
+        """Bases of features [..., m, c], or of parts along m; `values` are pooled with them (see `em.fit_bases`)."""
         initial, em = start.bases() if start else None, self.settings.em
         if initial is None:
             initial = self._initial(features, self._size(features, key), key)
@@ -56,13 +57,13 @@ class BaseFitting:
         anchors = torch.linspace(0, frames.shape[0] - 1, self.settings.scope_frames).round().long()
         return frames[anchors.to(frames.device)]
 
-    def _size(self, features: Tensor, key: DrawKey) -> int:
+    def _size(self, features: Tokens, key: DrawKey) -> int:
         """How many bases to fit."""
         target, em = self.settings.explained_energy, self.settings.em
         if target == 0:
             return em.num_bases
         return smallest_size(features, target, em, lambda some, size: self._initial(some, size, key))
 
-    def _initial(self, features: Tensor, size: int, key: DrawKey) -> Tensor:
+    def _initial(self, features: Tokens, size: int, key: DrawKey) -> Tensor:
         settings = self.settings
         return initial_bases(features, size, settings.initialisation, self.draws, key, settings.clamp_to_tokens)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...stem_kernels.em import Bases
 from ...stem_kernels.initialisation import DrawKey
+from ...stem_kernels.token_parts import Tokens, parts_of
 from .base_fitting import BaseFitting
 from .ddim_sampling import SourceGuider, invert_between
 from .inversion import Inversion
@@ -32,13 +33,14 @@ class _ObservingFitting(BaseFitting):
     layer: int = 0
     seen: list[ObservedFit] = field(default_factory=list, compare=False)
 
-    def fit(self, features: Tensor, key: DrawKey, *more: Any, **named: Any) -> Bases:
+    def fit(self, features: Tokens, key: DrawKey, *more: Any, **named: Any) -> Bases:
         bases = super().fit(features, key, *more, **named)
         if key.layer == self.layer:
             kept = replace(
                 bases, **{name: getattr(bases, name).cpu() for name in ("centres", "mass", "directions")}, pooled=()
             )
-            self.seen.append(ObservedFit(features.float().cpu(), kept, key.chunk))
+            whole = torch.cat(parts_of(features), dim=-2)
+            self.seen.append(ObservedFit(whole.float().cpu(), kept, key.chunk))
         return bases
 
 

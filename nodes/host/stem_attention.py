@@ -12,6 +12,7 @@ from torch import Tensor
 from ...stem_kernels.attention import join_frames, merge_heads, split_heads
 from ...stem_kernels.em import Bases, EMSettings, pool
 from ...stem_kernels.initialisation import DrawKey, Draws, SeededDraws
+from ...stem_kernels.token_parts import Tokens, parts_of
 from .attention_map import AttentionMap
 from .base_fitting import BaseFitting, WarmStart
 from .frame_batches import FrameBatch
@@ -123,8 +124,17 @@ class StemSelfAttention:
         def fit_all(tokens: Tensor) -> list[FittedScope]:
             return self._fit_scopes(tokens, layer, run, extra_options)
 
+        def fit_parts(parts: tuple[Tensor, ...]) -> list[FittedScope]:
+            everything = Scope(0, 0, slice(0, sum(part.shape[0] for part in parts)))
+            features = tuple(part.flatten(0, 1) for part in parts)
+            return [self._fit_scope(features, everything, layer, run, extra_options)]
+
         here = run.frames_here(tokens.shape[0], groups)
-        fitted = [one for one in run.of_all_frames((tokens,), groups, fit_all) if one.scope.rows(here)]
+        if run.batch is not None and groups == 1 and self.settings.scope == "all_frames":
+            found = run.batch.in_parts(tokens, fit_parts)
+        else:
+            found = run.of_all_frames((tokens,), groups, fit_all)
+        fitted = [one for one in found if one.scope.rows(here)]
         run.pending[str(tokens.device)] = fitted
         return tokens, torch.cat([one.centres for one in fitted], dim=1)
 
@@ -198,7 +208,7 @@ class StemSelfAttention:
         bias = self._logit_bias(bases.mass[live], k.dtype)
         return SharedKeys(*pooled, bias, self._pool_of_features(features, bases, live))
 
-    def _pool_of_features(self, features: Tensor, bases: Bases, live: Tensor | slice) -> Callable[[Tensor], Tensor]:
+    def _pool_of_features(self, features: Tokens, bases: Bases, live: Tensor | slice) -> Callable[[Tensor], Tensor]:
         def pool_features(values: Tensor) -> Tensor:
             (pooled,) = pool(features, (self.fitting.frames(values).flatten(0, 1),), bases, self.settings.em)
             return pooled[live][None].to(values.dtype)
@@ -209,16 +219,21 @@ class StemSelfAttention:
         self, tokens: Tensor, layer: AttentionLayer, run: StemRun, extra_options: dict
     ) -> list[FittedScope]:
         """Bases of every scope, from the tokens [rows, p, c] of all frames."""
-        timestep, found = run.timestep_of(extra_options), []
-        for scope, rows in self._scopes(tokens, extra_options):
-            features = self.fitting.frames(tokens[rows]).flatten(0, 1)  # [m, c]
-            start = self._warm_start(run, layer, scope, extra_options)
-            bases = self.fitting.fit(features, DrawKey(timestep, layer.index, scope.chunk), start=start)
-            live = _live_index(bases, self.settings.em)
-            bias = self._logit_bias(bases.mass[live], tokens.dtype)
-            centres = bases.centres.to(tokens.dtype)[live][None]
-            found.append(FittedScope(scope, centres, bias, self._pool_of_features(features, bases, live)))
-        return found
+        return [
+            self._fit_scope(self.fitting.frames(tokens[rows]).flatten(0, 1), scope, layer, run, extra_options)
+            for scope, rows in self._scopes(tokens, extra_options)
+        ]
+
+    def _fit_scope(
+        self, features: Tokens, scope: Scope, layer: AttentionLayer, run: StemRun, extra_options: dict
+    ) -> FittedScope:
+        """Bases of one scope, from its features [m, c]."""
+        key = DrawKey(run.timestep_of(extra_options), layer.index, scope.chunk)
+        bases = self.fitting.fit(features, key, start=self._warm_start(run, layer, scope, extra_options))
+        live, dtype = _live_index(bases, self.settings.em), parts_of(features)[0].dtype
+        bias = self._logit_bias(bases.mass[live], dtype)
+        centres = bases.centres.to(dtype)[live][None]
+        return FittedScope(scope, centres, bias, self._pool_of_features(features, bases, live))
 
     def _shared(
         self,

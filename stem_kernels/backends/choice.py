@@ -8,6 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from ..token_parts import Tokens, parts_of
 from . import eager, triton_em
 
 Backend = Literal["auto", "eager", "triton"]
@@ -16,13 +17,14 @@ _BACKENDS = MappingProxyType({"triton": triton_em, "eager": eager})
 
 
 def accumulate(
-    tokens: Tensor, values: Sequence[Tensor], directions: Tensor, temperature: float, backend: Backend = "auto"
+    tokens: Tokens, values: Sequence[Tokens], directions: Tensor, temperature: float, backend: Backend = "auto"
 ) -> tuple[Tensor, list[Tensor]]:
     """E step (Eq. 9) and the sums of the M step (Eq. 10), without m x k numbers.
 
     Args:
-        tokens: [..., m, c], any floating type.
-        values: what is summed, [..., m, d] each, with the leading dimensions of the tokens; often the tokens.
+        tokens: [..., m, c], any floating type, or parts of it along m.
+        values: what is summed, [..., m, d] each, with the leading dimensions of the tokens; often the tokens. In the
+            same parts.
         directions: [..., k, c], the bases that tokens are compared with; float32, or float64 for float64 tokens.
         temperature: tau.
         backend: "auto", or the one to take.
@@ -33,11 +35,15 @@ def accumulate(
     Raises:
         ValueError: the backend that was asked for cannot serve these tensors; the message says why.
     """
-    flat, directions_flat = _flat(tokens), _flat(directions)
-    values_flat = [flat if value is tokens else _flat(value) for value in values]
-    module = chosen(flat, directions_flat, backend)
-    mass, totals = module.accumulate(flat, values_flat, directions_flat, temperature)
-    leading = directions.shape[:-2]
+    flat_directions, leading = _flat(directions), directions.shape[:-2]
+    mass: Tensor | float = 0.0
+    totals: list[Tensor | float] = [0.0] * len(values)
+    for part, *of_values in zip(parts_of(tokens), *map(parts_of, values), strict=True):
+        flat = _flat(part)
+        flat_values = [flat if value is part else _flat(value) for value in of_values]
+        module = chosen(flat, flat_directions, backend)
+        found, sums = module.accumulate(flat, flat_values, flat_directions, temperature)
+        mass, totals = mass + found, [total + one for total, one in zip(totals, sums, strict=True)]
     return mass.reshape(*leading, -1), [total.reshape(*leading, *total.shape[1:]) for total in totals]
 
 

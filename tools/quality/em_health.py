@@ -12,6 +12,7 @@ from ...nodes.host.base_fitting import BaseFitting
 from ...nodes.host.stem_attention import StemSelfAttention
 from ...stem_kernels.em import Bases, EMSettings, responsibilities
 from ...stem_kernels.initialisation import DrawKey
+from ...stem_kernels.token_parts import Tokens, parts_of
 
 # Bases that answer for less than this many tokens count as empty, whatever the preset does with them.
 EMPTY_MASS = 1e-6
@@ -43,9 +44,9 @@ class ObservedFitting(BaseFitting):
 
     log: list[dict] = field(default_factory=list, compare=False)
 
-    def fit(self, features: Tensor, key: DrawKey, *more: Any, **named: Any) -> Bases:
+    def fit(self, features: Tokens, key: DrawKey, *more: Any, **named: Any) -> Bases:
         bases = super().fit(features, key, *more, **named)
-        found = health(features, bases, self.settings.em)
+        found = health(torch.cat(parts_of(features), dim=-2), bases, self.settings.em)
         self.log.append({"layer": key.layer, "timestep": key.timestep} | found)
         return bases
 

@@ -67,8 +67,9 @@ def test_inversion_and_guided_reconstruction_do_not_depend_on_the_batches(loaded
         results.append((inversion.trajectory, guided))
         assert bool(calls) == (frames_per_batch is not None)
     assert set(calls) == {-(-len(video) // size)}
-    for ours, whole in zip(results[1], results[0], strict=True):
-        assert relative(ours, whole) < 1e-5
+    assert relative(results[1][0], results[0][0]) < 1e-5
+    # guidance of 3 multiplies the rounding
+    assert relative(results[1][1], results[0][1]) < 5e-5
 
 
 @pytest.mark.parametrize("name", ["paper", "per head", "chunks"])
