@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from .. import loaded_model, locations
@@ -27,12 +28,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--clips", type=int, default=24)
     parser.add_argument("--grid-clips", type=int, default=3, help="of these, how many go through every inversion")
+    parser.add_argument("--guided-clips", type=int, default=3, help="how many are also reconstructed with guidance")
     parser.add_argument("--edits", type=int, default=1, choices=(1, 2, 3), help="edits of each clip")
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes")
     parser.add_argument("--report", action="store_true", help="run nothing, report what earlier runs have left")
+    parser.add_argument("--code", default="", help="with --report: fingerprint of the code that made the results")
     parser.add_argument("--output", type=Path, default=locations.ROOT / "docs")
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
@@ -81,7 +84,7 @@ def main(arguments: list[str]) -> int:
             print(f"quality stopped: there is no file {file}.")
             return 1
     settings = settings_of(options, checkpoint, classifier)
-    work = items(held_out_cases(options.clips, options.edits), options.seeds, options.grid_clips)
+    work = items(held_out_cases(options.clips, options.edits), options.seeds, options.grid_clips, options.guided_clips)
     folder = locations.from_environment().setup / "quality"
     if options.worker is not None:
         mine = share(work, options.worker, options.workers)
@@ -89,6 +92,7 @@ def main(arguments: list[str]) -> int:
         return 0
     store = Store(folder)
     if options.report:
+        settings = replace(settings, code=options.code) if options.code else settings
         report.write(work, settings, store, checkpoint.name, options.output)
         return 0
     if options.workers > 1:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from .clips import Case
 from .store import digest
-from .variants import FATEZERO, HEALTH, MAIN, Variant, changed, full_grid
+from .variants import CANDIDATES, FATEZERO, HEALTH, MAIN, Variant, changed, full_grid
 
 CFG = 7.5
 HEALTH_CLIPS = 2
@@ -64,28 +64,30 @@ class Item:
         return f"clip {self.case.index}, {self.variant.label if self.variant else self.kind}, seed {self.seed}"
 
 
-def items(cases: Sequence[Case], seeds: Sequence[int], grid_clips: int) -> list[Item]:
-    """All work, the most important first: the main inversions on every clip, then the rest on the first `grid_clips`.
+def items(cases: Sequence[Case], seeds: Sequence[int], grid_clips: int, guided_clips: int = 3) -> list[Item]:
+    """All work, the most important first: the main inversions and the candidates on every clip, then the grid.
 
-    On those clips the main inversions are also reconstructed with guidance, and the whole grid of inversions without.
+    The first `guided_clips` are also reconstructed with guidance after the main inversions; the first `grid_clips` go
+    through the whole grid of inversions, without guidance.
     """
     found = []
     for case in cases:
         shown = case.index < PICTURE_CLIPS
         found.append(Item("reference", case, editors=("tokenflow",), shown=shown))
-        scales = (1.0, CFG) if case.index < grid_clips else (1.0,)
+        scales = (1.0, CFG) if case.index < guided_clips else (1.0,)
         for variant in MAIN:
             # the edit draws its keyframes from the seed, whatever the inversion
             editors = ("tokenflow", "fatezero") if variant in FATEZERO else ("tokenflow",)
             found += [
                 Item("variant", case, variant, seed, scales, editors, shown and seed == seeds[0]) for seed in seeds
             ]
+    found += [Item("variant", c, v, seed, (1.0,), ("tokenflow",)) for c in cases for v in CANDIDATES for seed in seeds]
     found += [Item("health", case, variant, seeds[0]) for case in cases[:HEALTH_CLIPS] for variant in HEALTH]
     for case in cases[:grid_clips]:
         found += [
             Item("variant", case, variant, seed, (1.0,))
             for variant in (*changed(), *full_grid())
-            if variant not in MAIN
+            if variant not in (*MAIN, *CANDIDATES)
             for seed in (seeds if variant.seeded else seeds[:1])
         ]
     return found

@@ -10,7 +10,7 @@ from pathlib import Path
 from . import pictures, plots, summary, tables
 from .plan import CFG, HEALTH_CLIPS, Item, Settings
 from .store import Store
-from .variants import CHANGED_BASES, FATEZERO, MAIN, Variant, changed, full_grid
+from .variants import CANDIDATES, CHANGED_BASES, FATEZERO, MAIN, Variant, changed, full_grid, stem
 
 TOKENFLOW = """### TokenFlow
 
@@ -38,12 +38,17 @@ def write(work: Sequence[Item], settings: Settings, store: Store, checkpoint: st
 
 
 def numbers(done: summary.Done, settings: Settings, checkpoint: str) -> dict:
-    """All that the report holds. `rows`: the main inversions on all clips; `grid_rows`: all of them on a few."""
-    grid_clips = {item.case.index for item, _ in done if CFG in item.scales}
-    main = [(item, result) for item, result in done if item.variant is None or item.variant in MAIN]
-    # guidance is measured on the grid's clips only
-    rows = [row for row in summary.rows(main) if not (row["editor"] == "none" and row["cfg"] == CFG)]
-    grid = summary.rows([(i, result) for i, result in done if i.case.index in grid_clips and i.variant is not None])
+    """All that the report holds.
+
+    `rows`: main inversions and candidates on all clips; `guided_rows`: with guidance, on a few; `grid_rows`: all
+    inversions on the clips that went through the whole grid; `change_rows`: the same, beside the default.
+    """
+    inverted = [(item, result) for item, result in done if item.variant is not None]
+    guided_clips = {item.case.index for item, _ in inverted if CFG in item.scales}
+    grid_clips = _complete(inverted, set(full_grid()))
+    main = [(item, result) for item, result in done if item.variant is None or item.variant in (*MAIN, *CANDIDATES)]
+    rows = summary.rows(main)
+    on_grid = [(item, result) for item, result in inverted if item.case.index in grid_clips]
     cases = {item.case.index: item.case for item, _ in done}
     return {
         "settings": asdict(settings) | {"checkpoint_file": checkpoint, "seeds": sorted({i.seed for i, _ in done})},
@@ -52,9 +57,16 @@ def numbers(done: summary.Done, settings: Settings, checkpoint: str) -> dict:
             for case in cases.values()
         ],
         "grid_clips": len(grid_clips),
+        "guided_clips": len(guided_clips),
         "cpu_seconds": round(sum(result["seconds"] for _, result in done)),
-        "rows": rows,
-        "grid_rows": [row for row in grid if row["editor"] == "none"],
+        "rows": [row for row in rows if not _guided(row)],
+        "guided_rows": [row for row in rows if _guided(row)],
+        "grid_rows": [row for row in summary.rows(on_grid) if row["editor"] == "none" and not _guided(row)],
+        "change_rows": [
+            row
+            for row in summary.rows(on_grid, stem(CHANGED_BASES))
+            if row["editor"] == "none" and not _guided(row) and row["num_bases"] == CHANGED_BASES
+        ],
         "psnr_by_frame": {
             denoiser: {
                 variant.label: [round(value, 3) for value in curve]
@@ -64,6 +76,18 @@ def numbers(done: summary.Done, settings: Settings, checkpoint: str) -> dict:
         },
         "em_health": summary.health_rows(done),
     }
+
+
+def _guided(row: dict) -> bool:
+    return row["editor"] == "none" and row["cfg"] == CFG
+
+
+def _complete(inverted: summary.Done, variants: set[Variant]) -> set[int]:
+    """The clips on which all of some inversions were measured."""
+    by_clip: dict[int, set[Variant]] = {}
+    for item, _ in inverted:
+        by_clip.setdefault(item.case.index, set()).add(item.variant)
+    return {clip for clip, measured in by_clip.items() if variants <= measured}
 
 
 def as_markdown(made: dict, sheets: Sequence[tuple[str, str]]) -> str:
@@ -83,7 +107,8 @@ Written by `make quality`; every number is also in [quality.json](quality.json).
 Measured on {len(made["clips"])} rendered clips of {settings["frames"]} frames of 128×128 pixels, {settings["steps"]}
 DDIM steps, seeds {", ".join(map(str, settings["seeds"]))}. Each clip shows a thing whose combination of object, style
 and colour never occurs in training. Checkpoint: `{settings["checkpoint_file"]}` (SHA-256
-`{settings["checkpoint"][:16]}…`). All runs together took {made["cpu_seconds"] / 60:.0f} minutes.
+`{settings["checkpoint"][:16]}…`), code of the fingerprint `{settings["code"]}`. All runs together took
+{made["cpu_seconds"] / 60:.0f} minutes.
 
 Numbers in brackets are 95 % intervals, by bootstrap over clips and, within clips, seeds. A *gain* is the mean
 difference to DDIM with 1 frame, clip by clip, so its interval tells whether the difference is real.{missing}"""
@@ -93,9 +118,9 @@ def _reconstruction(made: dict) -> str:
     bound = [tables.find(made["rows"], editor="vae", metric=f"{metric}_vs_source") for metric in ("psnr", "ssim")]
     with_guidance = f"""
 
-With guidance of {CFG} against the empty prompt, on {made["grid_clips"]} clips:
+With guidance of {CFG} against the empty prompt, on {made["guided_clips"]} clips:
 
-{tables.reconstruction(made["grid_rows"], CFG)}"""
+{tables.reconstruction(made["guided_rows"], CFG)}"""
     return f"""## Reconstruction
 
 Against what the VAE alone gives back, which itself is {tables.cell(bound[0], 2)} dB (SSIM {tables.cell(bound[1], 3)})
@@ -106,7 +131,11 @@ inversion (all gains are over DDIM with 1 frame, whose attention is the model's 
 
 ![PSNR by frame, plain model](quality/psnr_plain.png)
 
-![PSNR by frame, same attention](quality/psnr_same.png){with_guidance if made["grid_clips"] else ""}"""
+![PSNR by frame, same attention](quality/psnr_same.png){with_guidance if made["guided_clips"] else ""}
+
+### Candidates for another default
+
+{tables.reconstruction(made["rows"], 1.0, CANDIDATES)}"""
 
 
 def _grid(made: dict) -> str:
@@ -121,9 +150,10 @@ timestep the inversion estimated the noise; *plain* and *same* are the denoisers
 
 ### Single changes of the default
 
-The preset `paper` with {CHANGED_BASES} bases, and one thing changed, on {made["grid_clips"]} clips:
+The preset `paper` with {CHANGED_BASES} bases, and one thing changed, on {made["grid_clips"]} clips: the numbers of the
+default, then what each change adds to them, clip by clip.
 
-{tables.changes(made["grid_rows"], changed())}"""
+{tables.changes(made["change_rows"], changed())}"""
 
 
 def _edits(made: dict) -> str:
@@ -144,7 +174,7 @@ lower is better. Consistency is the SSIM of the same two. {words}
 *Truth* is the true edited clip itself, *truth through the VAE* the best that a perfect edit could reach, and *no edit*
 the source through the VAE.
 
-{_edits_by(made, "tokenflow", MAIN, TOKENFLOW)}
+{_edits_by(made, "tokenflow", (*MAIN, *CANDIDATES), TOKENFLOW)}
 
 {_edits_by(made, "fatezero", FATEZERO, FATEZERO_TEXT)}"""
 

@@ -18,25 +18,25 @@ IDENTITY = ("inversion", "context", "num_bases", "preset", "convention", "change
 GROUP = (*IDENTITY, "editor", "denoiser", "cfg", "edit")
 
 
-def rows(done: Done) -> list[dict]:
+def rows(done: Done, base: Variant = BASELINE) -> list[dict]:
     """A row for each group and metric.
 
-    Keys are GROUP, "metric", "mean", "low", "high", "clips" and "values", and, where the first DDIM baseline was
-    measured on the same clips, "gain", "gain_low" and "gain_high": the mean of the differences to it, clip by clip.
+    Keys are GROUP, "metric", "mean", "low", "high", "clips" and "values", and, where `base` was measured on the same
+    clips, "gain", "gain_low" and "gain_high": the mean of the differences to it, clip by clip.
     """
     values = collected(done)
     baseline = {
-        (*_outcome(group), metric): numbers
+        (*_outcome(group, base), metric): numbers
         for (group, metric), numbers in values.items()
-        if group[: len(IDENTITY)] == _identity(BASELINE)
+        if group[: len(IDENTITY)] == _identity(base)
     }
     found = []
     for (group, metric), numbers in values.items():
         row = dict(zip(GROUP, group, strict=True)) | {"metric": metric} | asdict(estimate(numbers))
         row |= {"clips": len(numbers), "values": sum(map(len, numbers.values()))}
-        base = baseline.get((*_outcome(group), metric))
-        if base is not None and group[0] is not None and group[: len(IDENTITY)] != _identity(BASELINE):
-            gain = _gain(numbers, base)
+        others = baseline.get((*_outcome(group, base), metric))
+        if others is not None and group[0] is not None and group[: len(IDENTITY)] != _identity(base):
+            gain = _gain(numbers, others)
             row |= {"gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high} if gain else {}
         found.append(row)
     return found
@@ -89,10 +89,10 @@ def _identity(variant: Variant | None) -> tuple:
     return tuple(getattr(variant, name) if variant else None for name in IDENTITY)
 
 
-def _outcome(group: tuple) -> tuple:
-    """The part of a group that two variants must share to be compared; the baseline has but one denoiser."""
-    editor, _, cfg, edit = group[len(IDENTITY) :]
-    return editor, cfg, edit
+def _outcome(group: tuple, base: Variant) -> tuple:
+    """The part of a group that two variants must share to be compared; a plain one has but one denoiser."""
+    editor, denoiser, cfg, edit = group[len(IDENTITY) :]
+    return editor, None if base.plain else denoiser, cfg, edit
 
 
 def _gain(numbers: Mapping[int, Sequence[float]], base: Mapping[int, Sequence[float]]) -> Estimate | None:

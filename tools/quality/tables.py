@@ -44,8 +44,8 @@ def cell(row: Mapping | None, digits: int, name: str = "mean") -> str:
     return f"{row[name]:{sign}.{digits}f} [{row[low]:{sign}.{digits}f}, {row[high]:{sign}.{digits}f}]"
 
 
-def reconstruction(rows: Rows, cfg: float) -> str:
-    """The main inversions at a guidance scale."""
+def reconstruction(rows: Rows, cfg: float, variants: Iterable[Variant] = MAIN) -> str:
+    """Inversions at a guidance scale."""
 
     def line(variant: Variant) -> list[str]:
         def of(metric: str, denoiser: str) -> Mapping | None:
@@ -66,7 +66,7 @@ def reconstruction(rows: Rows, cfg: float) -> str:
 
     head = ["inversion", "PSNR", "gain over DDIM, 1 frame", "SSIM", "PSNR to source"]
     same = ["PSNR, same attention", "gain, same attention", "SSIM, same attention", "SSIM gain, same attention"]
-    return table([*head, *same], map(line, MAIN))
+    return table([*head, *same], map(line, variants))
 
 
 def grid(rows: Rows, variants: Iterable[Variant]) -> str:
@@ -94,7 +94,8 @@ def changes(rows: Rows, variants: Iterable[Variant]) -> str:
             return find(rows, variant, editor="none", cfg=1.0, denoiser=denoiser, metric=metric)
 
         wanted = [(m, d) for d in ("plain", "same") for m in ("psnr_vs_vae", "ssim_vs_vae")]
-        return [variant.label, *(cell(of(m, d), 2 if m.startswith("psnr") else 3) for m, d in wanted)]
+        kind = "gain" if variant.change else "mean"
+        return [variant.label, *(cell(of(m, d), 2 if m.startswith("psnr") else 4, kind) for m, d in wanted)]
 
     return table(["inversion", "PSNR", "SSIM", "PSNR, same attention", "SSIM, same attention"], map(line, variants))
 

@@ -60,6 +60,8 @@ BASELINE = DDIM[0]
 MAIN = (*DDIM, stem(64), stem(128), stem(256))
 # Also edited with FateZero; two frames are the context that it was published with.
 FATEZERO = (DDIM[0], DDIM[1], stem(256))
+# Candidates for other defaults: measured on every clip, with TokenFlow's edits.
+CANDIDATES = tuple(replace(stem(size), change="mass weighting") for size in (64, 256))
 HEALTH = (stem(256), stem(256, "paper_literal"))
 
 
@@ -77,6 +79,7 @@ CHANGES: dict[str, dict[str, object]] = {
     "initialised by moments": {"initialisation": "gaussian"},
     "per head, on keys": {"space": "keys_per_head"},
     "2 frames at a time": {"scope": "frame_chunks", "scope_frames": 2},
+    "warm start, 1 iteration": {"warm_start": 1},
 }
 
 

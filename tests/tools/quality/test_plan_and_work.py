@@ -12,6 +12,7 @@ from comfyui_stem.tools.quality.clips import held_out_cases
 from comfyui_stem.tools.quality.plan import CFG, Settings, items, share
 from comfyui_stem.tools.quality.store import Store, code_digest
 from comfyui_stem.tools.quality.variants import (
+    CANDIDATES,
     CHANGES,
     CONVENTIONS,
     FATEZERO,
@@ -28,7 +29,7 @@ SETTINGS = Settings(frames=4, steps=2, checkpoint="c", classifier="", code="x")
 
 @pytest.fixture(scope="module")
 def work():
-    return items(held_out_cases(4), seeds=[0, 1], grid_clips=1)
+    return items(held_out_cases(4), seeds=[0, 1], grid_clips=1, guided_clips=1)
 
 
 def test_the_grid_holds_every_combination_once():
@@ -40,12 +41,12 @@ def test_the_grid_holds_every_combination_once():
 
 def test_the_main_inversions_are_edited_on_every_clip_and_the_grid_is_run_on_some(work):
     edited = [item for item in work if item.kind == "variant" and item.edited]
-    assert len(edited) == 4 * len(MAIN) * 2
+    assert len(edited) == 4 * len((*MAIN, *CANDIDATES)) * 2
     assert {item.case.index for item in edited if CFG in item.scales} == {0}
     assert {item.variant for item in edited if "fatezero" in item.editors} == set(FATEZERO)
     assert all("tokenflow" in item.editors for item in edited)
     on_grid = {item.variant for item in work if item.kind == "variant" and item.case.index == 0}
-    assert on_grid == {*full_grid(), *changed()}
+    assert on_grid == {*full_grid(), *changed(), *CANDIDATES}
 
 
 def test_every_change_names_settings_that_exist():
@@ -65,7 +66,7 @@ def test_a_key_depends_on_the_item_and_on_every_setting(work):
 
 
 def test_a_key_does_not_depend_on_how_much_else_is_asked_for(work):
-    fewer = items(held_out_cases(1), seeds=[0], grid_clips=1)
+    fewer = items(held_out_cases(1), seeds=[0], grid_clips=1, guided_clips=1)
     assert {item.key(SETTINGS) for item in fewer} <= {item.key(SETTINGS) for item in work}
 
 

@@ -53,7 +53,7 @@ def invented(item, folder):
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
-    work, store = items(held_out_cases(4, edits=3), [0], grid_clips=2), Store(folder)
+    work, store = items(held_out_cases(4, edits=3), [0], grid_clips=2, guided_clips=1), Store(folder)
     for item in work:
         store.add(item.key(SETTINGS), {"measured": invented(item, folder), "seconds": 1.0})
     return work, store
@@ -80,6 +80,9 @@ def test_rows_name_what_they_are_about_and_have_intervals(written):
 def test_gains_are_taken_clip_by_clip(written):
     """Clips differ by up to 20, gains not at all."""
     made = json.loads((written / "quality.json").read_text())
+    assert {row["clips"] for row in made["guided_rows"]} == {1}
+    changes = [row for row in made["change_rows"] if row["change"]]
+    assert changes and all(row["gain_low"] == row["gain_high"] == pytest.approx(0) for row in changes)
     gains = [row for row in made["rows"] if row["inversion"] == "stem" and row["editor"] in ("tokenflow", "fatezero")]
     assert {row["editor"] for row in gains} == {"tokenflow", "fatezero"}
     for row in gains:
