@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 # Table 1 of the paper: minutes for 48 frames of 640x360 and 50 steps on one A100, as ratios to its 1-frame DDIM.
 PAPER = {
@@ -16,6 +17,8 @@ PAPER = {
 # What FateZero's attention needs for 8 frames of 512x512 and 50 steps: computed, and as its authors report it.
 PUBLISHED_FATEZERO = "71–100 GB"
 
+# What was expected and what came out, written by hand.
+NOTES = Path(__file__).with_name("notes.md")
 INTRODUCTION = """# Benchmarks
 
 Written by `make bench` from `benchmarks.json`. Every number is a ratio to a baseline that was measured in the same run,
@@ -33,7 +36,7 @@ def page(rows: Sequence[dict]) -> str:
     for group, write in SECTIONS.items():
         for device, of_device in _by(rows, "device", group).items():
             sections.append(write(of_device).rstrip() + f"\n\n{_machine(of_device[0], device)}\n")
-    return INTRODUCTION + "\n" + "\n".join(sections)
+    return INTRODUCTION + "\n" + "\n".join([*sections, NOTES.read_text(encoding="utf-8")])
 
 
 def _inversion(rows: list[dict]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -101,8 +102,9 @@ class Study:
         """PSNR of the reconstruction with the attention of the inversion, to what the VAE gives back of the clip."""
         inversion = self.inversions[name]
         video = self.loaded.decode(reconstruct(inversion, inversion.model, inversion.source))
-        return float(psnr(video, self._round_trip()).mean())
+        return float(psnr(video, self._round_trip).mean())
 
+    @cached_property
     def _round_trip(self) -> Tensor:
         return self.loaded.decode(self.latents)
 
