@@ -15,6 +15,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
+from ...stem_kernels.correspondence import frame_batches
 from .lockstep import Meet, run_in_lockstep
 from .memory_budget import frames_that_fit, frames_to_budget, room_for
 from .patch_marks import is_marked
@@ -74,11 +75,6 @@ def remove_batching(model: Any) -> None:
         model.remove_wrappers_with_key(kind, _WRAPPER_KEY)
 
 
-def batches_of(frames: int, size: int) -> list[slice]:
-    """All frames in batches of at most `size`."""
-    return [slice(start, min(start + size, frames)) for start in range(0, frames, size)]
-
-
 def join_batches(parts: Sequence[Tensor], groups: int) -> Tensor:
     """Rows [groups * b, ...] of batches -> rows [groups * n, ...]; rows are group-major, frame-minor."""
     if groups == 1:
@@ -122,12 +118,14 @@ def _split_call(model: Any, method: BatchedMethod, run_key: str) -> Callable:
         options = transformer_options or {}
         groups = len(options["cond_or_uncond"])
         frames = x.shape[0] // groups
-        free = comfy.model_management.get_free_memory(device)
-        size = size_of or frames_that_fit(base, frames, groups, x.shape[-2:], free)
+        size = size_of
+        if size == 0:
+            free = comfy.model_management.get_free_memory(device)
+            size = frames_that_fit(base, frames, groups, x.shape[-2:], free)
         if size >= frames:
             return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
         refuse_patches_per_frame(options, method.name, size)
-        batches, run = batches_of(frames, size), options[run_key]
+        batches, run = frame_batches(frames, size), options[run_key]
         runs = [None] * len(batches)
 
         def call(number: int, meet: Meet) -> Tensor:

@@ -61,7 +61,7 @@ def save_inversion(inversion: Inversion, file: Path) -> None:
     for name, value in options.items():
         if isinstance(value, Tensor):
             tensors[_OPTION + name] = value.cpu().contiguous()
-        elif value is None or isinstance(value, str | int | float | bool):
+        elif _is_plain(value):
             plain[name] = value
         else:
             raise ValueError(

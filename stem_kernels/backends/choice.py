@@ -52,8 +52,10 @@ def chosen(tokens: Tensor, directions: Tensor, backend: Backend = "auto") -> Mod
     candidates = _BACKENDS if backend == "auto" else {backend: _BACKENDS[backend]}
     refusals = {}
     for name, module in candidates.items():
+        if backend == "auto" and not module.verified(tokens):
+            continue
         why = module.refusal(tokens, directions)
-        if why is None and (backend != "auto" or module.verified(tokens)):
+        if why is None:
             return module
         refusals[name] = why
     reasons = "; ".join(f"{name}: {why}" for name, why in refusals.items())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib.util import find_spec
-from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -39,7 +39,8 @@ def refusal(tokens: Tensor, directions: Tensor) -> str | None:
 
 def verified(tokens: Tensor) -> bool:
     """Whether the kernels may be taken without being asked for."""
-    return interpreted() or torch.cuda.get_device_capability(tokens.device) in VERIFIED_CAPABILITIES
+    on_gpu = tokens.device.type == "cuda"
+    return interpreted() or (on_gpu and torch.cuda.get_device_capability(tokens.device) in VERIFIED_CAPABILITIES)
 
 
 def interpreted() -> bool:
@@ -56,34 +57,21 @@ def accumulate(
     """
     from . import triton_kernels
 
-    if tokens.device.type == "cuda":
-        # Triton launches on the current device, whichever the tensors are on
-        with torch.cuda.device(tokens.device):
-            return _accumulate(triton_kernels, tokens, values, directions, temperature, chunk)
-    return _accumulate(triton_kernels, tokens, values, directions, temperature, chunk)
-
-
-def _accumulate(
-    kernels: ModuleType,
-    tokens: Tensor,
-    values: Sequence[Tensor],
-    directions: Tensor,
-    temperature: float,
-    chunk: int,
-) -> tuple[Tensor, list[Tensor]]:
     heads, count, _ = tokens.shape
     k = directions.shape[1]
     scaled = (directions / temperature).contiguous()
     weights = directions.new_empty(heads, min(chunk, count), k)
     mass = directions.new_zeros(heads, k)
     totals = [directions.new_zeros(heads, k, value.shape[-1]) for value in values]
-    for start in range(0, count, chunk):
-        part = slice(start, min(start + chunk, count))
-        block = weights[:, : part.stop - part.start]
-        kernels.expectation(tokens[:, part], scaled, block)
-        for number, (total, value) in enumerate(zip(totals, values, strict=True)):
-            found, masses = kernels.sums(block, value[:, part])
-            total += found
-            if number == 0:
-                mass += masses
+    # Triton launches on the current device, whichever the tensors are on
+    with torch.cuda.device(tokens.device) if tokens.device.type == "cuda" else nullcontext():
+        for start in range(0, count, chunk):
+            part = slice(start, min(start + chunk, count))
+            block = weights[:, : part.stop - part.start]
+            triton_kernels.expectation(tokens[:, part], scaled, block)
+            for number, (total, value) in enumerate(zip(totals, values, strict=True)):
+                found, masses = triton_kernels.sums(block, value[:, part])
+                total += found
+                if number == 0:
+                    mass += masses
     return mass, totals

@@ -20,7 +20,7 @@ from ...stem_kernels.em import Bases
 from ...stem_kernels.initialisation import DrawKey
 from ..loaded_model import Loaded
 from .editing import SOURCE, latents
-from .measuring import Case
+from .measuring import Case, synchronize
 from .rows import Size
 
 BASELINE = "DDIM, 1 frame"
@@ -34,10 +34,10 @@ class TimedFitting(BaseFitting):
     seconds: list[float] = field(default_factory=list, compare=False)
 
     def fit(self, *arguments: Any, **named: Any) -> Any:
-        _synchronize()
+        synchronize()
         started = time.perf_counter()
         bases = super().fit(*arguments, **named)
-        _synchronize()
+        synchronize()
         self.seconds.append(time.perf_counter() - started)
         return bases
 
@@ -113,12 +113,7 @@ def _case(
             method.seconds.clear()
         invert(model, prompt, samples, steps, "next")
         if isinstance(method, TimedStem):
-            _synchronize()
+            synchronize()
             noted["em_share"] = round(sum(method.seconds) / (time.perf_counter() - started), 4)
 
     return Case(name, run, num_bases, noted)
-
-
-def _synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()

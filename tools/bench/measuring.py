@@ -65,14 +65,15 @@ def by_turns(cases: Sequence[Case], rounds: int, warm_up: bool = False) -> dict[
 def once(run: Callable[[], object]) -> tuple[float, int]:
     """Seconds and bytes of one run."""
     with PeakMemory() as memory:
-        _synchronize()
+        synchronize()
         started = time.perf_counter()
         run()
-        _synchronize()
+        synchronize()
         seconds = time.perf_counter() - started
     return seconds, memory.extra
 
 
-def _synchronize() -> None:
+def synchronize() -> None:
+    """Waits for the GPU, where there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()

@@ -43,7 +43,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def settings_of(options: argparse.Namespace, checkpoint: Path, classifier: Path | None) -> Settings:
     sources = [
-        *(locations.ROOT / "stem_kernels").glob("*.py"),
+        *(locations.ROOT / "stem_kernels").rglob("*.py"),
         *(locations.ROOT / "nodes" / "host").glob("*.py"),
         *(locations.TOOLS / "rendered_clips").glob("*.py"),
         locations.TOOLS / "loaded_model.py",

@@ -11,7 +11,7 @@ from comfyui_stem.nodes.host import frame_batches
 from comfyui_stem.nodes.host.ddim_sampling import invert
 from comfyui_stem.nodes.host.fatezero import FateZeroSettings
 from comfyui_stem.nodes.host.fatezero import edit as edit_by_fatezero
-from comfyui_stem.nodes.host.frame_batches import batches_of, join_batches, rows_of
+from comfyui_stem.nodes.host.frame_batches import join_batches, rows_of
 from comfyui_stem.nodes.host.memory_budget import frames_that_fit, frames_to_budget
 from comfyui_stem.nodes.host.prompts import read_prompt
 from comfyui_stem.nodes.host.reconstruction import reconstruct
@@ -19,6 +19,7 @@ from comfyui_stem.nodes.host.self_attention import install, remove
 from comfyui_stem.nodes.host.stem_attention import StemSelfAttention
 from comfyui_stem.nodes.host.stem_settings import PRESETS, StemSettings
 from comfyui_stem.nodes.word_control import WordWishes, read_words
+from comfyui_stem.stem_kernels import correspondence
 from comfyui_stem.stem_kernels.em import EMSettings
 from comfyui_stem.tools.parity.case import relative_error as relative
 from hypothesis import given, settings
@@ -126,7 +127,7 @@ def test_the_frames_that_fit_are_within_the_free_memory_or_one(loaded, frames, g
 @settings(max_examples=50, deadline=None)
 def test_rows_are_cut_into_batches_and_joined_again(frames, size, groups):
     rows = torch.arange(groups * frames * 2).reshape(groups * frames, 2)
-    batches = batches_of(frames, size)
+    batches = correspondence.frame_batches(frames, size)
     parts = [rows_of(rows, batch, groups, frames, "x") for batch in batches]
     assert sum(len(part) for part in parts) == len(rows)
     assert all(len(part) <= groups * size for part in parts)
