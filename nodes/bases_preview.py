@@ -86,10 +86,9 @@ def _coloured(fit: ObservedFit, size: tuple[int, int], stem: StemSettings) -> Te
 
 
 def _described(fit: ObservedFit) -> str:
-    share = fit.bases.mass.double() / fit.bases.mass.double().sum()
-    perplexity = float((-torch.special.xlogy(share, share).sum()).exp())
-    live = int((fit.bases.mass > 0.5).sum())
+    mass = fit.bases.mass
+    live, largest = int((mass > 0.5).sum()), 100 * float(mass.max() / mass.sum())
     return (
-        f"chunk {fit.chunk}: {len(share)} bases for {fit.features.shape[0]} pixels, {live} of them with a pixel at "
-        f"least, as spread as {perplexity:.0f} of equal size; the largest has {100 * float(share.max()):.1f} %"
+        f"chunk {fit.chunk}: {len(mass)} bases for {fit.features.shape[0]} pixels, {live} of them with a pixel at "
+        f"least, as spread as {float(fit.bases.perplexity):.0f} of equal size; the largest has {largest:.1f} %"
     )

@@ -67,6 +67,12 @@ class Bases:
     directions: Tensor
     pooled: tuple[Tensor, ...] = ()
 
+    @property
+    def perplexity(self) -> Tensor:
+        """[...] float64: exp of the entropy of the masses, the number of evenly used bases that would be as spread."""
+        share = self.mass.double() / self.mass.double().sum(dim=-1, keepdim=True)
+        return (-torch.special.xlogy(share, share).sum(dim=-1)).exp()
+
     def live(self, settings: EMSettings) -> Tensor:
         """[..., k] bool: bases that the attention should see."""
         if settings.empty_bases == "kept":

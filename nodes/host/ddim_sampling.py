@@ -24,8 +24,6 @@ from ...stem_kernels.ddim import (
     to_preserving,
 )
 from .inversion import Inversion, NoiseConvention, identity_of, noise_levels
-from .self_attention import installed_method
-from .stem_attention import StemSelfAttention
 from .trajectory import Storage, new_trajectory
 
 Tail = Literal["alpha0", "zero"]
@@ -62,7 +60,6 @@ def invert(
     timesteps = inversion_timesteps(steps)
     sigmas = noise_levels(model, timesteps)
     trajectory = invert_between(SourceGuider(model, source), samples, sigmas, timesteps, convention, storage)
-    method = installed_method(model)
     return Inversion(
         trajectory=trajectory,
         timesteps=timesteps,
@@ -71,7 +68,6 @@ def invert(
         source=source,
         model=model,
         identity=identity_of(model),
-        stem=method.settings if isinstance(method, StemSelfAttention) else None,
     )
 
 

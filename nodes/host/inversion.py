@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from ...stem_kernels.ddim import to_exploding
+from .self_attention import installed_method
+from .stem_attention import StemSelfAttention
 from .stem_settings import StemSettings
 from .trajectory import bytes_in_memory
 
@@ -43,7 +45,6 @@ class Inversion:
         source: the conditioning of the source prompt.
         model: the MODEL that made it, with its patches.
         identity: of that MODEL's checkpoint.
-        stem: settings of STEM Bases, or None for plain DDIM.
     """
 
     trajectory: Tensor
@@ -53,7 +54,12 @@ class Inversion:
     source: list
     model: Any
     identity: ModelIdentity
-    stem: StemSettings | None
+
+    @property
+    def stem(self) -> StemSettings | None:
+        """Settings of STEM Bases, or None for plain DDIM."""
+        method = installed_method(self.model)
+        return method.settings if isinstance(method, StemSelfAttention) else None
 
     @property
     def frames(self) -> int:

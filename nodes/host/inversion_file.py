@@ -110,7 +110,6 @@ def load_inversion(file: Path, model: Any, purpose: str) -> Inversion:
     if not bool(torch.isfinite(tensors[_TRAJECTORY]).all()):
         raise ValueError(f"{purpose}: the latents in {file.name} are not all finite. Invert again.")
     model = remove(model) if described.method is None else install(model, described.method)
-    method = described.method
     options = described.options | {
         name.removeprefix(_OPTION): tensor for name, tensor in tensors.items() if name.startswith(_OPTION)
     }
@@ -122,7 +121,6 @@ def load_inversion(file: Path, model: Any, purpose: str) -> Inversion:
         source=[[tensors[_EMBEDDING], options]],
         model=model,
         identity=described.identity,
-        stem=method.settings if isinstance(method, StemSelfAttention) else None,
     )
     _check_model(inversion, described, purpose)
     return inversion

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ...stem_kernels.em import EMSettings
@@ -43,6 +43,10 @@ class StemSettings:
     explained_energy: float = 0.0
     warm_start: int = 0
     seed: int = 0
+
+    def with_bases(self, num_bases: int) -> StemSettings:
+        """The same with another number of bases."""
+        return replace(self, em=replace(self.em, num_bases=num_bases))
 
 
 PRESETS: dict[str, StemSettings] = {

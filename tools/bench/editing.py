@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import comfy.samplers
@@ -17,7 +16,7 @@ from ...nodes.host.fatezero import edit as edit_fatezero
 from ...nodes.host.frame_context import OWN_FRAME, FrameContextAttention
 from ...nodes.host.inversion import Inversion, identity_of, noise_levels
 from ...nodes.host.prompts import read_prompt
-from ...nodes.host.self_attention import install, installed_method
+from ...nodes.host.self_attention import install
 from ...nodes.host.stem_attention import StemSelfAttention
 from ...nodes.host.stem_settings import PRESETS
 from ...nodes.host.tokenflow import TokenFlowGuider, TokenFlowSettings, prepared
@@ -42,7 +41,6 @@ def latents(size: Size, seed: int = 0) -> Tensor:
 def made_up_inversion(model: Any, loaded: Loaded, size: Size) -> Inversion:
     """An INVERSION of one step whose latents are random: time and memory of an edit do not depend on their values."""
     sigmas = noise_levels(model, (TIMESTEP,))
-    method = installed_method(model)
     return Inversion(
         trajectory=torch.stack([latents(size), latents(size, 1)]),
         timesteps=(TIMESTEP,),
@@ -51,7 +49,6 @@ def made_up_inversion(model: Any, loaded: Loaded, size: Size) -> Inversion:
         source=loaded.prompt(SOURCE),
         model=model,
         identity=identity_of(model),
-        stem=method.settings if isinstance(method, StemSelfAttention) else None,
     )
 
 
@@ -78,8 +75,7 @@ def fatezero_step(loaded: Loaded, method: Any, size: Size) -> Callable[[], objec
 
 def fatezero_cases(loaded: Loaded, size: Size) -> list[Case]:
     """Plain sampling, FateZero as published (own and middle frame), and STEM-FateZero."""
-    paper = PRESETS["paper"]
-    stem = StemSelfAttention.from_settings(replace(paper, em=replace(paper.em, num_bases=256)))
+    stem = StemSelfAttention.from_settings(PRESETS["paper"].with_bases(256))
     return [
         Case("plain sampling", plain_step(loaded, size)),
         Case("FateZero (DDIM, 2 frames)", fatezero_step(loaded, FrameContextAttention((0, "mid")), size)),

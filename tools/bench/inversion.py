@@ -15,7 +15,7 @@ from ...nodes.host.ddim_sampling import invert
 from ...nodes.host.frame_context import FrameContextAttention
 from ...nodes.host.self_attention import install
 from ...nodes.host.stem_attention import StemSelfAttention
-from ...nodes.host.stem_settings import PRESETS, StemSettings
+from ...nodes.host.stem_settings import PRESETS
 from ...stem_kernels.em import Bases
 from ...stem_kernels.initialisation import DrawKey
 from ..loaded_model import Loaded
@@ -70,9 +70,7 @@ class FreeStem(StemSelfAttention):
 
 
 def stem(num_bases: int, frames_per_batch: int | None = None, **changes: Any) -> TimedStem:
-    settings: StemSettings = replace(PRESETS["paper"], **changes)
-    settings = replace(settings, em=replace(settings.em, num_bases=num_bases))
-    return TimedStem.from_settings(settings, frames_per_batch)
+    return TimedStem.from_settings(replace(PRESETS["paper"].with_bases(num_bases), **changes), frames_per_batch)
 
 
 def table_cases(loaded: Loaded, size: Size, steps: int) -> list[Case]:

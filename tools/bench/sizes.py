@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ...nodes.host.base_fitting import BaseFitting
@@ -62,8 +61,7 @@ def variants() -> dict[str, StemSettings | None]:
     """Settings by name; None is plain DDIM."""
 
     def stem(num_bases: int, **changes: Any) -> StemSettings:
-        paper = PRESETS["paper"]
-        return replace(paper, em=replace(paper.em, num_bases=num_bases), **changes)
+        return replace(PRESETS["paper"].with_bases(num_bases), **changes)
 
     return {
         "DDIM, 1 frame": None,
@@ -118,7 +116,7 @@ class Study:
             counts.clear()
             self.inversions[name] = invert(model, self.prompt, self.latents, STEPS, "next")
 
-        return Case(name, run, None if settings is None else settings.em.num_bases)
+        return Case(name, run, _number(settings))
 
 
 def rows(loaded: Loaded, frames: int, clips: int, dtype: str) -> list[dict]:
@@ -135,14 +133,11 @@ def rows(loaded: Loaded, frames: int, clips: int, dtype: str) -> list[dict]:
             scores.setdefault(name, []).append(study.closeness(name))
             if study.counts[name]:
                 sizes.setdefault(name, []).append(statistics.mean(study.counts[name]))
-    cases = [
-        Case(name, run=torch.no_grad, num_bases=_number(name), more=_more(name, scores, sizes)) for name in variants()
-    ]
+    cases = [replace(case, more=_more(case.name, scores, sizes)) for case in study.cases()]
     return rows_of(GROUP, Size(frames, PIXELS, PIXELS), cases, found, BASELINE, dtype)
 
 
-def _number(name: str) -> int | str | None:
-    settings = variants()[name]
+def _number(settings: StemSettings | None) -> int | str | None:
     if settings is None:
         return None
     return "auto" if settings.explained_energy else settings.em.num_bases

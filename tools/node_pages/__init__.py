@@ -23,18 +23,19 @@ LOCALES = locations.ROOT / "locales"
 
 def node_definitions() -> dict[str, dict]:
     """The texts of all nodes, in the form of the host's nodeDefs.json. The host has to be on the module path."""
-    definitions = {}
-    for schema in schemas():
-        definitions[schema.node_id] = {
-            "display_name": schema.display_name,
-            "description": schema.description,
-            "inputs": {field.id: {"name": field.id, "tooltip": field.tooltip} for field in schema.inputs},
-            "outputs": {
-                str(number): {"name": output.display_name or output.io_type, "tooltip": output.tooltip}
-                for number, output in enumerate(schema.outputs)
-            },
-        }
-    return definitions
+    return {schema.node_id: _definition(schema) for schema in schemas()}
+
+
+def _definition(schema: Any) -> dict:
+    return {
+        "display_name": schema.display_name,
+        "description": schema.description,
+        "inputs": {field.id: {"name": field.id, "tooltip": field.tooltip} for field in schema.inputs},
+        "outputs": {
+            str(number): {"name": output.display_name or output.io_type, "tooltip": output.tooltip}
+            for number, output in enumerate(schema.outputs)
+        },
+    }
 
 
 def schemas() -> list[Any]:
@@ -57,9 +58,9 @@ def files() -> dict[Path, str]:
     """The content of every text that is generated, by its path."""
     from .page import page
 
-    english = node_definitions()
-    found = {LOCALES / ENGLISH / "nodeDefs.json": as_json(english)}
     fields = {schema.node_id: schema for schema in schemas()}
+    english = {node: _definition(schema) for node, schema in fields.items()}
+    found = {LOCALES / ENGLISH / "nodeDefs.json": as_json(english)}
     for folder in sorted(LOCALES.iterdir()):
         texts = english if folder.name == ENGLISH else json.loads((folder / "nodeDefs.json").read_text("utf-8"))
         for node, definition in texts.items():

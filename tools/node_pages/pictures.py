@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from ...stem_kernels.frame_context import context_frames
 from .. import loaded_model, locations
 from ..demo.example import CAR, MOTION, SCENE
 from ..rendered_clips import Scene, render
+from ..rendered_clips.rendering import as_bytes
 
 FRAMES, STEPS, SHOWN = 8, 20, 4
 BASES, CFG = 64, 4.0
@@ -62,9 +62,7 @@ class Example:
     def __init__(self, loaded: loaded_model.Loaded) -> None:
         self.loaded = loaded
         self.clip = render(SCENE, MOTION, FRAMES).frames
-        paper = PRESETS["paper"]
-        self.stem = StemSelfAttention.from_settings(replace(paper, em=replace(paper.em, num_bases=BASES)))
-        self.inversion = self.inverted(self.stem)
+        self.inversion = self.inverted(StemSelfAttention.from_settings(PRESETS["paper"].with_bases(BASES)))
 
     def inverted(self, method: Any) -> Inversion:
         model = install(self.loaded.model, method)
@@ -137,8 +135,7 @@ def _enlarged(frame: Tensor) -> Tensor:
 
 
 def _save(picture: Tensor, file: Path) -> None:
-    pixels = (picture.clamp(0, 1) * 255).round().byte().numpy()
-    Image.fromarray(pixels).save(file, quality=JPEG_QUALITY)
+    Image.fromarray(as_bytes(picture).numpy()).save(file, quality=JPEG_QUALITY)
 
 
 def _noisy(loaded: loaded_model.Loaded, inversion: Any) -> Tensor:

@@ -115,7 +115,6 @@ def _inversion(folder: Path, name: str, run: dict, saved: list[int] | None) -> I
         source=golden.conditioning(folder, "source"),
         model=model,
         identity=identity_of(model),
-        stem=None,
     )
 
 

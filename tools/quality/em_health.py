@@ -22,17 +22,15 @@ MEASURES = ("bases", "live", "perplexity", "responsibility", "norm")
 def health(features: Tensor, bases: Bases, settings: EMSettings) -> dict[str, float]:
     """Numbers of one fit to features [..., m, c]; with leading dimensions, the mean over them.
 
-    tokens: m. bases: how many there are. live: of these, with a mass above EMPTY_MASS. perplexity: exp of the entropy
-    of mass / sum, the number of evenly used bases that would be as spread. responsibility: the mean over tokens of
+    tokens: m. bases: how many there are. live: of these, with a mass above EMPTY_MASS. perplexity: see `Bases`.
+    responsibility: the mean over tokens of
     their largest one. norm: the mean length of the tokens.
     """
-    share = bases.mass.double() / bases.mass.double().sum(dim=-1, keepdim=True)
-    entropy = -torch.special.xlogy(share, share).sum(dim=-1)
     return {
         "tokens": float(features.shape[-2]),
         "bases": float(bases.mass.shape[-1]),
         "live": float((bases.mass > EMPTY_MASS).sum(dim=-1).double().mean()),
-        "perplexity": float(entropy.exp().mean()),
+        "perplexity": float(bases.perplexity.mean()),
         "responsibility": float(responsibilities(features, bases, settings).amax(dim=-1).mean()),
         "norm": float(features.float().norm(dim=-1).mean()),
     }
