@@ -8,9 +8,10 @@ from comfy_api.latest import io
 
 from .host.checks import check_model
 from .host.inversion_file import load_inversion
-from .host.inversion_folder import FOLDER, inversion_path, saved_inversions
+from .inversion_folder import FOLDER, inversion_path, saved_inversions
 from .newer_fields import found_by
 from .sockets import CATEGORY, InversionSocket
+from .video.input_file import file_state
 
 PURPOSE = "Load Inversion"
 
@@ -56,10 +57,9 @@ class LoadInversion(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, file: str, **others: Any) -> str:
         try:
-            state = inversion_path(file, PURPOSE).stat()
+            return f"{file}:{file_state(str(inversion_path(file, PURPOSE)))}"
         except (ValueError, OSError):
             return file
-        return f"{file}:{state.st_mtime_ns}:{state.st_size}"
 
     @classmethod
     def execute(cls, file: str, model: Any) -> io.NodeOutput:

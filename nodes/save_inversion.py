@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 
 from .host.inversion import Inversion
 from .host.inversion_file import save_inversion
-from .host.inversion_folder import FOLDER, free_path
+from .inversion_folder import FOLDER, free_path
 from .newer_fields import found_by
 from .sockets import CATEGORY, InversionSocket
 

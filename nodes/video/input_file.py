@@ -7,6 +7,15 @@ import os
 from .errors import VideoError
 
 
+def contained(path: str, folder: str) -> str | None:
+    """The real path of `path`, or None where it does not lie in `folder` once all links are followed."""
+    try:
+        real, root = os.path.realpath(path), os.path.realpath(folder)
+        return real if os.path.commonpath([real, root]) == root and real != root else None
+    except ValueError:  # another drive, or a null byte
+        return None
+
+
 def inside_folder(path: str, folder: str) -> str:
     """The real path of the regular file `path`, which must lie in `folder` once all links are followed.
 
@@ -14,12 +23,8 @@ def inside_folder(path: str, folder: str) -> str:
     not a regular file: a named pipe would wait for ever.
     """
     shown = os.path.basename(path)
-    try:
-        real, root = os.path.realpath(path), os.path.realpath(folder)
-        contained = os.path.commonpath([real, root]) == root and real != root
-    except ValueError:  # another drive, or a null byte
-        contained = False
-    if not contained:
+    real = contained(path, folder)
+    if real is None:
         raise VideoError(
             f"The file '{shown}' lies outside the input folder, which this node does not read. "
             "Copy the video itself into the input folder (a link to it is not enough), or upload it."

@@ -6,7 +6,7 @@ import folder_paths
 import pytest
 import torch
 from comfyui_stem.nodes.host.ddim_sampling import invert
-from comfyui_stem.nodes.host.inversion_folder import inversion_path, saved_inversions
+from comfyui_stem.nodes.inversion_folder import inversion_path, saved_inversions
 from comfyui_stem.nodes.load_inversion import LoadInversion
 from comfyui_stem.nodes.save_inversion import SaveInversion
 

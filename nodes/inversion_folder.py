@@ -7,6 +7,8 @@ from pathlib import Path
 
 import folder_paths
 
+from .video.input_file import contained
+
 FOLDER = "inversions"
 SUFFIX = ".safetensors"
 _OUTPUT = " [output]"
@@ -31,13 +33,9 @@ def inversion_path(name: str, purpose: str) -> Path:
     """
     in_output = name.endswith(_OUTPUT)
     root = folder_paths.get_output_directory() if in_output else folder_paths.get_input_directory()
-    folder = os.path.realpath(os.path.join(root, FOLDER))
-    try:
-        real = os.path.realpath(os.path.join(folder, name.removesuffix(_OUTPUT)))
-        inside = os.path.commonpath([real, folder]) == folder
-    except ValueError:  # another drive, or a null byte
-        inside = False
-    if not inside or not real.endswith(SUFFIX):
+    folder = os.path.join(root, FOLDER)
+    real = contained(os.path.join(folder, name.removesuffix(_OUTPUT)), folder)
+    if real is None or not real.endswith(SUFFIX):
         raise ValueError(
             f"{purpose}: '{name[:200]}' is no file of the folder {FOLDER} in the host's input or output folder, and "
             "nothing else is read. Copy the file itself there."
@@ -58,8 +56,8 @@ def free_path(prefix: str, purpose: str) -> tuple[Path, str, str]:
     except Exception as error:  # the host raises a bare Exception
         raise ValueError(f"{purpose}: '{prefix[:200]}' is no name within the output folder ({error}).") from None
     folder, stem, counter, subfolder, _ = where
-    root = os.path.realpath(os.path.join(folder_paths.get_output_directory(), FOLDER))
-    if os.path.commonpath([os.path.realpath(folder), root]) != root:
-        raise ValueError(f"{purpose}: '{prefix[:200]}' leads out of the folder {FOLDER}. Choose a plain name.")
     name = f"{stem}_{counter:05}_{SUFFIX}"
-    return Path(folder) / name, name, subfolder
+    path = os.path.join(folder, name)
+    if contained(path, os.path.join(folder_paths.get_output_directory(), FOLDER)) is None:
+        raise ValueError(f"{purpose}: '{prefix[:200]}' leads out of the folder {FOLDER}. Choose a plain name.")
+    return Path(path), name, subfolder
