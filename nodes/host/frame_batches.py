@@ -30,12 +30,8 @@ class FrameBatch:
     frames: slice
     meet: Meet
 
-    def in_parts(self, tensor: Tensor, compute: Callable[[tuple[Tensor, ...]], Any]) -> Any:
-        """`compute` of the same tensor of every batch; it runs once, and every batch gets what it returns."""
-        return self.meet(tensor, lambda arrived: compute(tuple(arrived)))
-
     def together(self, tensors: Sequence[Tensor], groups: int, compute: Callable[..., Any]) -> Any:
-        """The same of tensors for all frames, joined."""
+        """`compute` of the same tensors for all frames; it runs once, and every batch gets what it returns."""
 
         def of_all(arrived: list[Sequence[Tensor]]) -> Any:
             return compute(*(join_batches(parts, groups) for parts in zip(*arrived, strict=True)))

@@ -76,6 +76,13 @@ class StemRun:
         """`compute` of tensors [rows, ...] with the rows of all frames, whether they are here or in other batches."""
         return compute(*tensors) if self.batch is None else self.batch.together(tensors, groups, compute)
 
+    def parts_of_all_frames(
+        self, tensor: Tensor, groups: int, compute: Callable[[list[tuple[slice, Tensor]]], Any]
+    ) -> Any:
+        """`compute` of the frames and the rows of every batch, without joining them."""
+        part = (self.frames_here(tensor.shape[0], groups), tensor)
+        return compute([part]) if self.batch is None else self.batch.meet(part, compute)
+
     def frames_here(self, rows: int, groups: int) -> slice:
         """The frames of the clip that a call with this many rows holds."""
         return slice(0, rows // groups) if self.batch is None else self.batch.frames
@@ -121,19 +128,12 @@ class StemSelfAttention:
         run: StemRun = extra_options[RUN]
         groups = groups_of(tokens, extra_options)
 
-        def fit_all(tokens: Tensor) -> list[FittedScope]:
-            return self._fit_scopes(tokens, layer, run, extra_options)
-
-        def fit_parts(parts: tuple[Tensor, ...]) -> list[FittedScope]:
-            everything = Scope(0, 0, slice(0, sum(part.shape[0] for part in parts)))
-            features = tuple(part.flatten(0, 1) for part in parts)
-            return [self._fit_scope(features, everything, layer, run, extra_options)]
+        def fit_all(parts: list[tuple[slice, Tensor]]) -> list[FittedScope]:
+            every = scopes(self.settings, groups, parts[-1][0].stop)
+            return [self._fit_scope(self._features(parts, scope), scope, layer, run, extra_options) for scope in every]
 
         here = run.frames_here(tokens.shape[0], groups)
-        if run.batch is not None and groups == 1 and self.settings.scope == "all_frames":
-            found = run.batch.in_parts(tokens, fit_parts)
-        else:
-            found = run.of_all_frames((tokens,), groups, fit_all)
+        found = run.parts_of_all_frames(tokens, groups, fit_all)
         fitted = [one for one in found if one.scope.rows(here)]
         run.pending[str(tokens.device)] = fitted
         return tokens, torch.cat([one.centres for one in fitted], dim=1)
@@ -215,14 +215,12 @@ class StemSelfAttention:
 
         return pool_features
 
-    def _fit_scopes(
-        self, tokens: Tensor, layer: AttentionLayer, run: StemRun, extra_options: dict
-    ) -> list[FittedScope]:
-        """Bases of every scope, from the tokens [rows, p, c] of all frames."""
-        return [
-            self._fit_scope(self.fitting.frames(tokens[rows]).flatten(0, 1), scope, layer, run, extra_options)
-            for scope, rows in self._scopes(tokens, extra_options)
-        ]
+    def _features(self, parts: list[tuple[slice, Tensor]], scope: Scope) -> Tokens:
+        """What EM sees of a scope, [m, c] or parts of it, from the frames and the tokens [rows, p, c] of batches."""
+        frames = [tokens[rows] for batch, tokens in parts if (rows := scope.rows(batch))]
+        if self.settings.scope == "anchor_frames":
+            return self.fitting.frames(torch.cat(frames)).flatten(0, 1)
+        return tuple(part.flatten(0, 1) for part in frames)
 
     def _fit_scope(
         self, features: Tokens, scope: Scope, layer: AttentionLayer, run: StemRun, extra_options: dict

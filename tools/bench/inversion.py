@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ...nodes.host.base_fitting import BaseFitting
 from ...nodes.host.ddim_sampling import invert
@@ -18,6 +17,7 @@ from ...nodes.host.stem_attention import StemSelfAttention
 from ...nodes.host.stem_settings import PRESETS
 from ...stem_kernels.em import Bases
 from ...stem_kernels.initialisation import DrawKey
+from ...stem_kernels.token_parts import Tokens, parts_of
 from ..loaded_model import Loaded
 from .editing import SOURCE, latents
 from .measuring import Case, synchronize
@@ -56,8 +56,8 @@ class TimedStem(StemSelfAttention):
 class FreeFitting(BaseFitting):
     """The bases that EM would start from: what is left when EM takes no time."""
 
-    def fit(self, features: Tensor, key: DrawKey, *more: Any, **named: Any) -> Bases:
-        centres = features[: self.settings.em.num_bases].float()
+    def fit(self, features: Tokens, key: DrawKey, *more: Any, **named: Any) -> Bases:
+        centres = parts_of(features)[0][: self.settings.em.num_bases].float()
         return Bases(centres, torch.ones(len(centres), device=centres.device), centres)
 
 
