@@ -15,7 +15,7 @@ from .host.stem_settings import StemSettings
 from .metrics.plot import bars
 from .newer_fields import found_by
 from .pictures.layout import enlarged
-from .sampled_step import chosen_step, step_inputs
+from .sampled_step import chosen_step, step_inputs, title_of
 from .sockets import CATEGORY, InversionSocket
 
 PURPOSE = "Bases Preview"
@@ -37,7 +37,7 @@ class BasesPreview(io.ComfyNode):
             "for. What keeps its colour through the video is tied together by it.",
             inputs=[
                 InversionSocket.Input("inversion", tooltip="Made through STEM Bases."),
-                *step_inputs(layer=13),
+                *step_inputs(layer=-3),
                 io.Int.Input(
                     "head",
                     default=0,
@@ -56,14 +56,14 @@ class BasesPreview(io.ComfyNode):
 
     @classmethod
     def execute(cls, inversion: Inversion, layer: int, noise: float, head: int = 0) -> io.NodeOutput:
-        where, timestep = chosen_step(inversion, layer, noise)
+        where, timestep = chosen_step(inversion, layer, noise, PURPOSE)
         fits = [_of_head(fit, head) for fit in observed_fits(inversion, where, timestep, PURPOSE)]
         size = size_at(where.level, inversion.size)
         maps = torch.cat([_coloured(fit, size, inversion.stem) for fit in fits])
         picture = enlarged(maps, (PIXELS * inversion.size[0], PIXELS * inversion.size[1]))
         mass = torch.cat([fit.bases.mass for fit in fits])
         masses = mass.sort(descending=True).values
-        title = f"layer {where.index} ({where.block} {where.number}), timestep {timestep}"
+        title = title_of(where, timestep)
         lines = [title, *(_described(fit) for fit in fits)]
         return io.NodeOutput(picture, bars(masses, f"pixels of each base, {title}"), "\n".join(lines))
 

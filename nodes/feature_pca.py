@@ -15,7 +15,7 @@ from .host.observing import observed_output
 from .metrics.optical_flow import OpticalFlow
 from .newer_fields import found_by
 from .pictures.layout import enlarged, heat
-from .sampled_step import chosen_step, step_inputs
+from .sampled_step import chosen_step, step_inputs, title_of
 from .sockets import CATEGORY, FlowSocket, InversionSocket
 
 PURPOSE = "Feature PCA"
@@ -37,7 +37,7 @@ class FeaturePCA(io.ComfyNode):
             "along the motion of the video. Compare an inversion through STEM Bases with a plain one.",
             inputs=[
                 InversionSocket.Input("inversion", tooltip="From STEM Inversion Sampler, with STEM Bases or without."),
-                *step_inputs(layer=15),
+                *step_inputs(layer=-1),
                 FlowSocket.Input(
                     "flow",
                     optional=True,
@@ -57,12 +57,12 @@ class FeaturePCA(io.ComfyNode):
 
     @classmethod
     def execute(cls, inversion: Inversion, layer: int, noise: float, flow: OpticalFlow | None = None) -> io.NodeOutput:
-        where, timestep = chosen_step(inversion, layer, noise)
+        where, timestep = chosen_step(inversion, layer, noise, PURPOSE)
         _check_flow(inversion, flow)
         size, whole = size_at(where.level, inversion.size), tuple(PIXELS * side for side in inversion.size)
         features = observed_output(inversion, where, timestep).unflatten(1, size)  # [n, h, w, c]
         picture = enlarged(colours(features.flatten(0, 2)).reshape(*features.shape[:3], 3), whole)
-        title = f"layer {where.index} ({where.block} {where.number}), timestep {timestep}"
+        title = title_of(where, timestep)
         if features.shape[0] < 2:
             return io.NodeOutput(picture, torch.zeros(1, *whole, 3), f"{title}\none frame has no neighbour")
         likeness, seen = neighbour_likeness(features, flow)

@@ -36,7 +36,7 @@ class FrameContext(io.ComfyNode):
             description="Lets every frame's self-attention read chosen frames, or all of them: what STEM Bases is "
             "compared with. Use it in place of STEM Bases.",
             inputs=[
-                io.Model.Input("model", tooltip="A Stable Diffusion 1.x model."),
+                io.Model.Input("model", tooltip="A Stable Diffusion model: 1.x, 2.x or XL."),
                 io.Combo.Input(
                     "frames",
                     options=list(CONTEXTS),

@@ -5,7 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .host.inversion import Inversion
-from .host.layer_map import SD1_LAYERS, AttentionLayer
+from .host.layer_map import AttentionLayer, self_attention_layers
+
+MOST_LAYERS = 256
 
 
 def step_inputs(layer: int) -> list[io.Input]:
@@ -14,10 +16,10 @@ def step_inputs(layer: int) -> list[io.Input]:
         io.Int.Input(
             "layer",
             default=layer,
-            min=0,
-            max=len(SD1_LAYERS) - 1,
-            tooltip="Self-attention layer, in order of execution: 0 and 1 are the finest of the encoder, 6 is the "
-            "coarsest, 13 to 15 are the finest of the decoder.",
+            min=-MOST_LAYERS,
+            max=MOST_LAYERS - 1,
+            tooltip="Self-attention layer, in order of execution: 0 is the first of the encoder, -1 the last of the "
+            "decoder, both at the finest resolution. SD 1.x and 2.x have 16 layers (6 is the coarsest), SDXL has 70.",
         ),
         io.Float.Input(
             "noise",
@@ -30,6 +32,21 @@ def step_inputs(layer: int) -> list[io.Input]:
     ]
 
 
-def chosen_step(inversion: Inversion, layer: int, noise: float) -> tuple[AttentionLayer, int]:
-    """The layer, and the timestep that is a share `noise` into the inversion."""
-    return SD1_LAYERS[layer], inversion.timesteps[round(noise * (len(inversion.timesteps) - 1))]
+def chosen_step(inversion: Inversion, layer: int, noise: float, purpose: str) -> tuple[AttentionLayer, int]:
+    """The layer, counted from the end if negative, and the timestep that is a share `noise` into the inversion.
+
+    Raises:
+        ValueError: the model has no such layer.
+    """
+    layers = self_attention_layers(inversion.model.model.diffusion_model)
+    if not -len(layers) <= layer < len(layers):
+        raise ValueError(
+            f"{purpose}: there is no layer {layer}; this model has {len(layers)}, 0 to {len(layers) - 1}, or "
+            f"{-len(layers)} to -1 counted from the end."
+        )
+    return layers[layer], inversion.timesteps[round(noise * (len(inversion.timesteps) - 1))]
+
+
+def title_of(layer: AttentionLayer, timestep: int) -> str:
+    """What was looked at, in words."""
+    return f"layer {layer.index} ({layer.name}), timestep {timestep}"

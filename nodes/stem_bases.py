@@ -30,7 +30,7 @@ class StemBases(io.ComfyNode):
             "self-attention layer and time step, and lets every frame read its keys and values from them. Connect the "
             "result to STEM Inversion Sampler; without this node the sampler does plain DDIM inversion.",
             inputs=[
-                io.Model.Input("model", tooltip="A Stable Diffusion 1.x model."),
+                io.Model.Input("model", tooltip="A Stable Diffusion model: 1.x, 2.x or XL."),
                 io.Combo.Input(
                     "preset",
                     options=list(PRESETS),

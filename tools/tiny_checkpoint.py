@@ -78,7 +78,7 @@ def random_weights(network: torch.nn.Module, prefix: str, dtype: torch.dtype, se
     return weights
 
 
-def carry_latent(weights: dict[str, torch.Tensor]) -> None:
+def carry_latent(weights: dict[str, torch.Tensor], last_block: int = 11) -> None:
     """Changes the random weights of the tiny UNet so that the noise it predicts is u plus a smaller random part, where
     u is its input with the mean 0 and the variance 1 in every channel of every frame.
 
@@ -88,8 +88,10 @@ def carry_latent(weights: dict[str, torch.Tensor]) -> None:
 
     How: the first convolution copies the latent z and -z into CARRIED channels, the skip connection of the last block
     hands them on, the GroupNorm before the last convolution has a group for each, and silu(u) - silu(-u) = u.
+
+    last_block: number of the last output block; its attention, if it has some, adds to the random part.
     """
-    first, last, out = (UNET + name for name in ("input_blocks.0.0.", "output_blocks.11.", "out.2."))
+    first, last, out = (UNET + name for name in ("input_blocks.0.0.", f"output_blocks.{last_block}.", "out.2."))
     skip = last + "0.skip_connection."
     latent = torch.eye(4)
     for carrier in (first, skip):
@@ -100,7 +102,8 @@ def carry_latent(weights: dict[str, torch.Tensor]) -> None:
     weights[skip + "weight"][:CARRIED, TINY_CHANNELS : TINY_CHANNELS + CARRIED, 0, 0] = torch.eye(CARRIED)
     for random_part in (last + "0.out_layers.3.", last + "1.proj_out."):
         for kind in ("weight", "bias"):
-            weights[random_part + kind][:CARRIED] *= RANDOM_IN_CARRIED
+            if random_part + kind in weights:
+                weights[random_part + kind][:CARRIED] *= RANDOM_IN_CARRIED
     weights[out + "bias"] *= RANDOM_IN_OUTPUT
     weights[out + "weight"] *= RANDOM_IN_OUTPUT
     weights[out + "weight"][:, :CARRIED] = 0

@@ -32,7 +32,7 @@ def check_model(model: Any, purpose: str) -> None:
         raise ValueError(
             f"{purpose}: this MODEL ({type(model.model).__name__}) samples with {bases}, but DDIM inversion is defined "
             "for models that predict noise (eps) or velocity (v) on discrete timesteps; a flow-matching model has "
-            "another algebra. Load a Stable Diffusion 1.x checkpoint."
+            "another algebra. Load a checkpoint of Stable Diffusion 1.x, 2.x or XL."
         )
     refused = {
         "context_handler": "context windows",
@@ -53,7 +53,7 @@ def check_latent(latent: dict, purpose: str) -> Tensor:
         shape = "nested" if getattr(samples, "is_nested", False) else f"shaped {list(samples.shape)}"
         raise ValueError(
             f"{purpose}: the LATENT is {shape}; a batch of frames [frames, 4, height, width] is needed. Encode the "
-            "frames with the VAE Encode node and the VAE of an SD 1.x checkpoint."
+            "frames with the VAE Encode node and the VAE of the checkpoint that MODEL comes from."
         )
     if samples.shape[0] < 1:
         raise ValueError(f"{purpose}: the LATENT holds no frame. Select at least one frame.")

@@ -18,7 +18,7 @@ from .edit_guider import EditGuider, StepSchedule
 from .fatezero_attention import FateZeroAttention, FateZeroRun, FusedStep
 from .frame_context import OWN_FRAME
 from .inversion import Inversion
-from .layer_map import SD1_LAYERS
+from .layer_map import self_attention_layers
 from .replay import ReplayableMethod, SourceRecord, replay_options, replayed, weights_of
 from .self_attention import RUN, install
 
@@ -150,6 +150,7 @@ class FateZeroGuider(EditGuider):
     ) -> None:
         method = FateZeroAttention(settings.own, settings.levels, settings.fuse_unconditional)
         super().__init__(install(model, method), inversion, schedule)
+        self.layers = self_attention_layers(model.model.diffusion_model)
         self.source = replayed(inversion.model, settings.levels)
         self.words = words
         self.settings = settings
@@ -226,7 +227,7 @@ class FateZeroGuider(EditGuider):
 
     def _source_attention(self, record: SourceRecord) -> Tensor:
         """Attention of the source's pixels to its words, [n, h, w] at the level of the masks."""
-        cross = [record.cross[layer.index] for layer in SD1_LAYERS if layer.gives_masks]
+        cross = [record.cross[layer.index] for layer in self.layers if layer.gives_masks]
         maps = [word_attention(one.queries, one.keys, one.heads, self.words.source_words) for one in cross]
         return torch.stack(maps).mean(dim=0).unflatten(1, cross[0].size)
 
@@ -234,7 +235,7 @@ class FateZeroGuider(EditGuider):
         return attention_mask(attention, size, self.settings.threshold, self.settings.resizing)
 
     def _keep_own(self, attention: Tensor, record: SourceRecord) -> dict[int, Tensor]:
-        sizes = {layer.level: record.cross[layer.index].size for layer in SD1_LAYERS if layer.index in record.cross}
+        sizes = {layer.level: record.cross[layer.index].size for layer in self.layers if layer.index in record.cross}
         fused = {level: size for level, size in sizes.items() if level in self.settings.levels}
         return {level: self._mask(attention, size).flatten(1)[..., None] for level, size in fused.items()}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .layer_map import FEATURE_BLOCK
+from .layer_map import feature_block
 from .self_attention import RUN
 from .tokenflow_attention import TokenFlowRun
 
@@ -28,7 +28,7 @@ def inject_feature(executor: Any, *args: Any, **kwargs: Any) -> Tensor:
         return run.feature.to(output).repeat(output.shape[0] // run.feature.shape[0], 1, 1, 1)
 
     # The value after the second convolution, before the skip is added.
-    module = executor.class_obj.output_blocks[FEATURE_BLOCK][0].out_layers
+    module = feature_block(executor.class_obj).out_layers
     handle = module.register_forward_hook(record if run.current.source else replace)
     try:
         return executor(*args, **kwargs)

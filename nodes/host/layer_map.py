@@ -1,18 +1,19 @@
-"""Where the self-attention layers of a Stable Diffusion 1.x UNet sit, in the host's own numbering."""
+"""Where the self-attention layers of a Stable Diffusion UNet sit, in the host's own numbering.
+
+What is done at a layer depends on its resolution level and on its place in the decoder, not on its number, so the same
+rules hold for SD 1.x, SD 2.x and SDXL.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
-# (block, number) as the host reports it, and the resolution level: 0 is that of the latent, 3 an eighth of it.
-_SD1_LAYERS = (
-    *(("input", number, level) for number, level in ((1, 0), (2, 0), (4, 1), (5, 1), (7, 2), (8, 2))),
-    ("middle", 0, 3),
-    *(("output", number, 2 - (number - 3) // 3) for number in range(3, 12)),
-)
-_FIRST_INJECTED_LAYER = 8
-# Plug-and-play injects the features of this residual block, after its second convolution and before its skip is added.
-FEATURE_BLOCK = 4
+from comfy.ldm.modules.attention import SpatialTransformer, SpatialVideoTransformer
+from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, Upsample
+from torch import nn
+
 # FateZero reads its masks from the cross-attention of this level: a quarter of the latent, 16x16 for 512x512 pixels.
 _MASK_LEVEL = 2
 
@@ -22,20 +23,28 @@ class AttentionLayer:
     """One self-attention layer.
 
     Attributes:
-        index: order of execution, 0..15.
-        block, number: the host's name of the block, such as ("output", 4).
+        index: order of execution; 0..15 in SD 1.x and 2.x, 0..69 in SDXL.
+        block, number, transformer: the host's name of the block, such as ("output", 4), and which of its transformers.
         level: 0 for the resolution of the latent, one more for every halving.
+        injected: whether plug-and-play injects source queries and keys here: the decoder, but for its first block.
     """
 
     index: int
     block: str
     number: int
     level: int
+    transformer: int = 0
+    injected: bool = False
 
     @property
-    def injected(self) -> bool:
-        """Whether plug-and-play injects source queries and keys here: the decoder, but for its first layer."""
-        return self.index >= _FIRST_INJECTED_LAYER
+    def key(self) -> tuple[str, int, int]:
+        """The host's name of the layer."""
+        return self.block, self.number, self.transformer
+
+    @property
+    def name(self) -> str:
+        """The same in words."""
+        return f"{self.block} {self.number}" + (f", transformer {self.transformer}" if self.transformer else "")
 
     @property
     def gives_masks(self) -> bool:
@@ -51,40 +60,65 @@ def size_at(level: int, size: tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-SD1_LAYERS = tuple(AttentionLayer(i, *layer) for i, layer in enumerate(_SD1_LAYERS))
-
-
-def self_attention_layers(diffusion_model: object) -> tuple[AttentionLayer, ...]:
-    """The layers of a UNet, found by walking its blocks.
+def self_attention_layers(unet: Any) -> tuple[AttentionLayer, ...]:
+    """The layers of a UNet, found by walking its blocks. Only the structure is read, never a weight.
 
     Raises:
-        ValueError: the blocks are not those of SD 1.x. Only the structure is read, never a weight.
+        ValueError: it is not the UNet of SD 1.x, SD 2.x or SDXL, or of a model that is built like them.
     """
-    found = _transformer_blocks(diffusion_model)
-    expected = [(layer.block, layer.number) for layer in SD1_LAYERS]
-    if found != expected:
-        name = type(diffusion_model).__name__
-        raise ValueError(
-            f"This MODEL ({name}) has self-attention in {len(found)} places {_summary(found)}, not in the 16 of "
-            "Stable Diffusion 1.x, so the layers to work on are unknown. Load an SD 1.x checkpoint (1.4 or 1.5, or a "
-            "fine-tune of them)."
+    places = _places(unet)
+    second = _second_decoder_block(places)
+    return tuple(
+        AttentionLayer(index, block, number, level, transformer, block == "output" and number >= second)
+        for index, (block, number, level, transformer) in enumerate(
+            (block, number, level, transformer)
+            for block, number, level, transformers in places
+            for transformer in range(transformers)
         )
-    return SD1_LAYERS
+    )
 
 
-def _transformer_blocks(diffusion_model: object) -> list[tuple[str, int]]:
-    found = []
-    for name in ("input", "middle", "output"):
-        blocks = getattr(diffusion_model, f"{name}_block" + ("" if name == "middle" else "s"), None)
-        if blocks is None:
-            continue
-        modules = [blocks] if name == "middle" else blocks
-        for number, module in enumerate(modules):
-            found += [(name, number) for child in module.modules() for _ in getattr(child, "transformer_blocks", ())]
+def feature_block(unet: Any) -> nn.Module:
+    """The residual block whose features plug-and-play injects: the second of the decoder's blocks with self-attention.
+
+    In SD 1.x it is output block 4, in SDXL output block 1.
+    """
+    return unet.output_blocks[_second_decoder_block(_places(unet))][0]
+
+
+def _second_decoder_block(places: list[tuple[str, int, int, int]]) -> int:
+    return min(number for block, number, _, _ in places if block == "output") + 1
+
+
+def _places(unet: Any) -> list[tuple[str, int, int, int]]:
+    """(block, number, level, transformers) of the blocks with self-attention, in order of execution."""
+    found = list(_walk(unet)) if hasattr(unet, "input_blocks") and hasattr(unet, "output_blocks") else []
+    temporal = any(isinstance(module, SpatialVideoTransformer) for module in unet.modules())
+    if temporal or not any(block == "output" for block, *_ in found):
+        what = "has attention over time" if temporal else f"has self-attention in {len(found)} blocks that are known"
+        raise ValueError(
+            f"This MODEL ({type(unet).__name__}) {what}, so it is not built like Stable Diffusion 1.x, 2.x or XL, and "
+            "the layers to work on are unknown. Load a checkpoint of one of these families."
+        )
     return found
 
 
-def _summary(found: list[tuple[str, int]]) -> str:
-    if not found:
-        return "(none that this pack knows)"
-    return "(" + ", ".join(f"{block} {number}" for block, number in found[:4]) + (", …)" if len(found) > 4 else ")")
+def _walk(unet: Any) -> Iterator[tuple[str, int, int, int]]:
+    level = 0
+    for number, block in enumerate(unet.input_blocks):
+        level += _holds(block, Downsample)
+        yield from _place("input", number, level, block)
+    yield from _place("middle", 0, level, unet.middle_block)
+    for number, block in enumerate(unet.output_blocks):
+        yield from _place("output", number, level, block)
+        level -= _holds(block, Upsample)
+
+
+def _place(name: str, number: int, level: int, block: nn.Module) -> Iterator[tuple[str, int, int, int]]:
+    for child in block.modules():
+        if isinstance(child, SpatialTransformer):
+            yield name, number, level, len(child.transformer_blocks)
+
+
+def _holds(block: nn.Module, kind: type) -> bool:
+    return any(isinstance(child, kind) for child in block.modules())

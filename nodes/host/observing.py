@@ -15,7 +15,7 @@ from .base_fitting import BaseFitting
 from .ddim_sampling import SourceGuider, invert_between
 from .inversion import Inversion
 from .layer_map import AttentionLayer
-from .self_attention import install, installed_method
+from .self_attention import install, installed_method, key_of
 from .stem_attention import StemSelfAttention
 
 
@@ -79,7 +79,7 @@ def observed_output(inversion: Inversion, layer: AttentionLayer, timestep: int) 
     parts: list[Tensor] = []
 
     def look(output: Tensor, extra_options: dict) -> Tensor:
-        if tuple(extra_options["block"]) == (layer.block, layer.number):
+        if key_of(extra_options) == layer.key:
             parts.append(output.float().cpu())
         return output
 

@@ -11,6 +11,8 @@ from .inversion import Inversion
 # Relative difference of a token's embedding. A word more or less moves some token by more than the second; a single
 # other word, or a LoRA on the text encoder, by something between.
 _SAME_PROMPT, _ANOTHER_PROMPT = 0.05, 0.5
+# The host's names of the text encoders of SD 1.x (l), SD 2.x (h) and SDXL (l and g).
+_ENCODERS = {"l", "h", "g"}
 
 
 @dataclass(frozen=True)
@@ -31,15 +33,21 @@ def read_prompt(clip: Any, text: str, role: str, purpose: str) -> Prompt:
     """Encode a prompt and find its words.
 
     Raises:
-        ValueError: the prompt is longer than one block of tokens, or this is not the CLIP of SD 1.x.
+        ValueError: the prompt is longer than one block of tokens, or this is not a CLIP of Stable Diffusion.
     """
     encoders = clip.tokenize(text, return_word_ids=True)
-    if len(encoders) != 1:
+    if not encoders.keys() <= _ENCODERS:
         raise ValueError(
-            f"{purpose}: this CLIP has {len(encoders)} text encoders ({', '.join(encoders)}), so its tokens are not "
-            "those of the cross-attention of SD 1.x. Connect the CLIP of the checkpoint that MODEL comes from."
+            f"{purpose}: this CLIP has the text encoders {', '.join(encoders)}, so its tokens are not those of the "
+            "cross-attention of Stable Diffusion. Connect the CLIP of the checkpoint that MODEL comes from."
         )
-    (blocks,) = encoders.values()
+    # SDXL's two encoders read the same tokens and differ in how they fill up the block.
+    blocks, *others = encoders.values()
+    if any(_word_ids(other) != _word_ids(blocks) for other in others):
+        raise ValueError(
+            f"{purpose}, {role} prompt: the text encoders {' and '.join(encoders)} read different tokens, as they do "
+            "with an embedding that only one of them knows. Take it out of the prompt."
+        )
     texts = [_vocabulary_entry(clip, token) for token in blocks[0]]
     try:
         tokenized = tokenized_prompt(text, blocks, texts)
@@ -68,6 +76,10 @@ def check_source_prompt(prompt: Prompt, inversion: Inversion, purpose: str) -> s
     if difference < _SAME_PROMPT:
         return ""
     return "note: the source prompt, or its CLIP, is not quite that of the inversion; words may be a little off"
+
+
+def _word_ids(blocks: list) -> list[list[int]]:
+    return [[word_id for *_, word_id in block] for block in blocks]
 
 
 def _vocabulary_entry(clip: Any, token: tuple) -> str:

@@ -52,7 +52,7 @@ def install(model: Any, method: SelfAttentionMethod, layers: Sequence[AttentionL
     """A clone of MODEL whose self-attention is `method`; a method of this pack that was there is replaced.
 
     Raises:
-        ValueError: another pack's patch sits on the same layers, or the model is not SD 1.x.
+        ValueError: another pack's patch sits on the same layers, or the model is of another family.
     """
     if layers is None:
         layers = self_attention_layers(model.model.diffusion_model)
@@ -61,9 +61,9 @@ def install(model: Any, method: SelfAttentionMethod, layers: Sequence[AttentionL
     # The host deep-copies stored patches on every clone; plain functions are shared, objects would be copied.
     clone.set_model_attn1_patch(_context_patch(method, layers))
     for layer in layers:
-        clone.set_model_attn1_replace(_replace_patch(method, method.attend, layer), layer.block, layer.number)
+        clone.set_model_attn1_replace(_replace_patch(method, method.attend, layer), *layer.key)
     for layer in _controlled(method, layers):
-        clone.set_model_attn2_replace(_replace_patch(method, method.attend_cross, layer), layer.block, layer.number)
+        clone.set_model_attn2_replace(_replace_patch(method, method.attend_cross, layer), *layer.key)
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, _WRAPPER_KEY, _run_wrapper(method, layers))
     if isinstance(method, BatchedMethod):
         add_batching(clone, method, RUN)
@@ -130,6 +130,11 @@ def host_attention(q: Tensor, k: Tensor, v: Tensor, extra_options: dict, mask: T
     )
 
 
+def key_of(extra_options: dict) -> tuple[str, int, int]:
+    """The name of the layer that is under way, as `AttentionLayer.key`."""
+    return (*extra_options["block"], extra_options.get("block_index", 0))
+
+
 def groups_of(tokens: Tensor, extra_options: dict) -> int:
     """Number of conds (negative, positive, …) whose frames were joined into one batch: rows are group-major."""
     groups = len(extra_options["cond_or_uncond"])
@@ -157,10 +162,10 @@ def check_pass(tokens: Tensor, frames: int | None, extra_options: dict, name: st
 
 
 def _context_patch(method: SelfAttentionMethod, layers: Sequence[AttentionLayer]) -> Callable:
-    by_block = {(layer.block, layer.number): layer for layer in layers}
+    by_key = {layer.key: layer for layer in layers}
 
     def attn1_patch(tokens: Tensor, context: Tensor, value: Tensor, extra_options: dict) -> tuple:
-        layer = by_block.get(extra_options["block"])
+        layer = by_key.get(key_of(extra_options))
         if layer is None:
             return tokens, context, value
         queries_from, keys_from = method.context(tokens, layer, extra_options)

@@ -11,7 +11,7 @@ from comfyui_stem.nodes.compare_videos import CompareVideos
 from comfyui_stem.nodes.feature_pca import FeaturePCA, neighbour_likeness
 from comfyui_stem.nodes.host.ddim_sampling import invert
 from comfyui_stem.nodes.host.frame_context import FrameContextAttention
-from comfyui_stem.nodes.host.layer_map import SD1_LAYERS, size_at
+from comfyui_stem.nodes.host.layer_map import self_attention_layers, size_at
 from comfyui_stem.nodes.host.observing import observed_fits, observed_output
 from comfyui_stem.nodes.host.self_attention import install
 from comfyui_stem.nodes.host.stem_attention import StemSelfAttention
@@ -26,6 +26,10 @@ FRAMES = 5
 def inverted(loaded, video, stem=SMALL, frames_per_batch=None):
     method = StemSelfAttention.from_settings(stem, frames_per_batch)
     return invert(install(loaded.model, method), loaded.prompt("a hill"), video, 3, "next")
+
+
+def layers_of(inversion):
+    return self_attention_layers(inversion.model.model.diffusion_model)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +50,7 @@ def test_every_layer_shows_its_bases_on_every_frame(inversion, layer, size):
 
 
 def test_the_fit_that_is_shown_is_that_of_the_inversion(loaded, video, inversion):
-    layer, timestep = SD1_LAYERS[13], inversion.timesteps[1]
+    layer, timestep = layers_of(inversion)[13], inversion.timesteps[1]
     (fit,) = observed_fits(inversion, layer, timestep, "Test")
     (again,) = observed_fits(inverted(loaded, video, frames_per_batch=2), layer, timestep, "Test")
     torch.testing.assert_close(again.bases.centres, fit.bases.centres, rtol=1e-4, atol=1e-4)
@@ -95,11 +99,11 @@ def test_looking_changes_nothing(loaded, video, inversion):
 def test_outputs_of_a_layer_are_those_of_all_frames_in_order(loaded, video, method):
     model = loaded.model if method is None else install(loaded.model, method)
     inversion = invert(model, loaded.prompt("a hill"), video, 2, "next")
-    output = observed_output(inversion, SD1_LAYERS[15], inversion.timesteps[0])
+    output = observed_output(inversion, layers_of(inversion)[15], inversion.timesteps[0])
     assert output.shape[:2] == (FRAMES, 8 * 12)
     first = invert(model, loaded.prompt("a hill"), video[:1], 2, "next")
     if method is None:
-        alone = observed_output(first, SD1_LAYERS[15], first.timesteps[0])
+        alone = observed_output(first, layers_of(inversion)[15], first.timesteps[0])
         torch.testing.assert_close(output[:1], alone, rtol=1e-4, atol=1e-4)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from ...nodes.host.layer_map import SD1_LAYERS, size_at
+from ...nodes.host.layer_map import size_at
 from ...stem_kernels.backends.choice import chosen
 from ...stem_kernels.em import EMSettings, fit_bases
 from .measuring import Case
@@ -15,16 +15,16 @@ from .rows import Size
 FLOOR = "its matrix products alone"
 PLAIN = "EM, written plainly"
 SIZES = (128, 256, 512)
-# Of SD1.5, by level.
+# Of SD1.5: the level of each layer, and the channels of each level.
+LEVELS = (0, 0, 1, 1, 2, 2, 3, 2, 2, 2, 1, 1, 1, 0, 0, 0)
 CHANNELS = (320, 640, 1280, 1280)
 
 
 def layer_shapes(size: Size) -> list[tuple[int, int]]:
     """Tokens of all frames, and channels, of all sixteen layers of SD1.5."""
-    sizes = [size_at(layer.level, (size.height // 8, size.width // 8)) for layer in SD1_LAYERS]
+    sizes = [size_at(level, (size.height // 8, size.width // 8)) for level in LEVELS]
     return [
-        (size.frames * height * width, CHANNELS[layer.level])
-        for layer, (height, width) in zip(SD1_LAYERS, sizes, strict=True)
+        (size.frames * height * width, CHANNELS[level]) for level, (height, width) in zip(LEVELS, sizes, strict=True)
     ]
 
 

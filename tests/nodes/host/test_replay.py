@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from comfyui_stem.nodes.host.frame_context import OWN_FRAME, FrameContextAttention
-from comfyui_stem.nodes.host.layer_map import SD1_LAYERS
+from comfyui_stem.nodes.host.layer_map import AttentionLayer
 from comfyui_stem.nodes.host.self_attention import RUN
 from comfyui_stem.nodes.host.stem_attention import StemRun, StemSelfAttention
 from comfyui_stem.nodes.host.stem_settings import PRESETS
@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 FRAMES, PIXELS, CHANNELS, HEADS = 4, 6, 8, 2
-LAYER = SD1_LAYERS[5]
+LAYER = AttentionLayer(5, "input", 8, level=2)
 OPTIONS = {"n_heads": HEADS, "attn_precision": None, "cond_or_uncond": [0], "sigmas": torch.ones(1)}
 
 

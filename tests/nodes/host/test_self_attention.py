@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from comfyui_stem.nodes.host.frame_context import FrameContextAttention
-from comfyui_stem.nodes.host.layer_map import SD1_LAYERS, self_attention_layers
+from comfyui_stem.nodes.host.layer_map import feature_block, self_attention_layers
 from comfyui_stem.nodes.host.self_attention import install, installed_method, remove
 from comfyui_stem.nodes.host.stem_attention import StemSelfAttention
 from comfyui_stem.nodes.host.stem_settings import StemSettings
@@ -23,19 +23,17 @@ def test_the_sixteen_layers_are_found_in_order_of_execution(loaded):
     )
     assert [layer.level for layer in layers] == [0, 0, 1, 1, 2, 2, 3, 2, 2, 2, 1, 1, 1, 0, 0, 0]
     assert [layer.index for layer in layers if layer.injected] == list(range(8, 16))
+    unet = loaded.model.model.diffusion_model
+    assert feature_block(unet) is unet.output_blocks[4][0]
 
 
 def test_another_topology_is_refused_by_what_it_has():
     unet = torch.nn.Module()
-    block = torch.nn.Module()
-    block.transformer_blocks = torch.nn.ModuleList([torch.nn.Identity()])
-    unet.input_blocks = torch.nn.ModuleList([torch.nn.Identity(), block])
-    with pytest.raises(
-        ValueError, match=r"self-attention in 1 places \(input 1\), not in the 16 of Stable Diffusion 1"
-    ):
-        self_attention_layers(unet)
-    with pytest.raises(ValueError, match="none that this pack knows"):
-        self_attention_layers(torch.nn.Linear(1, 1))
+    unet.input_blocks = unet.output_blocks = torch.nn.ModuleList([torch.nn.Identity()])
+    unet.middle_block = torch.nn.Identity()
+    for other in (unet, torch.nn.Linear(1, 1)):
+        with pytest.raises(ValueError, match=r"\((Module|Linear)\) has self-attention in 0 blocks that are known"):
+            self_attention_layers(other)
 
 
 def test_a_method_is_installed_on_a_clone_and_the_original_stays_as_it_was(loaded):
@@ -93,7 +91,3 @@ def test_a_patch_that_changes_the_tokens_is_refused_with_its_name(loaded):
     model.set_model_attn1_patch(merge_tokens)
     with pytest.raises(ValueError, match=r"merge_tokens\) changes the tokens that self-attention reads"):
         install(model, FrameContextAttention(None))
-
-
-def test_every_layer_of_the_map_has_a_name_of_its_own():
-    assert len({(layer.block, layer.number) for layer in SD1_LAYERS}) == 16
