@@ -198,7 +198,7 @@ def test_a_flow_matching_model_is_refused(loaded, video, inverted, node):
         "reconstruct": lambda: run(Reconstruct, inversion=inverted[0], model=model),
         "edit": lambda: edit(loaded, inverted[0], model=model),
     }
-    with pytest.raises(ValueError, match="predict noise .* flow-matching model has another algebra. Load a Stable"):
+    with pytest.raises(ValueError, match="predict noise .* flow-matching model has another algebra. Load a checkpoint"):
         calls[node]()
 
 
