@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from . import locations
 from .host_client import HostClient
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -17,6 +18,10 @@ ARGUMENTS = [
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]
 # fmt: on
+# Where the tests put pictures of the page, for people to look at; not committed.
+SCREENSHOTS = locations.ROOT / "output" / "browser"
+# No tutorial, and text on nodes however small they are drawn.
+SETTINGS = {"Comfy.TutorialCompleted": True, "LiteGraph.Canvas.MinFontSizeForLOD": 0}
 READY = "() => Boolean(window.app?.graph && window.LiteGraph?.registered_node_types.STEMVideoLoad)"
 
 
@@ -34,12 +39,21 @@ def browser_path() -> str | None:
     return next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
+def screenshot(page: Any, name: str, fit: bool = True) -> None:
+    """A picture of the page; `fit` shows the whole graph."""
+    if fit:
+        page.get_by_role("button", name="Fit View (.)").click()
+        page.wait_for_timeout(1000)
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / name)
+
+
 @contextmanager
 def opened_page(host: HostClient, executable: str) -> Iterator[Any]:
     """The page of a running host that has the pack; needs Playwright."""
     from playwright.sync_api import sync_playwright
 
-    host.post_json("/settings", {**host.get_json("/settings"), "Comfy.TutorialCompleted": True})
+    host.post_json("/settings", host.get_json("/settings") | SETTINGS)
     with (
         sync_playwright() as driver,
         driver.chromium.launch(executable_path=executable, args=ARGUMENTS) as browser,

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 from comfyui_stem.tools import locations
+from comfyui_stem.tools.browser import screenshot
 from comfyui_stem.tools.demo.example import FRAMES, SCENE, write_clip
 from comfyui_stem.tools.workflows import FOLDER
 
 pytestmark = [pytest.mark.host, pytest.mark.browser]
 
 TEMPLATE = FOLDER / "reconstruct_first.json"
-# Where the pictures of the page go, for people to look at; not committed.
-SCREENSHOTS = locations.ROOT / "output" / "browser"
 # What the demo uses for its own clip.
 SETTINGS = {
     "Video Load": {"width": 128, "height": 128, "frame_cap": 4},
@@ -56,10 +55,7 @@ def finished(opened, host, tmp_path_factory):
     opened.evaluate(LISTEN)
     opened.get_by_role("button", name="Run", exact=True).click()
     opened.wait_for_function("() => window.seen.ended", timeout=240_000)
-    opened.get_by_role("button", name="Fit View (.)").click()
-    opened.wait_for_timeout(1000)
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    opened.screenshot(path=SCREENSHOTS / "reconstruct_first_finished.png")
+    screenshot(opened, "reconstruct_first_finished.png")
     return opened
 
 
@@ -84,8 +80,7 @@ def test_the_templates_of_the_pack_are_offered_with_their_thumbnails(opened):
     dialog = opened.get_by_role("dialog")
     dialog.first.wait_for()
     opened.wait_for_timeout(2000)
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    opened.screenshot(path=SCREENSHOTS / "templates.png")
+    screenshot(opened, "templates.png", fit=False)
     names = [file.stem for file in FOLDER.glob("*.json")]
     assert len(names) >= 6
     for name in names:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
+from comfyui_stem.tools.browser import screenshot
 from comfyui_stem.tools.workflows import FOLDER
 
 pytestmark = [pytest.mark.host, pytest.mark.browser]
 
+FILE_INPUT = "#comfy-file-input"
+EMPTY = "() => window.app.graph.clear()"
+OPENED = "count => window.app.graph.nodes.length === count"
 LOAD = "async workflow => { await window.app.loadGraphData(workflow); }"
 # undefined fields drop out on the way through JSON, as they do when the page saves a workflow
 SAVED = "() => JSON.stringify(window.app.graph.serialize())"
@@ -35,6 +39,15 @@ def page(opened, workflow):
     """The page with a shipped workflow."""
     opened.evaluate(LOAD, workflow)
     return opened
+
+
+def test_every_template_opens_through_the_file_input(opened, name, workflow):
+    opened.evaluate(EMPTY)
+    opened.set_input_files(FILE_INPUT, str(FOLDER / f"{name}.json"))
+    opened.wait_for_function(OPENED, arg=len(workflow["nodes"]), timeout=30_000)
+    screenshot(opened, f"{name}.png")
+    assert opened.evaluate(WRONG_NODES) == []
+    assert not opened.get_by_role("dialog").all()
 
 
 def test_no_node_is_missing_or_marked_red(page, workflow):
