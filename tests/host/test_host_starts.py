@@ -89,7 +89,7 @@ def test_the_host_refuses_an_unknown_checkpoint_in_words(host):
 
 def test_a_run_can_be_interrupted_and_the_host_works_on(host):
     def stop_at_the_second_step(event):
-        if event.kind == "progress" and event.node == "5" and event.value == 2:
+        if event.kind == "progress" and event.node == "5" and event.value >= 2:
             host.interrupt()
 
     result = host.run(text_to_image("tiny.safetensors", steps=400, seed=2), stop_at_the_second_step, 120, check=False)

@@ -76,10 +76,10 @@ class TinySD15(comfy.supported_models.SD15):
     }
 
     @classmethod
-    def matches(cls, unet_config, state_dict=None):
+    def matches(cls, unet_config, *args, **kwargs):
         channels = unet_config.get("model_channels") or SD15_CHANNELS
         narrow = channels < SD15_CHANNELS and channels % CHANNEL_MULTIPLE == 0
-        return narrow and unet_config.get("context_dim") is not None and super().matches(unet_config, state_dict)
+        return narrow and unet_config.get("context_dim") is not None and super().matches(unet_config, *args, **kwargs)
 
     def clip_target(self, state_dict=None):
         return clip_target(clip_config(self.unet_config["context_dim"], state_dict or {}))
