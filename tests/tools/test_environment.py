@@ -64,7 +64,22 @@ def test_a_foreign_host_brings_its_own_needs_but_the_pinned_torch_stays(tmp_path
         "comfyui-embedded-docs",
     }
     assert "comfyui-workflow-templates==0.9.1" in wanted.without_dependencies
-    assert wanted.templates_core
+    assert wanted.template_parts
+
+
+def test_of_what_the_templates_need_the_media_are_left_out(tmp_path):
+    class Noting(Commands):
+        installed = []
+
+        def ask(self, python, code):
+            ends = ("core==1", "json==2", "media-api==3", "json==2; extra == 'json'")
+            return "\n".join(f"{packages.TEMPLATES}-{end}" for end in ends)
+
+        def pip(self, *arguments):
+            self.installed.extend(packages.lines(Path(arguments[-1])))
+
+    packages.install(packages.Packages((), (), template_parts=True), Noting(locations.Locations(tmp_path)))
+    assert Noting.installed == [f"{packages.TEMPLATES}-core==1", f"{packages.TEMPLATES}-json==2"]
 
 
 def test_a_foreign_interpreter_gets_no_torch_beside_its_own(tmp_path, foreign_host):

@@ -13,18 +13,20 @@ TORCH = frozenset({"torch", "torchvision", "torchaudio"})
 # Their declared dependencies are hundreds of MB of media that only the host's template browser shows.
 WITHOUT_DEPENDENCIES = frozenset({"comfyui-workflow-templates", "comfyui-embedded-docs"})
 TEMPLATES = "comfyui-workflow-templates"
+# Dependencies of the templates that are no media; older ones have no second.
+TEMPLATE_PARTS = frozenset({f"{TEMPLATES}-core", f"{TEMPLATES}-json"})
 
 
 @dataclass(frozen=True)
 class Packages:
-    """with_dependencies and without_dependencies: requirement lines; templates_core: see `install`."""
+    """with_dependencies and without_dependencies: requirement lines; template_parts: see `install`."""
 
     with_dependencies: tuple[str, ...]
     without_dependencies: tuple[str, ...]
-    templates_core: bool = False
+    template_parts: bool = False
 
     def texts(self) -> tuple[str, ...]:
-        return (*self.with_dependencies, "--no-deps", *self.without_dependencies, str(self.templates_core))
+        return (*self.with_dependencies, "--no-deps", *self.without_dependencies, str(self.template_parts))
 
 
 def lines(file: Path) -> list[str]:
@@ -61,19 +63,19 @@ def wanted(where: Locations) -> Packages:
             *(line for line in pinned_nodeps if name(line) in TORCH),
             *(line for line in theirs if name(line) in WITHOUT_DEPENDENCIES),
         ),
-        templates_core=any(name(line) == TEMPLATES for line in theirs),
+        template_parts=any(name(line) == TEMPLATES for line in theirs),
     )
 
 
 def install(packages: Packages, commands: Commands) -> None:
-    """Installs the packages. With templates_core also the one dependency of the templates that is no media."""
+    """Installs the packages. With template_parts also the dependencies of the templates that are no media."""
     install_lines(packages.with_dependencies, commands)
     install_lines(packages.without_dependencies, commands, "--no-deps")
-    if packages.templates_core:
+    if packages.template_parts:
         code = f"import importlib.metadata as m; print('\\n'.join(m.requires('{TEMPLATES}') or []))"
         needed = (commands.ask(commands.where.python, code) or "").splitlines()
-        core = [line for line in needed if name(line) == f"{TEMPLATES}-core" and ";" not in line]
-        install_lines(tuple(core), commands, "--no-deps")
+        parts = [line for line in needed if name(line) in TEMPLATE_PARTS and ";" not in line]
+        install_lines(tuple(parts), commands, "--no-deps")
 
 
 def install_lines(requirements: tuple[str, ...], commands: Commands, *options: str) -> None:
