@@ -8,12 +8,12 @@ from torch import Tensor
 
 from ..stem_kernels.em import responsibilities
 from ..stem_kernels.principal_components import colours
+from .host.host_versions import found_by
 from .host.inversion import Inversion
 from .host.layer_map import size_at
 from .host.observing import ObservedFit, observed_fits
 from .host.stem_settings import StemSettings
 from .metrics.plot import bars
-from .newer_fields import found_by
 from .pictures.layout import enlarged
 from .sampled_step import chosen_step, step_inputs, title_of
 from .sockets import CATEGORY, InversionSocket

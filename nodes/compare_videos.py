@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
-from .newer_fields import found_by
+from .host.host_versions import found_by
 from .pictures.layout import beside, time_slice
 from .sockets import CATEGORY
 

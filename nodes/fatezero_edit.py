@@ -15,12 +15,12 @@ from .fatezero_presets import PRESETS, FateZeroPreset
 from .host.checks import check_model, check_same_checkpoint
 from .host.fatezero import Edited, FateZeroSettings, edit
 from .host.frame_context import OWN_FRAME, FrameContextAttention
+from .host.host_versions import found_by
 from .host.inversion import Inversion
 from .host.prompts import check_source_prompt, encode, read_prompt
 from .host.replay import ReplayableMethod
 from .host.self_attention import installed_method
 from .host.stem_for_edit import stem_for_edit
-from .newer_fields import found_by
 from .sockets import CATEGORY, OF_PRESET, choice, edit_inputs, guidance_input, steps_input, tail_input
 from .word_control import WordWishes, read_words
 from .word_settings import parse_levels, parse_weights, parse_window, parse_word_windows, parse_words

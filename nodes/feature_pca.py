@@ -9,11 +9,11 @@ from torch.nn.functional import cosine_similarity, interpolate
 
 from ..stem_kernels.principal_components import colours
 from ..stem_kernels.warping import moved
+from .host.host_versions import found_by
 from .host.inversion import Inversion
 from .host.layer_map import size_at
 from .host.observing import observed_output
 from .metrics.optical_flow import OpticalFlow
-from .newer_fields import found_by
 from .pictures.layout import enlarged, heat
 from .sampled_step import chosen_step, step_inputs, title_of
 from .sockets import CATEGORY, FlowSocket, InversionSocket

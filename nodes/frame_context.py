@@ -9,8 +9,8 @@ from comfy_api.latest import io
 from ..stem_kernels.frame_context import parse_frame_references
 from .host.checks import check_model
 from .host.frame_context import FrameContextAttention
+from .host.host_versions import found_by
 from .host.self_attention import install
-from .newer_fields import found_by
 from .sockets import CATEGORY
 
 CONTEXTS = {

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..stem_kernels.ddim import MAX_STEPS, to_exploding
 from .host.checks import check_conditioning, check_latent, check_model
 from .host.ddim_sampling import invert
-from .newer_fields import found_by
+from .host.host_versions import found_by
 from .sockets import CATEGORY, InversionSocket
 
 PURPOSE = "STEM Inversion Sampler"

@@ -7,9 +7,9 @@ from typing import Any
 from comfy_api.latest import io
 
 from .host.checks import check_model
+from .host.host_versions import found_by
 from .host.inversion_file import load_inversion
 from .inversion_folder import FOLDER, inversion_path, saved_inversions
-from .newer_fields import found_by
 from .sockets import CATEGORY, InversionSocket
 from .video.input_file import file_state
 

@@ -7,9 +7,9 @@ from typing import Any
 from comfy_api.latest import io
 
 from .host.checks import check_conditioning, check_model, check_same_checkpoint
+from .host.host_versions import found_by
 from .host.inversion import Inversion
 from .host.reconstruction import reconstruct
-from .newer_fields import found_by
 from .sockets import CATEGORY, InversionSocket, steps_input, tail_input
 
 PURPOSE = "Reconstruct"

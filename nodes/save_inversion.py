@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
+from .host.host_versions import found_by
 from .host.inversion import Inversion
 from .host.inversion_file import save_inversion
 from .inversion_folder import FOLDER, free_path
-from .newer_fields import found_by
 from .sockets import CATEGORY, InversionSocket
 
 PURPOSE = "Save Inversion"

@@ -8,10 +8,10 @@ from typing import Any
 from comfy_api.latest import io
 
 from .host.checks import check_model
+from .host.host_versions import found_by
 from .host.self_attention import install
 from .host.stem_attention import StemSelfAttention
 from .host.stem_settings import PRESETS, StemSettings
-from .newer_fields import found_by
 from .sockets import CATEGORY, OF_PRESET
 from .stem_bases_inputs import basic_inputs, fitting_inputs, running_inputs
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .newer_fields import advanced
+from .host.host_versions import advanced
 from .sockets import OF_PRESET
 
 

@@ -7,10 +7,10 @@ from typing import Any
 from comfy_api.latest import io
 
 from .host.checks import check_conditioning, check_latent, check_model, check_same_checkpoint, check_start
+from .host.host_versions import found_by
 from .host.inversion import Inversion
 from .host.stem_for_edit import stem_for_edit
 from .host.tokenflow import TokenFlowSettings, edit
-from .newer_fields import found_by
 from .sockets import CATEGORY, choice, edit_inputs, guidance_input, steps_input, tail_input
 
 PURPOSE = "TokenFlow Edit"

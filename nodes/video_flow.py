@@ -10,8 +10,8 @@ import comfy.utils
 import folder_paths
 from comfy_api.latest import io
 
+from .host.host_versions import found_by
 from .metrics.optical_flow import DIS, dis, estimate, raft, weight_files
-from .newer_fields import found_by
 from .sockets import CATEGORY, FlowSocket
 
 

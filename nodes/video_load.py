@@ -11,10 +11,10 @@ import comfy.utils
 import folder_paths
 from comfy_api.latest import Input, InputImpl, Types, io
 
-from .newer_fields import found_by
+from .host.host_versions import found_by, is_unedited_file
 from .video.errors import VideoError
 from .video.frame_selection import Selection, exact_rate
-from .video.input_file import file_state, inside_folder
+from .video.input_file import file_state, inside_folder, outside_folder
 from .video.loading import LoadRequest, load_clip
 from .video.sources import ClipSource, PicturesInMemory, VideoFile
 
@@ -186,7 +186,11 @@ def _video_files() -> list[str]:
 def _input_path(file: str | None) -> str:
     if not file:
         raise VideoError("No video is chosen. Upload one, or connect a video.")
-    return inside_folder(folder_paths.get_annotated_filepath(file), folder_paths.get_input_directory())
+    try:
+        path = folder_paths.get_annotated_filepath(file)
+    except ValueError:  # newer hosts refuse paths that lead out of the folder themselves
+        raise outside_folder(os.path.basename(file)) from None
+    return inside_folder(path, folder_paths.get_input_directory())
 
 
 def _file_source(path: str) -> ClipSource:
@@ -195,23 +199,11 @@ def _file_source(path: str) -> ClipSource:
 
 def _video_source(video: Input.Video) -> ClipSource:
     """Stream a VIDEO from its file where that shows the same; else take the pictures it gives."""
-    if _is_unedited_file(video):
+    if is_unedited_file(video):
         content = video.get_stream_source()
         return _file_source(content) if isinstance(content, str) else VideoFile(content, _LINKED_NAME)
     components = video.get_components()
     return PicturesInMemory(components.images, Fraction(components.frame_rate), components.audio, _LINKED_NAME)
-
-
-def _is_unedited_file(video: Input.Video) -> bool:
-    """Whether the stream source is a file with just the video's frames. The default one is an encoding made anew."""
-    if type(video).get_stream_source is Input.Video.get_stream_source:
-        return False
-    # Newer hosts trim and crop a VIDEO without touching the file behind it.
-    if getattr(video, "has_pending_frame_edits", lambda: False)():
-        return False
-    if hasattr(video, "get_active_trim_window"):
-        return not any(video.get_active_trim_window())
-    return not hasattr(video, "as_trimmed")
 
 
 def _progress_bar() -> Any:

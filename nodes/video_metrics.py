@@ -8,10 +8,10 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from .host.clip_embeddings import frame_embeddings, text_embedding
+from .host.host_versions import found_by
 from .metrics.measurements import Report, add_closeness, add_embeddings, add_steadiness
 from .metrics.optical_flow import OpticalFlow, dis, estimate
 from .metrics.plot import curves
-from .newer_fields import found_by
 from .sockets import CATEGORY, FlowSocket
 
 PURPOSE = "Video Metrics"

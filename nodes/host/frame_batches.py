@@ -16,6 +16,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...stem_kernels.correspondence import frame_batches
+from .host_versions import free_memory
 from .lockstep import Meet, run_in_lockstep
 from .memory_budget import frames_that_fit, frames_to_budget, room_for
 from .patch_marks import is_marked
@@ -116,7 +117,7 @@ def _split_call(model: Any, method: BatchedMethod, run_key: str) -> Callable:
         frames = x.shape[0] // groups
         size = size_of
         if size == 0:
-            free = comfy.model_management.get_free_memory(device)
+            free = free_memory(base.current_patcher, device)
             size = frames_that_fit(base, frames, groups, x.shape[-2:], free)
         if size >= frames:
             return executor(x, timesteps, context, y, control, transformer_options, **kwargs)

@@ -15,6 +15,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from .frame_batches import BatchedMethod, add_batching, remove_batching
+from .host_versions import runs_on_several_devices
 from .layer_map import AttentionLayer, self_attention_layers
 from .patch_marks import is_marked, mark, method_of
 
@@ -192,6 +193,12 @@ def _run_wrapper(method: SelfAttentionMethod, layers: Sequence[AttentionLayer]) 
     def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Tensor:
         guider = executor.class_obj
         original = guider.model_options
+        if runs_on_several_devices(guider.model_patcher):
+            raise ValueError(
+                f"{method.name}: the conditionings of this MODEL run on several devices at the same time (MultiGPU CFG "
+                "Split asks for it), but attention needs what others have left on its device. Remove that node from "
+                "the MODEL's way."
+            )
         # Patches may have been added after ours: the last one to claim a layer wins.
         refuse_foreign_patches(original, layers, method)
         guider.model_options = comfy.model_patcher.create_model_options_clone(original)

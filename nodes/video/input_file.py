@@ -25,13 +25,18 @@ def inside_folder(path: str, folder: str) -> str:
     shown = os.path.basename(path)
     real = contained(path, folder)
     if real is None:
-        raise VideoError(
-            f"The file '{shown}' lies outside the input folder, which this node does not read. "
-            "Copy the video itself into the input folder (a link to it is not enough), or upload it."
-        )
+        raise outside_folder(shown)
     if not os.path.isfile(real):
         raise VideoError(f"There is no file '{shown}' in the input folder. Upload the video, or choose another.")
     return real
+
+
+def outside_folder(shown: str) -> VideoError:
+    """The refusal of a file by its name."""
+    return VideoError(
+        f"The file '{shown}' lies outside the input folder, which this node does not read. "
+        "Copy the video itself into the input folder (a link to it is not enough), or upload it."
+    )
 
 
 def file_state(path: str) -> str:

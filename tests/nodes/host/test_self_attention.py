@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from comfyui_stem.nodes.host.ddim_sampling import invert
 from comfyui_stem.nodes.host.frame_context import FrameContextAttention
 from comfyui_stem.nodes.host.layer_map import feature_block, self_attention_layers
 from comfyui_stem.nodes.host.self_attention import install, installed_method, remove
@@ -91,3 +92,10 @@ def test_a_patch_that_changes_the_tokens_is_refused_with_its_name(loaded):
     model.set_model_attn1_patch(merge_tokens)
     with pytest.raises(ValueError, match=r"merge_tokens\) changes the tokens that self-attention reads"):
         install(model, FrameContextAttention(None))
+
+
+def test_conditionings_on_several_devices_at_a_time_are_refused(loaded, video):
+    model = install(loaded.model, FrameContextAttention(None))
+    model.set_additional_models("multigpu", [loaded.model.clone()])
+    with pytest.raises(ValueError, match="on several devices at the same time .*Remove that node"):
+        invert(model, loaded.prompt("a hill"), video, 1, "next")
