@@ -9,9 +9,11 @@ from .nodes.compare_videos import CompareVideos
 from .nodes.fatezero_edit import FateZeroEdit
 from .nodes.feature_pca import FeaturePCA
 from .nodes.frame_context import FrameContext
+from .nodes.host.host_versions import register_replacements
 from .nodes.inversion_sampler import InversionSampler
 from .nodes.load_inversion import LoadInversion
 from .nodes.reconstruct import Reconstruct
+from .nodes.renamed_nodes import RENAMED_NODES
 from .nodes.save_inversion import SaveInversion
 from .nodes.stem_bases import StemBases
 from .nodes.tokenflow_edit import TokenFlowEdit
@@ -25,6 +27,9 @@ WEB_DIRECTORY = "./web"
 
 class StemInversionExtension(ComfyExtension):
     """The pack, as the host sees it."""
+
+    async def on_load(self) -> None:
+        await register_replacements(RENAMED_NODES)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
