@@ -1,6 +1,6 @@
 # `make` alone lists the commands. Everything that is installed goes into the git-ignored folder .setup.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train card quality bench soak pages test lint format parity workflows blueprints clean
+.PHONY: help setup demo train card quality bench soak manager pages test lint format parity workflows blueprints clean
 
 PYTHON3 ?= python3
 SETUP := $(or $(STEM_SETUP_DIR),.setup)
@@ -58,6 +58,9 @@ workflows: setup ## generate the workflows anew
 
 soak: setup ## many runs in one host: memory, files, time; writes docs/soak.json: [ARGS="--runs 50"]
 	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py soak $(ARGS)
+
+manager: setup ## install the last commit with ComfyUI-Manager into a fresh environment, and run it there
+	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py manager_install
 
 pages: setup ## generate help pages and locales anew: [ARGS="--pictures"]
 	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py node_pages $(ARGS)
