@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
-from ..stem_kernels.prompt_alignment import Window
+from ..stem_kernels.prompt_alignment import DEFAULT_WINDOW, Window
 
 _NUMBER = r"\s*(\d+(?:\.\d*)?|\.\d+)\s*"
 _WINDOW = re.compile(rf"{_NUMBER}(?:(?:-|–|to|,){_NUMBER})?")
@@ -32,7 +33,9 @@ def parse_word_windows(text: str, field: str) -> dict[str, Window]:
         word, colon, window = (part.strip() for part in entry.rpartition(":"))
         if not colon or not word:
             raise ValueError(f"{field} has '{entry}'; write a word, a colon and a window: jeep: 0.2-0.7.")
-        windows[word] = parse_window(window, f"The window of '{word}'")
+        if word == DEFAULT_WINDOW:
+            raise ValueError(f"{field} has '{word}', which stands for all other words. Leave out the underscore.")
+        _put(windows, word, parse_window(window, f"The window of '{word}'"), field)
     return windows
 
 
@@ -41,15 +44,13 @@ def parse_weights(text: str, default: float, field: str) -> dict[str, float]:
     weights: dict[str, float] = {}
     for entry in _entries(text, r"[,;\n]"):
         word, colon, number = (part.strip() for part in entry.rpartition(":"))
-        if not colon:
-            weights[entry] = default
-            continue
         try:
-            weights[word] = float(number)
+            weight = float(number) if colon else default
         except ValueError:
             raise ValueError(f"{field} has '{entry}'; write a word, a colon and a number: watercolor: 10.") from None
-        if not word:
+        if colon and not word:
             raise ValueError(f"{field} has '{entry}' without a word. Write watercolor: 10.")
+        _put(weights, word if colon else entry, weight, field)
     return weights
 
 
@@ -71,6 +72,12 @@ def parse_levels(text: str, field: str) -> frozenset[int]:
             "an eighth of it; FateZero uses 1, 2, 3."
         )
     return frozenset(map(int, levels))
+
+
+def _put(values: dict[str, Any], word: str, value: Any, field: str) -> None:
+    if word in values:
+        raise ValueError(f"{field} has '{word}' twice, and only one of them can hold. Take one out.")
+    values[word] = value
 
 
 def _entries(text: str, separators: str) -> list[str]:

@@ -40,7 +40,10 @@ def context_frames(references: Sequence[FrameReference], frames: int) -> Tensor:
     own = torch.arange(frames)
     named = {"first": 0, "mid": (frames - 1) // 2, "last": frames - 1}
     columns = [
-        torch.full_like(own, named[reference]) if isinstance(reference, str) else (own + reference).clamp(0, frames - 1)
+        torch.full_like(own, named[reference])
+        if isinstance(reference, str)
+        # an offset may be beyond 64 bits
+        else (own + max(-frames, min(frames, reference))).clamp(0, frames - 1)
         for reference in (references or (0,))
     ]
     return torch.stack(columns, dim=1)

@@ -50,9 +50,16 @@ def plain_prompt(prompt: str) -> str:
     r"""The prompt without weighting syntax: `a (silver (jeep):1.3)` becomes `a silver jeep`, `\(` becomes `(`.
 
     A bracket without its partner stays, as it does in the host.
+
+    Raises:
+        ValueError: hundreds of brackets lie within each other.
     """
     held = prompt.replace("\\)", "\0\1").replace("\\(", "\0\2")
-    return _without_weights(held).replace("\0\1", ")").replace("\0\2", "(")
+    try:
+        plain = _without_weights(held)
+    except RecursionError:
+        raise ValueError(f"'{prompt[:40]}…' has hundreds of brackets within each other. Take some out.") from None
+    return plain.replace("\0\1", ")").replace("\0\2", "(")
 
 
 def tokenized_prompt(

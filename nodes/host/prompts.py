@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ...stem_kernels.prompt_words import TokenizedPrompt, tokenized_prompt
+from ...stem_kernels.prompt_words import TokenizedPrompt, plain_prompt, tokenized_prompt
 from .inversion import Inversion
 
 # Relative difference of a token's embedding. A word more or less moves some token by more than the second; a single
@@ -35,6 +35,10 @@ def read_prompt(clip: Any, text: str, role: str, purpose: str) -> Prompt:
     Raises:
         ValueError: the prompt is longer than one block of tokens, or this is not a CLIP of Stable Diffusion.
     """
+    try:
+        plain_prompt(text)  # what it refuses would break the host's tokenizer
+    except ValueError as error:
+        raise ValueError(f"{purpose}, {role} prompt: {error}") from None
     encoders = clip.tokenize(text, return_word_ids=True)
     if not encoders.keys() <= _ENCODERS:
         raise ValueError(

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from comfyui_stem.nodes.host import prompts
 from comfyui_stem.nodes.host.prompts import check_source_prompt, read_prompt
 from comfyui_stem.nodes.word_control import WordWishes, differing_words, read_words
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 PURPOSE = "FateZero Edit"
 JEEP = "a silver jeep driving down a curvy road"
@@ -12,13 +17,13 @@ WATERCOLOR = "watercolor painting of a silver jeep driving down a curvy road"
 
 
 def words(loaded, target, source=JEEP, steps=10, **wishes):
-    prompts = (read_prompt(loaded.clip, text, role, PURPOSE) for text, role in ((source, "source"), (target, "target")))
-    return read_words(*prompts, WordWishes(**wishes), steps, PURPOSE)
+    read = (read_prompt(loaded.clip, text, role, PURPOSE) for text, role in ((source, "source"), (target, "target")))
+    return read_words(*read, WordWishes(**wishes), steps, PURPOSE)
 
 
 def differing(loaded, source, target):
-    prompts = (read_prompt(loaded.clip, text, "a", PURPOSE).tokenized for text in (source, target))
-    return [[word.text for word in side] for side in differing_words(*prompts)]
+    read = (read_prompt(loaded.clip, text, "a", PURPOSE).tokenized for text in (source, target))
+    return [[word.text for word in side] for side in differing_words(*read)]
 
 
 def test_auto_replaces_prompts_of_as_many_words_and_refines_others(loaded):
@@ -83,6 +88,50 @@ def test_a_mask_of_nothing_is_refused(loaded):
         words(loaded, WATERCOLOR, masks_source=True)
 
 
+# fmt: off
+PIECES = [
+    "a", "silver", "jeep", "Porsche,", "(jeep:1.3)", "(", ")", ":1.2)", "…", "—", "café", "é", "吉普车", "سيارة",
+    "🚙🚙", "'s", "&amp;", "\0", "\u200b", "embedding:none", "default_",
+]
+# fmt: on
+PROMPTS = st.lists(st.sampled_from(PIECES), max_size=9).map(" ".join)
+
+
+@given(
+    source=PROMPTS,
+    target=PROMPTS,
+    phrases=st.lists(PROMPTS, max_size=3),
+    window=st.floats(-0.5, 1.5) | st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    weight=st.floats(-20, 20) | st.sampled_from([math.nan, math.inf]),
+    control=st.sampled_from(["auto", "refine", "replace"]),
+    masks=st.booleans(),
+    steps=st.integers(1, 20),
+)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_words_give_a_control_of_the_prompts_or_are_refused_by_the_node(
+    loaded, monkeypatch, source, target, phrases, window, weight, control, masks, steps
+):
+    monkeypatch.setattr(prompts, "encode", lambda clip, text: [])  # slow, and not looked at here
+    wishes = {
+        "control": control,
+        "window": window,
+        "word_windows": {phrase: (0.2, 0.7) for phrase in phrases[:1]},
+        "weights": {phrase: weight for phrase in phrases[1:2]},
+        "masks_source": masks,
+        "masks_target": masks,
+        "source_words": phrases[2:],
+    }
+    try:
+        made = words(loaded, target, source, steps, **wishes)
+    except ValueError as error:
+        assert str(error).startswith(PURPOSE)
+        return
+    assert made.control.alpha.shape == (steps + 1, 77) and set(made.control.alpha.unique().tolist()) <= {0, 1}
+    assert made.control.factors.isfinite().all()
+    assert all(0 < column < 76 for column in (*made.control.source_words, *made.control.target_words))
+    assert made.report.startswith("control: re")
+
+
 @pytest.mark.parametrize(
     ("wishes", "missing", "role"),
     [
@@ -111,6 +160,11 @@ def test_words_that_differ_ignore_case_and_punctuation(loaded):
 def test_a_prompt_of_more_than_one_block_is_refused(loaded):
     with pytest.raises(ValueError, match=r"FateZero Edit, source prompt: The prompt fills 2 blocks .* Shorten"):
         read_prompt(loaded.clip, "tree " * 100, "source", PURPOSE)
+
+
+def test_brackets_too_deep_for_the_tokenizer_are_refused_before_it_breaks(loaded):
+    with pytest.raises(ValueError, match="FateZero Edit, target prompt: .*hundreds of brackets"):
+        read_prompt(loaded.clip, "(" * 3000 + "jeep" + ")" * 3000, "target", PURPOSE)
 
 
 def test_prompt_weights_are_kept_in_the_conditioning_and_ignored_in_the_words(loaded):

@@ -9,7 +9,7 @@ from comfyui_stem.nodes.word_settings import (
     parse_words,
 )
 from comfyui_stem.stem_kernels.prompt_alignment import window_range
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
@@ -36,19 +36,69 @@ def test_anything_else_is_refused_with_the_field_and_an_example(text):
         parse_window(text, "cross_window")
 
 
-@given(st.text(max_size=30))
-def test_no_text_breaks_the_parsers_otherwise_than_by_a_plain_error(text):
-    for parse in (
-        lambda: window_range(parse_window(text, "w"), 10),
-        lambda: parse_word_windows(text, "w"),
-        lambda: parse_weights(text, 10.0, "w"),
-        lambda: parse_levels(text, "w"),
-        lambda: parse_words(text),
-    ):
-        try:
-            parse()
-        except ValueError as error:
-            assert str(error)
+def written_window(window):
+    return f"{window!r}" if isinstance(window, float) else "{!r} to {!r}".format(*window)
+
+
+# Each parser, and how what it accepts is written again.
+PARSERS = {
+    "window": (lambda text: parse_window(text, "the_field"), written_window),
+    "word windows": (
+        lambda text: parse_word_windows(text, "the_field"),
+        lambda windows: "\n".join(f"{word}: {written_window(window)}" for word, window in windows.items()),
+    ),
+    "weights": (
+        lambda text: parse_weights(text, 10.0, "the_field"),
+        lambda weights: ";".join(f"{word}: {weight!r}" for word, weight in weights.items()),
+    ),
+    "levels": (lambda text: parse_levels(text, "the_field"), lambda levels: ",".join(map(str, levels))),
+    "words": (parse_words, ", ".join),
+}
+TEXTS = st.text(max_size=30) | st.lists(
+    st.sampled_from(
+        ["jeep", "default_", "é", "٣", "0", "1", "0.5", "1.5", "9" * 400, ".", ":", ",", ";", "\n", " ", "-", "–", "to"]
+        + ["nan", "inf", "1e5", "(", ")", "\0", "\ud800"]
+    ),
+    max_size=8,
+).map("".join)
+
+
+@pytest.mark.parametrize("name", PARSERS)
+@given(text=TEXTS)
+@settings(max_examples=150, deadline=None)
+def test_any_text_is_refused_by_its_field_or_is_read_again_as_it_is_written(name, text):
+    parse, write = PARSERS[name]
+    try:
+        value = parse(text)
+    except ValueError as error:
+        assert "the_field" in str(error) or "The window of '" in str(error)
+    else:
+        # numbers without end, and none at all, are refused where they are used
+        if not any(odd in write(value) for odd in ("inf", "nan")):
+            assert parse(write(value)) == value
+
+
+@given(text=TEXTS, length=st.integers(1, 1000))
+@settings(max_examples=150, deadline=None)
+def test_a_window_that_is_read_lies_within_the_steps_or_is_refused_by_name(text, length):
+    try:
+        steps = window_range(parse_window(text, "the_field"), length, "the_field")
+    except ValueError as error:
+        assert "the_field" in str(error)
+    else:
+        assert 0 <= steps.start <= steps.stop <= length
+
+
+def test_a_word_that_is_named_twice_is_refused():
+    with pytest.raises(ValueError, match="word_weights has 'jeep' twice"):
+        parse_weights("jeep: 2, jeep", 10.0, "word_weights")
+    with pytest.raises(ValueError, match="word_windows has 'jeep' twice"):
+        parse_word_windows("jeep: 0.5; jeep: 0.2-0.7", "word_windows")
+
+
+def test_the_name_of_all_other_words_is_no_word():
+    with pytest.raises(ValueError, match="word_windows has 'default_'.*Leave out the underscore"):
+        parse_word_windows("default_: 0.5", "word_windows")
 
 
 def test_windows_of_words_are_lines_and_phrases_may_hold_colons():

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 PROPERTY = settings(max_examples=30, deadline=None, derandomize=True)
-REFERENCES = st.lists(st.one_of(st.integers(-12, 12), st.sampled_from(["first", "mid", "last"])), max_size=4)
+NAMES = st.sampled_from(["first", "mid", "last"])
+REFERENCES = st.lists(st.integers(-12, 12) | st.integers(-(2**70), 2**70) | NAMES, max_size=4)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,23 @@ def test_an_entry_that_is_no_frame_is_named_in_the_refusal(entry):
 @given(references=REFERENCES.filter(bool))
 def test_a_list_that_is_written_out_is_read_back(references):
     assert parse_frame_references(", ".join(map(str, references))) == tuple(references)
+
+
+@given(
+    text=st.text(max_size=20)
+    | st.lists(st.sampled_from([*"-+_.,09٣²\n\0 ", "first", "MID", "9" * 5000]), max_size=8).map("".join),
+    frames=st.integers(1, 12),
+)
+@settings(max_examples=200, deadline=None)
+def test_any_text_is_refused_by_an_entry_of_it_or_lists_frames_of_the_clip(text, frames):
+    try:
+        references = parse_frame_references(text)
+    except ValueError as error:
+        assert "is no frame: write offsets" in str(error)
+    else:
+        context = context_frames(references, frames)
+        assert context.min() >= 0 and context.max() < frames
+        assert parse_frame_references(", ".join(map(str, references))) == references
 
 
 @PROPERTY

@@ -158,6 +158,21 @@ def test_every_token_of_the_hosts_tokenizer_is_owned_once_and_in_order(tokenizer
     assert all(word.positions for word in tokenized.words)
 
 
+@given(text=st.text(max_size=40) | st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
+@settings(max_examples=200, deadline=None)
+def test_no_phrase_breaks_the_search_and_what_is_found_are_columns_of_the_words(text):
+    found = match_phrases(RIDER, [text])
+    columns = {column for word in RIDER for column in word.positions if column not in word.punctuation}
+    assert [*found.positions, *found.unmatched] == [text]
+    assert set(found.positions.get(text, ())) <= columns
+
+
+def test_brackets_hundreds_deep_are_refused_and_fifty_deep_are_not():
+    assert plain_prompt("(" * 50 + "jeep" + ")" * 50) == "jeep"
+    with pytest.raises(ValueError, match="hundreds of brackets within each other"):
+        plain_prompt("(" * 3000 + "jeep" + ")" * 3000)
+
+
 RIDER = (
     Word("A", (1,)),
     Word("Spider-Man,", (2, 3, 4, 5), punctuation=(5,)),
