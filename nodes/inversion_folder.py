@@ -31,6 +31,8 @@ def inversion_path(name: str, purpose: str) -> Path:
     Raises:
         ValueError: there is no such file, or it lies outside the folders once all links are followed.
     """
+    if not isinstance(name, str):  # a workflow that a program has written may hold anything
+        raise ValueError(f"{purpose}: the file is given as {name!r:.50}, which is no name. Choose one from the list.")
     in_output = name.endswith(_OUTPUT)
     root = folder_paths.get_output_directory() if in_output else folder_paths.get_input_directory()
     folder = os.path.join(root, FOLDER)
@@ -51,13 +53,19 @@ def free_path(prefix: str, purpose: str) -> tuple[Path, str, str]:
     Raises:
         ValueError: the prefix leads out of the output folder.
     """
+    output = folder_paths.get_output_directory()
+
+    def check(path: str) -> None:
+        if contained(path, os.path.join(output, FOLDER)) is None:
+            raise ValueError(f"{purpose}: '{prefix[:200]}' leads out of the folder {FOLDER}. Choose a plain name.")
+
+    check(os.path.join(output, FOLDER, prefix))  # before the host makes folders
     try:
-        where = folder_paths.get_save_image_path(f"{FOLDER}/{prefix}", folder_paths.get_output_directory())
+        where = folder_paths.get_save_image_path(f"{FOLDER}/{prefix}", output)
     except Exception as error:  # the host raises a bare Exception
         raise ValueError(f"{purpose}: '{prefix[:200]}' is no name within the output folder ({error}).") from None
     folder, stem, counter, subfolder, _ = where
     name = f"{stem}_{counter:05}_{SUFFIX}"
     path = os.path.join(folder, name)
-    if contained(path, os.path.join(folder_paths.get_output_directory(), FOLDER)) is None:
-        raise ValueError(f"{purpose}: '{prefix[:200]}' leads out of the folder {FOLDER}. Choose a plain name.")
+    check(path)
     return Path(path), name, subfolder

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .host.host_versions import advanced
+from .host.stem_settings import MOST_BASES, MOST_ITERATIONS
 from .sockets import OF_PRESET
 
 
@@ -15,7 +16,7 @@ def basic_inputs() -> list[io.Input]:
             "num_bases",
             default=256,
             min=1,
-            max=4096,
+            max=MOST_BASES,
             tooltip="K, the number of bases per layer. The paper uses 256; more keep more detail and cost more.",
         ),
         io.Float.Input(
@@ -32,7 +33,7 @@ def basic_inputs() -> list[io.Input]:
             "iterations",
             default=0,
             min=0,
-            max=100,
+            max=MOST_ITERATIONS,
             tooltip="R, rounds of expectation and maximisation. 0 takes the preset's (3; 5 in reference_code).",
         ),
         io.Int.Input(
@@ -129,7 +130,7 @@ def running_inputs() -> list[io.Input]:
             "warm_start",
             default=0,
             min=0,
-            max=100,
+            max=MOST_ITERATIONS,
             optional=True,
             **advanced(),
             tooltip="In inversion and reconstruction, start each step from the bases of the step before and iterate "

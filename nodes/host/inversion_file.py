@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import comfy.model_management
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -21,13 +22,13 @@ from torch import Tensor
 
 from ...stem_kernels.ddim import TRAIN_TIMESTEPS
 from ...stem_kernels.frame_context import NAMED_FRAMES
-from .checks import check_identity, check_noise_levels
+from .checks import check_conditioning, check_identity, check_noise_levels
 from .frame_context import FrameContextAttention
 from .inversion import Inversion, ModelIdentity
 from .self_attention import install, installed_method, remove
 from .settings_json import from_json, to_json
 from .stem_attention import StemSelfAttention
-from .stem_settings import StemSettings
+from .stem_settings import MOST_BASES, MOST_ITERATIONS, StemSettings
 
 KEY = "stem_inversion"
 VERSION = 1
@@ -79,13 +80,14 @@ def save_inversion(inversion: Inversion, file: Path) -> None:
         "patches": len(inversion.model.patches),
         "options": plain,
     }
-    unfinished = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+    unfinished = file.with_name(f".{uuid.uuid4().hex}")
     try:
         save_file(tensors, unfinished, metadata={KEY: json.dumps(description)})
         os.replace(unfinished, file)
     except (OSError, SafetensorError) as error:
         raise ValueError(
-            f"Save Inversion: {file.name} could not be written ({error}). Free some space, or choose another name."
+            f"Save Inversion: {file.name[:100]} could not be written ({error}). Free some space, or "
+            "choose another name."
         ) from None
     finally:
         unfinished.unlink(missing_ok=True)
@@ -102,12 +104,13 @@ def load_inversion(file: Path, model: Any, purpose: str) -> Inversion:
             described = _description(content.metadata() or {})
             _check_shapes(described, {name: content.get_slice(name) for name in content.keys()})  # noqa: SIM118
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+    # RuntimeError: torch cannot map a file that is larger than the memory, or the description is nested too deep
+    except (OSError, SafetensorError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(
             f"{purpose}: {file.name} is no inversion that this version can read ({str(error)[:300]}). Choose a file "
             "that Save Inversion has written."
         ) from None
-    if not bool(torch.isfinite(tensors[_TRAJECTORY]).all()):
+    if not _all_finite(tensors[_TRAJECTORY]):
         raise ValueError(f"{purpose}: the latents in {file.name} are not all finite. Invert again.")
     model = remove(model) if described.method is None else install(model, described.method)
     options = described.options | {
@@ -122,8 +125,18 @@ def load_inversion(file: Path, model: Any, purpose: str) -> Inversion:
         model=model,
         identity=described.identity,
     )
+    check_conditioning(inversion.source, "source", purpose)
     _check_model(inversion, described, purpose)
     return inversion
+
+
+def _all_finite(trajectory: Tensor) -> bool:
+    """One frame at a time: the file is mapped, and may be larger than the memory."""
+    for frame in trajectory.flatten(0, 1):
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        if not bool(torch.isfinite(frame).all()):
+            return False
+    return True
 
 
 def _check_model(inversion: Inversion, described: Description, purpose: str) -> None:
@@ -134,6 +147,12 @@ def _check_model(inversion: Inversion, described: Description, purpose: str) -> 
             f"one has {found}. Connect the MODEL with the same LoRA as when it was saved, or without any."
         )
     check_identity(inversion.model, described.identity, purpose)
+    ours, theirs = inversion.model.model.model_config.unet_config.get("context_dim"), inversion.source[0][0].shape[-1]
+    if ours not in (None, theirs):
+        raise ValueError(
+            f"{purpose}: the prompt of the INVERSION has {theirs} numbers a token, but this MODEL reads {ours}, so the "
+            "file has been changed. Invert again."
+        )
     check_noise_levels(inversion.model, inversion, purpose)
 
 
@@ -209,7 +228,10 @@ def _method_from_json(data: object) -> StemSelfAttention | FrameContextAttention
     if not isinstance(data, dict):
         raise ValueError("its self-attention is not described")
     if data.get("kind") == "stem":
-        return StemSelfAttention.from_settings(from_json(StemSettings, data.get("settings"), "STEM Bases"))
+        settings = from_json(StemSettings, data.get("settings"), "STEM Bases")
+        if settings.em.num_bases > MOST_BASES or max(settings.em.iterations, settings.warm_start) > MOST_ITERATIONS:
+            raise ValueError(f"STEM Bases has more than {MOST_BASES} bases or {MOST_ITERATIONS} iterations")
+        return StemSelfAttention.from_settings(settings)
     if data.get("kind") != "frames":
         raise ValueError("its self-attention is of an unknown kind")
     references, finest = data.get("references"), data.get("finest_level")

@@ -10,6 +10,9 @@ from ...stem_kernels.initialisation import Initialisation
 
 EMSpace = Literal["features", "keys_per_head"]
 ScopeKind = Literal["all_frames", "anchor_frames", "frame_chunks"]
+# What the node offers, and what a file may ask for.
+MOST_BASES = 4096
+MOST_ITERATIONS = 100
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,11 @@ import folder_paths
 import pytest
 import torch
 from comfyui_stem.nodes.host.ddim_sampling import invert
-from comfyui_stem.nodes.inversion_folder import inversion_path, saved_inversions
+from comfyui_stem.nodes.inversion_folder import free_path, inversion_path, saved_inversions
 from comfyui_stem.nodes.load_inversion import LoadInversion
 from comfyui_stem.nodes.save_inversion import SaveInversion
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 
 @pytest.fixture
@@ -73,6 +75,72 @@ def test_a_link_that_leads_elsewhere_is_refused(folders):
     (folders / "input" / "inversions" / "x.safetensors").symlink_to(folders / "x.safetensors")
     with pytest.raises(ValueError, match="nothing else is read"):
         inversion_path("x.safetensors", "Test")
+
+
+# fmt: off
+PIECES = [
+    "..", "/", "\\", ".", "x", "sub", "link", "folder", ".safetensors", " [output]", " [input]", "\0", "\n", "~", "C:",
+    "NUL", "ü", "视频", "\ud800", "\udcff", "%year%", "a" * 300, " ",
+]
+# fmt: on
+NAMES = st.lists(st.sampled_from(PIECES), max_size=7).map("".join) | st.text(max_size=20)
+
+
+@pytest.fixture
+def traps(folders):
+    """A file and a folder outside, links to both in the folders of inversions, and files that may be read."""
+    (folders / "outside" / "sub").mkdir(parents=True)
+    (folders / "outside" / "x.safetensors").write_bytes(b"secret")
+    for root in ("input", "output"):
+        inversions = folders / root / "inversions"
+        (inversions / "sub").mkdir(parents=True)
+        for file in ("x.safetensors", "sub/x.safetensors", "ü.safetensors"):
+            (inversions / file).write_bytes(b"ours")
+        (inversions / "link.safetensors").symlink_to(folders / "outside" / "x.safetensors")
+        (inversions / "folder").symlink_to(folders / "outside", target_is_directory=True)
+    return folders
+
+
+@given(name=NAMES)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_the_name_only_files_of_the_folders_are_read(traps, name):
+    try:
+        found = inversion_path(name, "Test")
+    except ValueError as error:
+        assert str(error).startswith("Test: ")
+    else:
+        assert found.read_bytes() == b"ours"
+
+
+@given(prefix=NAMES)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_the_prefix_nothing_is_made_outside_the_folder(traps, prefix):
+    try:
+        path, _, _ = free_path(prefix, "Test")
+    except ValueError as error:
+        assert str(error).startswith("Test: ")
+    else:
+        assert (traps / "output" / "inversions").resolve() in path.parents and path.parent.is_dir()
+    assert sorted(file.name for file in (traps / "outside").rglob("*")) == ["sub", "x.safetensors"]
+    assert sorted(folder.name for folder in traps.iterdir()) == ["input", "output", "outside"]
+
+
+def test_a_link_in_a_prefix_makes_no_folder_elsewhere(inversion, traps):
+    with pytest.raises(ValueError, match="Save Inversion: 'folder/new/x' leads out of the folder"):
+        SaveInversion.execute(inversion, "folder/new/x")
+    assert not (traps / "outside" / "new").exists()
+
+
+def test_a_name_that_the_disk_cannot_hold_is_told(inversion, folders):
+    with pytest.raises(ValueError, match="Save Inversion: a{100} could not be written .*choose another name"):
+        SaveInversion.execute(inversion, "a" * 300)
+    assert not list((folders / "output" / "inversions").iterdir())
+
+
+@pytest.mark.parametrize("name", [7, None, ["x"], {"x": 1}])
+def test_what_is_no_name_is_refused(folders, name):
+    with pytest.raises(ValueError, match="Test: the file is given as .*, which is no name"):
+        inversion_path(name, "Test")
 
 
 def test_a_file_that_has_gone_is_told(folders):

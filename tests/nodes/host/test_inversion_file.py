@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import shutil
+import struct
 from dataclasses import replace
 
 import pytest
@@ -147,6 +150,7 @@ def description_of(file):
         ({"method": {"kind": "stem", "settings": {}}}, "STEM Bases has other fields"),
         ({"method": {"kind": "frames", "references": ["__import__"], "finest_level": 0}}, "no list of frames"),
         ({"method": {"kind": "frames", "references": [0], "finest_level": 9}}, "finest level"),
+        ({"sigmas": [0.1, 0.5, 10**400]}, "too large"),
     ],
 )
 def test_a_description_that_is_wrong_is_refused_by_what_is_wrong(loaded, file, changes, why):
@@ -165,6 +169,10 @@ def test_a_description_that_is_wrong_is_refused_by_what_is_wrong(loaded, file, c
         ({"em": None}, r"STEM Bases\.em is no set of fields"),
         ({"em": {**EMSettings().__dict__, "num_bases": 0}}, "at least 1 base"),
         ({"unknown": 1}, "other fields than this version knows: unknown"),
+        ({"explained_energy": 10**400}, "too large"),
+        ({"warm_start": 10**9}, "more than 4096 bases or 100 iterations"),
+        ({"em": {**EMSettings().__dict__, "iterations": 10**9}}, "more than 4096 bases or 100 iterations"),
+        ({"em": {**EMSettings().__dict__, "num_bases": 10**9}}, "more than 4096 bases or 100 iterations"),
     ],
 )
 def test_settings_of_bases_are_read_with_their_types(loaded, file, changes, why):
@@ -192,11 +200,43 @@ def test_tensors_of_other_shapes_are_refused_before_they_are_read(loaded, file, 
         load_inversion(file, loaded.model, "Test")
 
 
+def test_a_prompt_that_the_model_cannot_read_is_refused(loaded, file):
+    rewritten(file, tensors={"embedding": torch.zeros(1, 77, 10)})
+    with pytest.raises(ValueError, match="Test: the prompt of the INVERSION has 10 numbers a token.*reads 64"):
+        load_inversion(file, loaded.model, "Test")
+
+
 def test_latents_that_are_not_finite_are_refused(loaded, file):
     trajectory = load_file(file)["trajectory"]
     trajectory[1, 2, 0, 3, 3] = torch.nan
     rewritten(file, tensors={"trajectory": trajectory})
     with pytest.raises(ValueError, match="not all finite"):
+        load_inversion(file, loaded.model, "Test")
+
+
+def test_conditioning_that_the_sampler_would_refuse_is_refused(loaded, file):
+    rewritten(file, description_of(file) | {"options": {"start_percent": 0.5}})
+    with pytest.raises(ValueError, match="Test: the source conditioning is limited to a range of the schedule"):
+        load_inversion(file, loaded.model, "Test")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a file with holes takes its whole size there")
+def test_latents_of_a_terabyte_are_refused_before_memory_is_taken_for_them(loaded, file):
+    metadata, embedding = {KEY: json.dumps(description_of(file))}, load_file(file)["embedding"].clone()
+    shape = [3, 5_600_000, 4, 64, 64]
+    end = math.prod(shape) * 4
+    header = {
+        "__metadata__": metadata,
+        "trajectory": {"dtype": "F32", "shape": shape, "data_offsets": [0, end]},
+        "embedding": {"dtype": "F32", "shape": list(embedding.shape), "data_offsets": [end, end + embedding.nbytes]},
+    }
+    text = json.dumps(header).encode()
+    with file.open("wb") as content:
+        content.write(len(text).to_bytes(8, "little") + text + struct.pack("<f", math.nan))
+        content.seek(8 + len(text) + end)
+        content.write(embedding.float().numpy().tobytes())
+    # systems that map such a file all the same find what is wrong with its first frame
+    with pytest.raises(ValueError, match="Test: .*(unable to mmap|not all finite)"):
         load_inversion(file, loaded.model, "Test")
 
 
@@ -233,3 +273,39 @@ def test_a_damaged_file_is_refused_or_read_and_nothing_else_happens(loaded, file
         load_inversion(damaged, loaded.model, "Test")
     except ValueError as error:
         assert str(error).startswith("Test: ")
+
+
+WRONG = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**400), 10**400) | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_description_with_odd_values_is_refused_or_is_saved_again_as_it_was_read(loaded, file, data):
+    """One to three values, at any depth, are replaced by others of any kind, or taken out."""
+    whole, odd = description_of(file), file.with_name("odd.safetensors")
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = whole
+        while isinstance(inner := place.get(key := data.draw(st.sampled_from(sorted(place)))), dict) and inner:
+            if data.draw(st.booleans()):
+                break
+            place = inner
+        if data.draw(st.booleans()):
+            place[key] = data.draw(st.sampled_from([0, 1, 2, 1.5, "next", "current", "eager", 2**64, -1]) | WRONG)
+        elif len(place) > 1:
+            del place[key]
+    shutil.copyfile(file, odd)
+    rewritten(odd, whole)
+    try:
+        once = load_inversion(odd, loaded.model, "Test")
+    except ValueError as error:
+        assert str(error).startswith("Test: ")
+    else:
+        save_inversion(once, odd)
+        again = load_inversion(odd, loaded.model, "Test")
+        assert installed_method(again.model) == installed_method(once.model)
+        for same in ("timesteps", "sigmas", "convention", "identity"):
+            assert getattr(again, same) == getattr(once, same)
