@@ -184,7 +184,7 @@ def _video_files() -> list[str]:
 
 
 def _input_path(file: str | None) -> str:
-    if not file:
+    if not file or not isinstance(file, str):
         raise VideoError("No video is chosen. Upload one, or connect a video.")
     try:
         path = folder_paths.get_annotated_filepath(file)

@@ -22,7 +22,7 @@ def inside_folder(path: str, folder: str) -> str:
     Raises VideoError for a path that leaves the folder (`..`, another drive, a symbolic link) and for anything that is
     not a regular file: a named pipe would wait for ever.
     """
-    shown = os.path.basename(path)
+    shown = os.path.basename(path)[:200]
     real = contained(path, folder)
     if real is None:
         raise outside_folder(shown)

@@ -17,6 +17,8 @@ from comfy_extras.nodes_video import CreateVideo, GetVideoComponents, LoadVideo
 from comfyui_stem.nodes.video.errors import VideoError
 from comfyui_stem.nodes.video_load import VideoLoad
 from comfyui_stem.tests.video.clip_factory import LOSSLESS, NTSC_FILM, read_number, write_clip
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 REQUEST = {
     "start_unit": "frame",
@@ -155,11 +157,34 @@ def test_paths_beyond_the_input_folder_are_refused_everywhere(clip, input_folder
                 call(path)
 
 
+# fmt: off
+PIECES = [
+    "..", "/", "\\", ".", "clip", "link", "folder", ".mov", " [output]", "[input]", " [temp]", "\0", "\n", "C:", "NUL",
+    "视频", "\ud800", "concat:", "file:", "http://", "a" * 300, " ",
+]
+# fmt: on
+
+
+@given(name=st.lists(st.sampled_from(PIECES), max_size=7).map("".join) | st.text(max_size=20))
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_the_name_only_files_of_the_input_folder_are_read(clip, input_folder, tmp_path, name):
+    (tmp_path / "clip.mov").write_bytes(b"secret")
+    for link, target in (("link.mov", tmp_path / "clip.mov"), ("folder", tmp_path)):
+        if not (input_folder / link).is_symlink():
+            (input_folder / link).symlink_to(target)
+    told = VideoLoad.validate_inputs(file=name)
+    if told is True:
+        size = VideoLoad.fingerprint_inputs(file=name, **REQUEST).rpartition(":")[2]
+        assert int(size) == (input_folder / clip).stat().st_size
+    else:
+        assert any(reason in told for reason in ("outside the input folder", "There is no file", "No video is chosen"))
+
+
 def test_files_that_exist_are_valid_and_others_named(clip):
     assert VideoLoad.validate_inputs(file=clip) is True
     assert VideoLoad.validate_inputs(file=f"{clip} [input]") is True
     assert "There is no file 'gone.mp4'" in VideoLoad.validate_inputs(file="gone.mp4")
-    for nothing in ("", None):
+    for nothing in ("", None, 7, ["clip.mov"]):
         assert "No video is chosen" in VideoLoad.validate_inputs(file=nothing)
 
 
