@@ -24,6 +24,7 @@ from comfyui_stem.tests.video.clip_factory import (
     set_display_matrix,
     write_clip,
 )
+from comfyui_stem.tools.faults.clips import LONG, write
 
 FRAMES = 120
 GROUPS = {"g": "24", "keyint_min": "24", "sc_threshold": "0", "b_strategy": "0", "crf": "10"}
@@ -217,6 +218,16 @@ def test_a_buffer_is_read_like_a_file(clips):
         content = io.BytesIO(pathlib.Path(clips(name)).read_bytes())
         content.seek(100)
         assert numbers(content, Selection(Fraction(70), "frame", 3)) == [70, 71, 72]
+
+
+@pytest.mark.parametrize("start", [0, 9990])
+def test_of_ten_thousand_frames_only_the_wanted_ones_are_decoded(tmp_path, start):
+    path, decoded = str(write("long.mp4", tmp_path)), []
+    assert VideoFile(path, "clip").count(lambda: pytest.fail("reads the file to count its frames")) == LONG
+    selection = Selection(start=Fraction(start), frame_cap=8)
+    assert numbers(path, selection, decoded) == [number % 16 for number in range(start, start + 8)]
+    # a frame number is looked up among the packets, one call each, without decoding
+    assert len(decoded) <= (LONG if start else 0) + 9
 
 
 @pytest.mark.parametrize(
