@@ -60,7 +60,7 @@ class FeaturePCA(io.ComfyNode):
         where, timestep = chosen_step(inversion, layer, noise, PURPOSE)
         _check_flow(inversion, flow)
         size, whole = size_at(where.level, inversion.size), tuple(PIXELS * side for side in inversion.size)
-        features = observed_output(inversion, where, timestep).unflatten(1, size)  # [n, h, w, c]
+        features = observed_output(inversion, where, timestep, PURPOSE).unflatten(1, size)  # [n, h, w, c]
         picture = enlarged(colours(features.flatten(0, 2)).reshape(*features.shape[:3], 3), whole)
         title = title_of(where, timestep)
         if features.shape[0] < 2:

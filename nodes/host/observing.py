@@ -15,6 +15,7 @@ from .base_fitting import BaseFitting
 from .ddim_sampling import SourceGuider, invert_between
 from .inversion import Inversion
 from .layer_map import AttentionLayer
+from .replay import check_replayable
 from .self_attention import install, installed_method, key_of
 from .stem_attention import StemSelfAttention
 
@@ -63,19 +64,20 @@ def observed_fits(inversion: Inversion, layer: AttentionLayer, timestep: int, pu
     method = installed_method(inversion.model)
     if not isinstance(method, StemSelfAttention):
         raise ValueError(f"{purpose}: the INVERSION was made without STEM Bases, so it has no bases to show.")
-    if not method.replayable:
-        raise ValueError(
-            f"{purpose}: the INVERSION was made with warm_start, so the bases of a step depend on all steps before it. "
-            "Set warm_start of STEM Bases to 0 and invert again."
-        )
+    check_replayable(method, purpose)
     seen: list[ObservedFit] = []
     observing = _ObservingStem(method.settings, method.draws, method.frames_per_batch, layer=layer.index, seen=seen)
     _evaluate(inversion, install(inversion.model, observing), timestep)
     return seen
 
 
-def observed_output(inversion: Inversion, layer: AttentionLayer, timestep: int) -> Tensor:
-    """Self-attention output of a layer at a timestep, after its output projection: [n, p, c] float32 on the CPU."""
+def observed_output(inversion: Inversion, layer: AttentionLayer, timestep: int, purpose: str) -> Tensor:
+    """Self-attention output of a layer at a timestep, after its output projection: [n, p, c] float32 on the CPU.
+
+    Raises:
+        ValueError: the attention of a step cannot be had without the steps before it.
+    """
+    check_replayable(installed_method(inversion.model), purpose)
     parts: list[Tensor] = []
 
     def look(output: Tensor, extra_options: dict) -> Tensor:

@@ -159,6 +159,15 @@ def one_block(tokens: Tensor, whose: str) -> Tensor:
     return tokens[:, :TOKENS]
 
 
+def check_replayable(method: SelfAttentionMethod | None, purpose: str) -> None:
+    """Raise unless a step of an inversion with `method` can be run again without the steps before it."""
+    if not getattr(method, "replayable", True):
+        raise ValueError(
+            f"{purpose}: the INVERSION was made with warm_start, so the bases of a step depend on all steps before it, "
+            "and it cannot be run again alone. Set warm_start of STEM Bases to 0 and invert again."
+        )
+
+
 def replayed(model: Any, levels: frozenset[int]) -> Any:
     """A clone of the MODEL of an inversion that records its attention.
 
@@ -171,11 +180,7 @@ def replayed(model: Any, levels: frozenset[int]) -> Any:
             f"FateZero Edit: the INVERSION was made with {method.name}, whose attention cannot be run again. Invert "
             "with STEM Bases, with Frame Context or with the bare MODEL."
         )
-    if not method.replayable:
-        raise ValueError(
-            "FateZero Edit: the INVERSION was made with warm_start, so the bases of a step depend on all steps before "
-            "it and its attention cannot be run again. Set warm_start of STEM Bases to 0 and invert again."
-        )
+    check_replayable(method, "FateZero Edit")
     return install(model, SourceReplay(method, levels))
 
 

@@ -83,8 +83,10 @@ def test_an_inversion_without_bases_is_refused(loaded, video):
 
 
 def test_a_warm_start_cannot_be_shown(loaded, video):
-    with pytest.raises(ValueError, match="Bases Preview: .* made with warm_start"):
-        BasesPreview.execute(inverted(loaded, video, replace(SMALL, warm_start=1)), 3, 0.0)
+    inversion = inverted(loaded, video, replace(SMALL, warm_start=1))
+    for node in (BasesPreview, FeaturePCA):
+        with pytest.raises(ValueError, match="(Bases Preview|Feature PCA): .* made with warm_start"):
+            node.execute(inversion, 3, 0.0)
 
 
 def test_looking_changes_nothing(loaded, video, inversion):
@@ -99,11 +101,11 @@ def test_looking_changes_nothing(loaded, video, inversion):
 def test_outputs_of_a_layer_are_those_of_all_frames_in_order(loaded, video, method):
     model = loaded.model if method is None else install(loaded.model, method)
     inversion = invert(model, loaded.prompt("a hill"), video, 2, "next")
-    output = observed_output(inversion, layers_of(inversion)[15], inversion.timesteps[0])
+    output = observed_output(inversion, layers_of(inversion)[15], inversion.timesteps[0], "Test")
     assert output.shape[:2] == (FRAMES, 8 * 12)
     first = invert(model, loaded.prompt("a hill"), video[:1], 2, "next")
     if method is None:
-        alone = observed_output(first, layers_of(inversion)[15], first.timesteps[0])
+        alone = observed_output(first, layers_of(inversion)[15], first.timesteps[0], "Test")
         torch.testing.assert_close(output[:1], alone, rtol=1e-4, atol=1e-4)
 
 
