@@ -1,6 +1,7 @@
 # `make` alone lists the commands. Everything that is installed goes into the git-ignored folder .setup.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train card quality bench soak manager pages test lint format parity workflows blueprints clean
+.PHONY: help setup demo train card quality bench soak faults manager pages test lint format parity workflows \
+	blueprints clean
 
 PYTHON3 ?= python3
 SETUP := $(or $(STEM_SETUP_DIR),.setup)
@@ -61,6 +62,9 @@ soak: setup ## many runs in one host: memory, files, time; writes docs/soak.json
 
 manager: setup ## install the last commit with ComfyUI-Manager into a fresh environment, and run it there
 	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py manager_install
+
+faults: setup ## faults in a real host, and what the next run is worth; writes docs/faults.md: [ARGS="--only disk"]
+	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py faults $(ARGS)
 
 pages: setup ## generate help pages and locales anew: [ARGS="--pictures"]
 	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py node_pages $(ARGS)

@@ -15,6 +15,8 @@ PACK = "ComfyUI-STEM"
 TRAINED = ROOT / "assets" / "emoji_sd15.safetensors"
 CLASSIFIER = ROOT / "assets" / "emoji_classifier.safetensors"
 PACKS = {PACK: ROOT, "tiny_sd15": TOOLS / "tiny_sd15"}
+# With the nodes that cause faults.
+TEST_PACKS = {**PACKS, "fault_nodes": TOOLS / "fault_nodes"}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,120 @@
+"""The host killed while an inversion is being saved: afterwards no half file is offered or read."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from ..host_client import HostError
+from ..host_process import HostProcess
+from .bench import Bench, new_host, same
+from .graphs import NONE, SAMPLERS, copying, loading, prompt_of, saving
+
+SAMPLER = SAMPLERS[0]
+FOLDER = "output/inversions"
+SMALL, LARGE, KEPT = "small_00001_.safetensors", "large.safetensors", "kept"
+# Large enough for its writing to take some tenths of a second.
+SIDE = 1000
+# Killed when this share of the file has been written.
+SHARES = (0.0, 0.4, 0.8)
+
+
+def enlarged(small: Path, large: Path, side: int = SIDE) -> int:
+    """Writes an inversion like a small one, with sides of so many latent pixels; returns its size in bytes."""
+    with safe_open(str(small), framework="pt") as content:
+        tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+        metadata = content.metadata()
+    shape = (*tensors["trajectory"].shape[:3], side, side)
+    tensors["trajectory"] = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    large.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, large, metadata=metadata)
+    return large.stat().st_size
+
+
+def kill_while_writing(bench: Bench, whole: int, share: float) -> int:
+    """Kills the host with SIGKILL once a share of the unfinished file is written; returns the bytes that are there."""
+    folder = bench.host.base / FOLDER
+    before = set(unfinished(folder))
+    bench.client.queue(copying(LARGE, KEPT))
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        new = set(unfinished(folder)) - before
+        if new and sum(map(written, new)) >= share * whole or any(folder.glob(f"{KEPT}*")):
+            break
+    bench.host.process.kill()
+    bench.host.process.wait()
+    return sum(written(file) for file in set(unfinished(folder)) - before)
+
+
+def unfinished(folder: Path) -> list[Path]:
+    """Files that a save has begun, whatever safetensors calls them."""
+    return [file for file in folder.rglob("*") if file.is_file() and file.suffix != ".safetensors"]
+
+
+def written(file: Path) -> int:
+    """Bytes of a file that have been written, without holes."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return 0
+    return min(found.st_size, found.st_blocks * 512)
+
+
+def killed() -> Iterator[dict]:
+    """A row for each kill."""
+    with tempfile.TemporaryDirectory(prefix="stem-faults-", ignore_cleanup_errors=True) as folder:
+        base = Path(folder)
+        with new_host(base) as host:
+            bench = Bench(host)
+            graph = prompt_of(SAMPLER, NONE, bench.clip)
+            undisturbed = bench.good(graph, SAMPLER.save)
+            bench.client.run(saving(graph, "small"))
+            whole = enlarged(base / FOLDER / SMALL, base / "input" / "inversions" / LARGE)
+        for share in SHARES:
+            with new_host(base) as host:
+                found = kill_while_writing(Bench(host), whole, share)
+            yield after_the_kill(base, whole, found, undisturbed)
+
+
+def after_the_kill(base: Path, whole: int, found: int, undisturbed: np.ndarray) -> dict:
+    """What a new host on the same folders offers, reads and makes."""
+    folder = base / FOLDER
+    with new_host(base) as host:
+        bench = Bench(host)
+        left = [file.relative_to(folder).as_posix() for file in unfinished(folder)]
+        told = [refusal(host, f"{name} [output]") for name in left]
+        good = loading(prompt_of(SAMPLER, NONE, bench.clip), f"{SMALL} [output]")
+        equal = same(bench.good(good, SAMPLER.save), undisturbed)
+        offered = set(offered_files(bench)) - {f"{SMALL} [output]", LARGE}
+    return {
+        "sampler": "Save Inversion",
+        "fault": "host killed",
+        "place": f"{found / 1e6:.0f} of {whole / 1e6:.0f} MB written",
+        "outcome": "failed" if 0 < found < whole else "not reached",
+        "told": told,
+        "equal": [equal],
+        "half_files_offered": sorted(offered),
+        "files_left": left,
+    }
+
+
+def offered_files(bench: Bench) -> list[str]:
+    """The choices of Load Inversion."""
+    kind, *more = bench.client.object_info()["STEMLoadInversion"]["input"]["required"]["file"]
+    return more[0]["options"] if kind == "COMBO" else kind
+
+
+def refusal(host: HostProcess, name: str) -> str | None:
+    """What the host says when a file is asked for by name."""
+    try:
+        host.client.run(copying(name, KEPT))
+    except HostError as error:
+        return str(error)
+    return None
