@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import math
 import os
-import uuid
+import shutil
+import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,9 @@ VERSION = 1
 _TRAJECTORY, _EMBEDDING, _OPTION = "trajectory", "embedding", "option."
 # Numbers in a prompt's tensors: 500 tokens of 8,192 are fewer.
 _MOST_OF_A_PROMPT = 1 << 22
+# Folders that hold what is being written begin with this.
+_UNFINISHED = ".unfinished_"
+_A_DAY = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -80,17 +85,28 @@ def save_inversion(inversion: Inversion, file: Path) -> None:
         "patches": len(inversion.model.patches),
         "options": plain,
     }
-    unfinished = file.with_name(f".{uuid.uuid4().hex}")
     try:
-        save_file(tensors, unfinished, metadata={KEY: json.dumps(description)})
-        os.replace(unfinished, file)
+        _remove_abandoned(file.parent)
+        # safetensors may write to a file of another name first, which is then in this folder too
+        with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=file.parent) as folder:
+            unfinished, like_others = Path(folder, "inversion"), Path(folder, "mode")
+            save_file(tensors, unfinished, metadata={KEY: json.dumps(description)})
+            # safetensors may have made it for its owner alone
+            like_others.touch()
+            shutil.copymode(like_others, unfinished)
+            os.replace(unfinished, file)
     except (OSError, SafetensorError) as error:
         raise ValueError(
             f"Save Inversion: {file.name[:100]} could not be written ({error}). Free some space, or "
             "choose another name."
         ) from None
-    finally:
-        unfinished.unlink(missing_ok=True)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Deletes what a save has left whose process was killed: nothing takes a day to write."""
+    for unfinished in folder.glob(_UNFINISHED + "*"):
+        if time.time() - unfinished.stat().st_mtime > _A_DAY:
+            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def load_inversion(file: Path, model: Any, purpose: str) -> Inversion:

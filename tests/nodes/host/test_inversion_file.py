@@ -7,8 +7,10 @@ import math
 import os
 import shutil
 import struct
+import time
 from dataclasses import replace
 
+import folder_paths
 import pytest
 import torch
 from comfyui_stem.nodes.host import inversion_file
@@ -21,6 +23,7 @@ from comfyui_stem.nodes.host.stem_attention import StemSelfAttention
 from comfyui_stem.nodes.host.stem_settings import PRESETS, StemSettings
 from comfyui_stem.nodes.host.tokenflow import TokenFlowSettings, edit
 from comfyui_stem.stem_kernels.em import EMSettings
+from comfyui_stem.tools.faults.full_disk import CannotMount, full, small_disk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
@@ -107,6 +110,59 @@ def test_a_failed_save_leaves_no_file(inversion, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="x.safetensors could not be written .*No space left"):
         save_inversion(inversion, tmp_path / "x.safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_save_has_left_goes_with_a_later_save_and_one_under_way_stays(inversion, tmp_path):
+    folders = {name: tmp_path / f".unfinished_{name}" for name in ("old", "new")}
+    for folder in folders.values():
+        folder.mkdir()
+        (folder / ".tmpHalf").write_bytes(b"half")
+    two_days_ago = time.time() - 2 * 24 * 3600
+    os.utime(folders["old"], (two_days_ago, two_days_ago))
+    save_inversion(inversion, tmp_path / "x.safetensors")
+    assert set(tmp_path.iterdir()) == {folders["new"], tmp_path / "x.safetensors"}
+
+
+def test_while_a_file_is_written_nothing_is_beside_it_but_one_hidden_folder(inversion, tmp_path, monkeypatch):
+    seen = []
+
+    def look(tensors, file, metadata):
+        save_file(tensors, file, metadata)
+        seen.extend(entry.name for entry in tmp_path.iterdir())
+
+    monkeypatch.setattr(inversion_file, "save_file", look)
+    save_inversion(inversion, tmp_path / "x.safetensors")
+    assert [name[:12] for name in seen] == [".unfinished_"]
+
+
+def test_a_saved_inversion_may_be_read_by_whom_other_files_may_be(inversion, tmp_path):
+    (tmp_path / "other").touch()
+    save_inversion(inversion, tmp_path / "x.safetensors")
+    assert (tmp_path / "x.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+@pytest.fixture
+def full_folder(tmp_path):
+    """A folder on a real disk without room."""
+    try:
+        with small_disk(tmp_path), full(tmp_path):
+            yield tmp_path
+    except CannotMount as error:
+        pytest.skip(str(error))
+
+
+def test_on_a_full_disk_a_save_says_so_and_leaves_nothing(inversion, full_folder):
+    large = replace(inversion, trajectory=inversion.trajectory.repeat(1, 9, 1, 1, 1))
+    with pytest.raises(ValueError, match="x.safetensors could not be written .*No space left"):
+        save_inversion(large, full_folder / "x.safetensors")
+    assert [file.name for file in full_folder.iterdir()] == ["ballast"]
+
+
+def test_on_a_full_disk_a_trajectory_in_a_file_says_so_and_leaves_nothing(loaded, video, full_folder, monkeypatch):
+    monkeypatch.setattr(folder_paths, "temp_directory", str(full_folder))
+    with pytest.raises(ValueError, match="The trajectory needs a file of .*No space left"):
+        invert(loaded.model, loaded.prompt("a hill"), video, 2, "next", "file")
+    assert [file.name for file in full_folder.iterdir()] == ["ballast"]
 
 
 def test_conditioning_that_cannot_be_written_is_named(inversion, tmp_path):
