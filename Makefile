@@ -1,6 +1,6 @@
 # `make` alone lists the commands. Everything that is installed goes into the git-ignored folder .setup.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train card quality bench soak faults manager pages test lint format parity workflows \
+.PHONY: help setup demo train card quality bench soak faults manager inputs pages test lint format parity workflows \
 	blueprints clean
 
 PYTHON3 ?= python3
@@ -68,6 +68,9 @@ faults: setup ## faults in a real host, and what the next run is worth; writes d
 
 pages: setup ## generate help pages and locales anew: [ARGS="--pictures"]
 	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py node_pages $(ARGS)
+
+inputs: setup ## odd clips, names, files, prompts and sizes through a real host, write docs/faults_inputs.json
+	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py fault_inputs $(ARGS)
 
 blueprints: setup ## generate the subgraph blueprints anew; needs Chromium
 	@COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py blueprints

@@ -24,7 +24,7 @@ from comfyui_stem.tests.video.clip_factory import (
     set_display_matrix,
     write_clip,
 )
-from comfyui_stem.tools.faults.clips import LONG, write
+from comfyui_stem.tools.fault_inputs.clips import LONG, write
 
 FRAMES = 120
 GROUPS = {"g": "24", "keyint_min": "24", "sc_threshold": "0", "b_strategy": "0", "crf": "10"}

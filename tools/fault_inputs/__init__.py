@@ -1,0 +1,75 @@
+"""`make inputs`: odd and broken clips, names, files, prompts and sizes, through a real host; docs/faults_inputs.json.
+
+The same cases are tests: tests/host/test_fault_inputs.py runs those that are quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from .. import locations
+from ..host_process import HostProcess, device_arguments
+from .bench import Bench, Case, Outcome
+from .edit_cases import EDITS
+from .file_cases import FILES
+
+FILE = locations.ROOT / "docs" / "faults_inputs.json"
+CASES: tuple[Case, ...] = (*FILES, *EDITS)
+# By case and nodes.
+Rows = dict[tuple[str, str], dict[str, str]]
+
+
+def row(case: Case, outcome: Outcome, undisturbed: bool) -> dict[str, str]:
+    """A line of the table."""
+    if not case.holds(outcome):
+        said = "NOT AS EXPECTED"
+    elif outcome.pictures is None:
+        said = "refused; the next run is as before" if undisturbed else "refused; THE NEXT RUN DIFFERS"
+    else:
+        frames, height, width = outcome.pictures.shape[:3]
+        said = f"works: {frames} frame{'s' if frames > 1 else ''} of {width}×{height}"
+    return {"case": case.name, "through": case.through, "outcome": said, "message": outcome.message}
+
+
+def run(bench: Bench, cases: Sequence[Case], rows: Rows) -> Rows:
+    """`rows` with the outcomes of these cases, each refusal followed by a good run."""
+    good = {build: bench.run(build).pictures for build in dict.fromkeys(case.good for case in cases)}
+    for case in tqdm(cases, unit="case"):
+        outcome = bench.run(case.build)
+        same = outcome.pictures is not None or np.array_equal(bench.run(case.good).pictures, good[case.good])
+        rows = rows | {(case.name, case.through): row(case, outcome, same)}
+    return rows
+
+
+def main(arguments: list[str]) -> int:
+    """Runs all cases and writes their outcomes; returns the exit status, 1 when one is not as expected."""
+    parser = argparse.ArgumentParser(prog="make inputs", description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, default=FILE)
+    parser.add_argument("--only", default="", help="a regular expression: cases and nodes; others keep their outcomes")
+    options = parser.parse_args(arguments)
+    chosen = [case for case in CASES if re.search(options.only, f"{case.name}, {case.through}")]
+    rows = {}
+    if options.only and options.output.is_file():
+        before = json.loads(options.output.read_text(encoding="utf-8"))
+        rows = {(line["case"], line["through"]): line for line in before}
+    where = locations.from_environment()
+    with (
+        tempfile.TemporaryDirectory(prefix="stem-inputs-", ignore_cleanup_errors=True) as base,
+        HostProcess(
+            Path(base), where.host, where.host_python, locations.PACKS, device_arguments(), [where.checkpoint]
+        ) as host,
+    ):
+        rows = run(Bench(host), chosen, rows)
+    rows = [rows[case.name, case.through] for case in CASES if (case.name, case.through) in rows]
+    options.output.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    wrong = [line for line in rows if line["outcome"].isupper() or "DIFFERS" in line["outcome"]]
+    print(json.dumps(wrong, indent=1, ensure_ascii=False) if wrong else f"{len(rows)} cases, all as expected")
+    return bool(wrong)
