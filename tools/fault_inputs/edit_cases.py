@@ -111,7 +111,7 @@ PROMPTS = {
     "Arabic": "تفاحة حمراء على الطاولة",
     "emoji": "🍎 on a 🪑, 👩‍👩‍👧",
 }
-BLOCK = 75
+TOO_LONG_FOR_WORDS = ("77 tokens", "78 tokens", "500 tokens")
 QUICK_PROMPTS = {
     ("0 tokens", FATEZERO),
     ("75 tokens", FATEZERO),
@@ -123,7 +123,7 @@ QUICK_PROMPTS = {
 
 
 def prompt_case(name: str, text: str, editor: str) -> Case:
-    if editor == FATEZERO and text.startswith("cat") and len(text.split()) > BLOCK:
+    if editor == FATEZERO and name in TOO_LONG_FOR_WORDS:
         return case(f"prompts: {name}", editor, None, source=text, target=text, says=TOO_LONG, quick=True)
     target = " ".join([*text.split()[:-1], "dog"])  # as many tokens
     return case(f"prompts: {name}", editor, source=text, target=target, quick=(name, editor) in QUICK_PROMPTS)

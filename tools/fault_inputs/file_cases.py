@@ -54,13 +54,13 @@ def elsewhere(name: object, bench: Bench) -> Prompt:
     link = bench.folder("input") / "link.mp4"
     if not link.is_symlink():
         link.symlink_to(bench.base / "secret.mp4")
-    return video(str(bench.base / "secret.mp4") if name == "absolute" else name, bench)
+    return video(name(bench) if callable(name) else name, bench)
 
 
 NAMES = {
     "a name with ..": ("../secret.mp4", ELSEWHERE),
     "a name with .. in its middle": ("x/../../secret.mp4", ELSEWHERE),
-    "an absolute path": ("absolute", ELSEWHERE),
+    "an absolute path": (lambda bench: str(bench.base / "secret.mp4"), ELSEWHERE),
     "a link that leads out of the folder": ("link.mp4", ELSEWHERE),
     "a name marked [output]": ("secret.mp4 [output]", ELSEWHERE),
     "a name marked [temp]": ("secret.mp4 [temp]", ELSEWHERE),
@@ -117,8 +117,7 @@ def load(file: object, bench: Bench) -> Prompt:
         inputs = {"inversion": ["sampler", 0], "filename_prefix": "good"}
         saved["save"] = {"class_type": "STEMSaveInversion", "inputs": inputs}
         bench.client.run(saved)
-    prompt = inversion_of(bench, {"class_type": "STEMLoadInversion", "inputs": {"file": file, "model": ["model", 0]}})
-    return prompt
+    return inversion_of(bench, {"class_type": "STEMLoadInversion", "inputs": {"file": file, "model": ["model", 0]}})
 
 
 def good_inversion(bench: Bench) -> Prompt:
@@ -126,19 +125,18 @@ def good_inversion(bench: Bench) -> Prompt:
 
 
 def named_elsewhere(file: object, bench: Bench) -> Prompt:
-    prompt = load(file, bench)
+    """A name beside an inversion outside the folders, and a link to it."""
+    prompt = load(file(bench) if callable(file) else file, bench)
     shutil.copyfile(bench.base / "output" / "inversions" / SAVED, bench.base / "secret.safetensors")
     link = bench.folder("input/inversions") / "link.safetensors"
     if not link.is_symlink():
         link.symlink_to(bench.base / "secret.safetensors")
-    if file == "absolute":
-        prompt["sampler"]["inputs"]["file"] = str(bench.base / "secret.safetensors")
     return prompt
 
 
 INVERSION_NAMES = {
     "a name with ..": ("../../secret.safetensors", NOTHING_ELSE),
-    "an absolute path": ("absolute", NOTHING_ELSE),
+    "an absolute path": (lambda bench: str(bench.base / "secret.safetensors"), NOTHING_ELSE),
     "a link that leads out of the folder": ("link.safetensors", NOTHING_ELSE),
     "a name with .. marked [output]": ("../../secret.safetensors [output]", NOTHING_ELSE),
     "a name marked [temp]": ("x.safetensors [temp]", NOTHING_ELSE),
