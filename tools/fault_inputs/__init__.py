@@ -39,13 +39,15 @@ def row(case: Case, outcome: Outcome, undisturbed: bool) -> dict[str, str]:
     return {"case": case.name, "through": case.through, "outcome": said, "message": outcome.message}
 
 
-def run(bench: Bench, cases: Sequence[Case], rows: Rows) -> Rows:
-    """`rows` with the outcomes of these cases, each refusal followed by a good run."""
+def run(bench: Bench, cases: Sequence[Case], rows: Rows, file: Path) -> Rows:
+    """`rows` with the outcomes of these cases, written after each of them; a good run follows each refusal."""
     good = {build: bench.run(build).pictures for build in dict.fromkeys(case.good for case in cases)}
     for case in tqdm(cases, unit="case"):
         outcome = bench.run(case.build)
         same = outcome.pictures is not None or np.array_equal(bench.run(case.good).pictures, good[case.good])
         rows = rows | {(case.name, case.through): row(case, outcome, same)}
+        listed = [rows[known.name, known.through] for known in CASES if (known.name, known.through) in rows]
+        file.write_text(json.dumps(listed, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return rows
 
 
@@ -67,9 +69,7 @@ def main(arguments: list[str]) -> int:
             Path(base), where.host, where.host_python, locations.PACKS, device_arguments(), [where.checkpoint]
         ) as host,
     ):
-        rows = run(Bench(host), chosen, rows)
-    rows = [rows[case.name, case.through] for case in CASES if (case.name, case.through) in rows]
-    options.output.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    wrong = [line for line in rows if line["outcome"].isupper() or "DIFFERS" in line["outcome"]]
+        rows = run(Bench(host), chosen, rows, options.output)
+    wrong = [line for line in rows.values() if line["outcome"].isupper() or "DIFFERS" in line["outcome"]]
     print(json.dumps(wrong, indent=1, ensure_ascii=False) if wrong else f"{len(rows)} cases, all as expected")
     return bool(wrong)
