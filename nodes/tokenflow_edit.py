@@ -77,8 +77,8 @@ class TokenFlowEdit(io.ComfyNode):
     ) -> io.NodeOutput:
         check_model(model, PURPOSE)
         check_same_checkpoint(model, inversion, PURPOSE)
-        check_conditioning(positive, "positive", PURPOSE)
-        check_conditioning(negative, "negative", PURPOSE)
+        check_conditioning(positive, "positive", PURPOSE, inversion.frames)
+        check_conditioning(negative, "negative", PURPOSE, inversion.frames)
         samples = None
         if start_latent is not None:
             samples = check_latent(start_latent, PURPOSE)

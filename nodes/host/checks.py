@@ -9,13 +9,13 @@ import comfy.model_sampling
 import torch
 from torch import Tensor
 
+from .control_hints import check_controls
 from .inversion import Inversion, ModelIdentity, identity_of, noise_levels
 
 _UNSUPPORTED_CONDITIONING = {
     "area": "a region of the picture (area)",
     "mask": "a mask",
     "gligen": "GLIGEN boxes",
-    "control": "a ControlNet",
     "hooks": "hooks",
     "start_percent": "a range of the schedule",
     "end_percent": "a range of the schedule",
@@ -65,14 +65,25 @@ def check_latent(latent: dict, purpose: str) -> Tensor:
     return samples
 
 
-def check_conditioning(conditioning: list, role: str, purpose: str) -> None:
-    """Raise unless a CONDITIONING is one prompt for the whole picture and the whole run."""
+def check_conditioning(conditioning: list, role: str, purpose: str, frames: int | None = None) -> None:
+    """Raise unless a CONDITIONING is one prompt for the whole picture and the whole run.
+
+    frames: of the clip, for an edit that takes ControlNets; None where they are refused.
+    """
     if len(conditioning) != 1:
         raise ValueError(
             f"{purpose}: the {role} conditioning has {len(conditioning)} entries (combined, scheduled or area "
             "prompts); one is needed. Connect a single CLIP Text Encode."
         )
     embedding, options = conditioning[0]
+    control = options.get("control")
+    if control is not None and frames is None:
+        raise ValueError(
+            f"{purpose}: the {role} conditioning has a ControlNet, which only edits take: an inversion and its "
+            "reconstruction follow the video alone. Connect a plain CLIP Text Encode."
+        )
+    if control is not None:
+        check_controls(control, frames, role, purpose)
     for key, what in _UNSUPPORTED_CONDITIONING.items():
         if options.get(key) is not None:
             raise ValueError(

@@ -11,6 +11,7 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
+from .control_hints import own_controls, without_controls
 from .ddim_sampling import Tail, denoise, denoising_sigmas
 from .inversion import Inversion
 from .self_attention import RUN
@@ -55,7 +56,9 @@ class EditGuider(comfy.samplers.CFGGuider):
 
     def edit(self, positive: list, negative: list, cfg: float, start: Tensor, tail: Tail) -> Tensor:
         """Denoise from `start` (`z` at the first step, [n, 4, h, w]); returns LATENT samples [n, 4, h, w]."""
-        self.inner_set_conds({"positive": positive, "negative": negative, "source": self.inversion.source})
+        self.inner_set_conds(
+            own_controls({"positive": positive, "negative": negative, "source": self.inversion.source})
+        )
         self.set_cfg(cfg)
         descending = self.schedule.descending
         sigmas = denoising_sigmas(self.inversion, descending[::-1], tail)
@@ -64,6 +67,11 @@ class EditGuider(comfy.samplers.CFGGuider):
     def after_move(self, x: Tensor, timestep: int, sigma: Tensor) -> Tensor:
         """The host's latent after the step that has left `timestep` and reached `sigma`."""
         return x
+
+    @property
+    def source_conds(self) -> list:
+        """The source's prompt, to be run without a ControlNet: the host gives that of the edit to all prompts."""
+        return [without_controls(self.conds["source"])]
 
     def predict(
         self, timestep: int, run: Any, conds: list, x: Tensor, sigma: Tensor, model_options: dict

@@ -222,7 +222,7 @@ class FateZeroGuider(EditGuider):
         options = replay_options(self.source, model_options)
         record = options["transformer_options"][RUN].record
         with weights_of(self.source, self.model_patcher, x.shape) as network:
-            self.run_model([self.conds["source"]], source, sigma, options, network)
+            self.run_model(self.source_conds, source, sigma, options, network)
         return record
 
     def _source_attention(self, record: SourceRecord) -> Tensor:

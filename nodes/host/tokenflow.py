@@ -19,6 +19,7 @@ from ...stem_kernels.correspondence import (
 )
 from ...stem_kernels.ddim import add_noise, alpha_of, renoise, select_timesteps, to_preserving
 from ...stem_kernels.random_streams import Purpose, keyed_generator
+from .control_hints import controls_of_frames
 from .ddim_sampling import Tail
 from .edit_guider import EditGuider, StepSchedule
 from .feature_injection import inject_feature
@@ -140,7 +141,7 @@ class TokenFlowGuider(EditGuider):
 
         def run_pass(is_source: bool, frames: Tensor, *of_pass: Any) -> list[Tensor]:
             run.current = Pass(is_source, len(frames), *of_pass, **injections)
-            latents, of_pass = (source, [self.conds["source"]]) if is_source else (x, conds)
+            latents, of_pass = (source, self.source_conds) if is_source else (x, controls_of_frames(conds, frames))
             frames = frames.to(x.device)
             return self.run_model(of_pass, latents[frames], sigma[frames], model_options)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pathlib
+import types
 
 import comfy.sd
+import folder_paths
 import pytest
 import torch
 from comfyui_stem.tools import tiny_sd15
@@ -37,3 +40,13 @@ def video() -> torch.Tensor:
     coarse = torch.randn(1, 4, 4, 6, generator=generator)
     frame = torch.nn.functional.interpolate(coarse, (HEIGHT, WIDTH), mode="bicubic")
     return torch.cat([frame.roll(shift, -1) for shift in range(FRAMES)]) * 4
+
+
+@pytest.fixture(scope="session")
+def host_nodes() -> types.ModuleType:
+    """The host's own nodes; its module is called `nodes`, as this folder is."""
+    file = pathlib.Path(folder_paths.__file__).with_name("nodes.py")
+    spec = importlib.util.spec_from_file_location("host_nodes", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -236,7 +236,6 @@ def test_not_a_number_in_the_latent_is_refused(loaded, video):
     [
         ({"area": (4, 4, 0, 0)}, "a region of the picture"),
         ({"mask": torch.ones(1, 8, 12)}, "a mask"),
-        ({"control": object()}, "a ControlNet"),
         ({"start_percent": 0.2}, "a range of the schedule"),
     ],
 )
