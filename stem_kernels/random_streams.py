@@ -16,6 +16,8 @@ class Purpose(IntEnum):
     SHARED_NOISE = 2
 
 
+# torch.compile cannot trace numpy in inference mode, in which the host runs.
+@torch.compiler.disable
 def keyed_generator(seed: int, purpose: Purpose, *key: int) -> torch.Generator:
     """A CPU generator whose stream depends on the arguments alone; seeds are taken modulo 2^64."""
     # A spawn key, unlike entropy, tells (1,) from (1, 0).
