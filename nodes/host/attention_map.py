@@ -32,13 +32,14 @@ class AttentionMap:
     gather: Callable[[Tensor], Tensor]
 
     def attend(self, values: Tensor, extra_options: dict) -> Tensor:
-        """A V for values at the keys: [n, p, c]."""
+        """A V for values at the keys: [n, p, c]. The values may be those of a MODEL of another precision."""
         frames = self.queries.shape[0]
-        if self.keys.shape[0] == frames:
-            return host_attention(self.queries, self.keys, values, extra_options, self.logit_bias)
+        queries, keys = self.queries.to(values.dtype), self.keys.to(values.dtype)
+        bias = None if self.logit_bias is None else self.logit_bias.to(values.dtype)
+        if keys.shape[0] == frames:
+            return host_attention(queries, keys, values, extra_options, bias)
         # Queries of all frames as one sequence on the keys that they share.
-        joined = host_attention(join_frames(self.queries, 1), self.keys, values, extra_options, self.logit_bias)
-        return split_frames(joined, frames)
+        return split_frames(host_attention(join_frames(queries, 1), keys, values, extra_options, bias), frames)
 
     def attend_pixels(self, values: Tensor, extra_options: dict) -> Tensor:
         """The same for values at the pixels of all frames, of which it takes its own."""

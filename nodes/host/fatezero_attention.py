@@ -133,7 +133,8 @@ def _controlled(q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, step: Fu
     out = torch.zeros_like(q)
     if control.reads_source:
         source = step.source.cross[layer.index]
-        out += host_attention(source.queries, source.keys, control.source_values(v), extra_options)
+        queries, keys = source.queries.to(v.dtype), source.keys.to(v.dtype)
+        out += host_attention(queries, keys, control.source_values(v), extra_options)
     if control.reads_edit:
         out += host_attention(q, k, control.edit_values(v), extra_options)
     return out
