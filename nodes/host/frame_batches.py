@@ -16,10 +16,10 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...stem_kernels.correspondence import frame_batches
+from .frames_alike import same_for_all_frames
 from .host_versions import free_memory
 from .lockstep import Meet, run_in_lockstep
 from .memory_budget import frames_that_fit, frames_to_budget, room_for
-from .patch_marks import is_marked
 
 _WRAPPER_KEY = "stem_inversion_frame_batches"
 
@@ -121,7 +121,7 @@ def _split_call(model: Any, method: BatchedMethod, run_key: str) -> Callable:
             size = frames_that_fit(base, frames, groups, x.shape[-2:], free)
         if size >= frames:
             return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
-        refuse_patches_per_frame(options, method.name, size)
+        options = same_for_all_frames(options, frames, method.name)
         batches, run = frame_batches(frames, size), options[run_key]
         runs = [None] * len(batches)
 
@@ -165,15 +165,3 @@ def _smaller_budget(method: BatchedMethod) -> Callable:
         return executor(model, [budget, *noise_shape[1:]], *args, **kwargs)
 
     return prepare_sampling
-
-
-def refuse_patches_per_frame(options: dict, name: str, size: int) -> None:
-    """Raise if another node changes cross-attention: what it adds may differ from frame to frame, out of our sight."""
-    patches, replaced = options.get("patches", {}), options.get("patches_replace", {}).get("attn2", {})
-    found = [*patches.get("attn2_patch", ()), *patches.get("attn2_output_patch", ()), *replaced.values()]
-    if not all(is_marked(patch) for patch in found):
-        raise ValueError(
-            f"{name}: the frames go through the network {size} at a time, and another node changes cross-attention "
-            "(IP-Adapter does), which may hold something for each frame that cannot be split with them. Remove that "
-            "node from the MODEL's way, or set frames_per_batch of STEM Bases to the number of frames."
-        )

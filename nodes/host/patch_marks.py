@@ -26,3 +26,10 @@ def is_marked(patch: object) -> bool:
 def method_of(patch: object) -> Any:
     """The method that a marked patch belongs to."""
     return getattr(patch, _MARK).method
+
+
+def origin(patch: object) -> str:
+    """Where another node's patch comes from, for messages."""
+    function = getattr(patch, "__func__", patch)
+    name = getattr(function, "__qualname__", type(patch).__qualname__)
+    return f"another node's patch ({getattr(function, '__module__', None) or type(patch).__module__}.{name})"

@@ -23,6 +23,7 @@ from .control_hints import controls_of_frames
 from .ddim_sampling import Tail
 from .edit_guider import EditGuider, StepSchedule
 from .feature_injection import inject_feature
+from .frames_alike import same_for_all_frames
 from .inversion import Inversion
 from .self_attention import install
 from .stem_attention import StemSelfAttention
@@ -131,6 +132,8 @@ class TokenFlowGuider(EditGuider):
         self, timestep: int, run: TokenFlowRun, conds: list, x: Tensor, sigma: Tensor, model_options: dict
     ) -> list[Tensor]:
         run.timestep = timestep
+        transformer_options = same_for_all_frames(model_options["transformer_options"], len(x), self.purpose)
+        model_options = {**model_options, "transformer_options": transformer_options}
         source = self.inversion.at(timestep, x.device)
         keyframes = self.keyframes_at(timestep)
         plan = propagation_plan(self.batches, keyframes, self.settings.weights)

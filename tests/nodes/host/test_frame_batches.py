@@ -149,17 +149,6 @@ def test_a_tensor_with_other_rows_is_refused_by_name():
         rows_of({"output": [torch.zeros(4, 2)]}, slice(0, 1), 2, 3, "a ControlNet")
 
 
-def test_a_patch_on_cross_attention_is_refused_where_frames_are_split_and_only_there(loaded, video):
-    for frames_per_batch, refused in ((None, False), (2, True)):
-        model = model_with(loaded, SMALL, frames_per_batch)
-        model.set_model_attn2_patch(lambda q, k, v, options: (q, k, v))
-        if refused:
-            with pytest.raises(ValueError, match="STEM Bases: the frames go .* 2 at a time.*IP-Adapter"):
-                invert(model, loaded.prompt("a hill"), video, 1, "next")
-        else:
-            invert(model, loaded.prompt("a hill"), video, 1, "next")
-
-
 def test_the_network_is_prepared_for_the_frames_of_a_batch(loaded, monkeypatch):
     import comfy.sampler_helpers
 
