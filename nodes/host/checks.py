@@ -11,11 +11,13 @@ from torch import Tensor
 
 from .control_hints import check_controls
 from .inversion import Inversion, ModelIdentity, identity_of, noise_levels
+from .patch_marks import origin
 
 _UNSUPPORTED_CONDITIONING = {
     "area": "a region of the picture (area)",
     "mask": "a mask",
     "gligen": "GLIGEN boxes",
+    "concat_latent_image": "an image to inpaint or to follow",
     "hooks": "hooks",
     "start_percent": "a range of the schedule",
     "end_percent": "a range of the schedule",
@@ -26,13 +28,21 @@ def check_model(model: Any, purpose: str) -> None:
     """Raise unless MODEL predicts noise or velocity on a table of discrete noise levels."""
     sampling = model.get_model_object("model_sampling")
     kinds = (comfy.model_sampling.EPS, comfy.model_sampling.V_PREDICTION)
-    known = isinstance(sampling, comfy.model_sampling.ModelSamplingDiscrete) and isinstance(sampling, kinds)
-    if not known or isinstance(sampling, (comfy.model_sampling.EDM, comfy.model_sampling.X0)):
+    # Others (LCM, x0, EDM) are subclasses of these with a formula of their own.
+    known = [kind.calculate_denoised for kind in kinds]
+    discrete = isinstance(sampling, comfy.model_sampling.ModelSamplingDiscrete)
+    if not discrete or getattr(type(sampling), "calculate_denoised", None) not in known:
         bases = ", ".join(base.__name__ for base in type(sampling).__mro__[1:3])
         raise ValueError(
             f"{purpose}: this MODEL ({type(model.model).__name__}) samples with {bases}, but DDIM inversion is defined "
             "for models that predict noise (eps) or velocity (v) on discrete timesteps; a flow-matching model has "
-            "another algebra. Load a checkpoint of Stable Diffusion 1.x, 2.x or XL."
+            "another algebra. Load a checkpoint of Stable Diffusion 1.x, 2.x or XL, and take any node off "
+            "that changes its sampling."
+        )
+    if "easycache" in model.model_options.get("transformer_options", {}):
+        raise ValueError(
+            f"{purpose}: this MODEL carries EasyCache or LazyCache, which skip calls of the network and put an older "
+            "result in their place, while every step and pass is needed here. Remove that node from the MODEL's way."
         )
     refused = {
         "context_handler": "context windows",
@@ -44,6 +54,17 @@ def check_model(model: Any, purpose: str) -> None:
                 f"{purpose}: this MODEL carries {what}, which splits or reorders the frames behind our back. Remove "
                 "that node from the MODEL's way."
             )
+
+
+def check_calls(model: Any, purpose: str) -> None:
+    """Raise if a node wraps the calls of MODEL's network: it would count on one call a step, with all frames."""
+    wrapper = model.model_options.get("model_function_wrapper")
+    if wrapper is not None:
+        raise ValueError(
+            f"{purpose}: {origin(wrapper)} wraps the calls of the network (DeepCache, TeaCache, tiled diffusion and "
+            "IC-Light do), but a step of an edit has several calls, of the source and of the edit. Remove that node "
+            "from the MODEL's way."
+        )
 
 
 def check_latent(latent: dict, purpose: str) -> Tensor:

@@ -30,12 +30,19 @@ Tail = Literal["alpha0", "zero"]
 
 
 class SourceGuider(comfy.samplers.CFGGuider):
-    """One conditioning and no guidance, as every inversion in the paper is run."""
+    """One conditioning and no guidance, as every inversion in the paper is run.
+
+    Nodes that change guidance have nothing to change, and would read a negative prompt that there is not.
+    """
 
     def __init__(self, model: Any, conditioning: list) -> None:
         super().__init__(model)
         self.inner_set_conds({"positive": conditioning})
-        self.set_cfg(1.0)
+
+    def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict | None = None, seed: Any = None) -> Tensor:
+        conds = [self.conds["positive"]]
+        (denoised,) = comfy.samplers.calc_cond_batch(self.inner_model, conds, x, timestep, model_options or {})
+        return denoised
 
 
 def invert(

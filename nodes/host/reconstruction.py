@@ -8,7 +8,7 @@ import comfy.samplers
 from torch import Tensor
 
 from ...stem_kernels.ddim import select_timesteps
-from .ddim_sampling import Tail, denoise, denoising_sigmas
+from .ddim_sampling import SourceGuider, Tail, denoise, denoising_sigmas
 from .inversion import Inversion
 
 
@@ -33,8 +33,10 @@ def reconstruct(
         ValueError: `steps` does not match the inversion.
     """
     timesteps = select_timesteps(inversion.timesteps, steps)
-    guider = comfy.samplers.CFGGuider(model)
-    guider.inner_set_conds({"positive": positive} | ({"negative": negative} if negative is not None else {}))
-    guider.set_cfg(cfg)
+    guider = SourceGuider(model, positive)
+    if cfg != 1.0:
+        guider = comfy.samplers.CFGGuider(model)
+        guider.set_conds(positive, negative)
+        guider.set_cfg(cfg)
     start = inversion.trajectory[inversion.entry(timesteps[-1])]
     return denoise(guider, start, denoising_sigmas(inversion, timesteps, tail), timesteps[::-1], "Reconstruction")

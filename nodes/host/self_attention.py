@@ -17,7 +17,7 @@ from torch import Tensor
 from .frame_batches import BatchedMethod, add_batching, remove_batching
 from .host_versions import runs_on_several_devices
 from .layer_map import AttentionLayer, self_attention_layers
-from .patch_marks import is_marked, mark, method_of
+from .patch_marks import is_marked, mark, method_of, origin
 
 RUN = "stem_inversion_run"
 _WRAPPER_KEY = "stem_inversion"
@@ -65,7 +65,8 @@ def install(model: Any, method: SelfAttentionMethod, layers: Sequence[AttentionL
         clone.set_model_attn1_replace(_replace_patch(method, method.attend, layer), *layer.key)
     for layer in _controlled(method, layers):
         clone.set_model_attn2_replace(_replace_patch(method, method.attend_cross, layer), *layer.key)
-    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, _WRAPPER_KEY, _run_wrapper(method, layers))
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, _WRAPPER_KEY, _run_wrapper(method))
+    clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, _WRAPPER_KEY, _call_wrapper(method, layers))
     if isinstance(method, BatchedMethod):
         add_batching(clone, method, RUN)
     return clone
@@ -91,7 +92,8 @@ def remove(model: Any) -> Any:
         replaced = _replaced(clone.model_options, kind)
         for key in [key for key, patch in replaced.items() if is_marked(patch)]:
             del replaced[key]
-    clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, _WRAPPER_KEY)
+    for kind in (WrappersMP.OUTER_SAMPLE, WrappersMP.DIFFUSION_MODEL):
+        clone.remove_wrappers_with_key(kind, _WRAPPER_KEY)
     remove_batching(clone)
     return clone
 
@@ -106,14 +108,14 @@ def refuse_foreign_patches(model_options: dict, layers: Sequence[AttentionLayer]
         for key, patch in _replaced(model_options, kind).items():
             if tuple(key[:2]) in blocks and not is_marked(patch):
                 raise ValueError(
-                    f"{method.name}: the {what} of block {key[0]} {key[1]} is already replaced by {_origin(patch)}. "
+                    f"{method.name}: the {what} of block {key[0]} {key[1]} is already replaced by {origin(patch)}. "
                     "Only one node can own it, and the edit would silently be wrong. Remove that node from the MODEL's "
                     "way."
                 )
     for patch in _patches(model_options).get("attn1_patch", []):
         if not is_marked(patch):
             raise ValueError(
-                f"{method.name}: {_origin(patch)} changes the tokens that self-attention reads (token merging and "
+                f"{method.name}: {origin(patch)} changes the tokens that self-attention reads (token merging and "
                 "tiling do), so tokens and pixels no longer correspond. Remove that node from the MODEL's way."
             )
 
@@ -189,7 +191,17 @@ def _replace_patch(method: SelfAttentionMethod, attend: Callable, layer: Attenti
     return replace
 
 
-def _run_wrapper(method: SelfAttentionMethod, layers: Sequence[AttentionLayer]) -> Callable:
+def _call_wrapper(method: SelfAttentionMethod, layers: Sequence[AttentionLayer]) -> Callable:
+    def diffusion_model(executor: Any, *args: Any, **kwargs: Any) -> Tensor:
+        # Patches may have been added after ours, or for this call (perturbed-attention guidance does): the last wins.
+        options = kwargs.get("transformer_options") or args[-1]
+        refuse_foreign_patches({"transformer_options": options}, layers, method)
+        return executor(*args, **kwargs)
+
+    return diffusion_model
+
+
+def _run_wrapper(method: SelfAttentionMethod) -> Callable:
     def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Tensor:
         guider = executor.class_obj
         original = guider.model_options
@@ -199,8 +211,6 @@ def _run_wrapper(method: SelfAttentionMethod, layers: Sequence[AttentionLayer]) 
                 "Split asks for it), but attention needs what others have left on its device. Remove that node from "
                 "the MODEL's way."
             )
-        # Patches may have been added after ours: the last one to claim a layer wins.
-        refuse_foreign_patches(original, layers, method)
         guider.model_options = comfy.model_patcher.create_model_options_clone(original)
         guider.model_options["transformer_options"][RUN] = method.start_run(guider.model_patcher)
         try:
@@ -217,9 +227,3 @@ def _patches(model_options: dict) -> dict:
 
 def _replaced(model_options: dict, kind: str) -> dict:
     return model_options.get("transformer_options", {}).get("patches_replace", {}).get(kind, {})
-
-
-def _origin(patch: object) -> str:
-    function = getattr(patch, "__func__", patch)
-    name = getattr(function, "__qualname__", type(patch).__qualname__)
-    return f"another node's patch ({getattr(function, '__module__', None) or type(patch).__module__}.{name})"
