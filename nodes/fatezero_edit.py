@@ -12,7 +12,8 @@ from torch.nn.functional import interpolate
 from ..stem_kernels.ddim import select_timesteps
 from ..stem_kernels.frame_context import parse_frame_references
 from .fatezero_presets import PRESETS, FateZeroPreset
-from .host.checks import check_model, check_same_checkpoint
+from .host.checks import check_calls, check_model, check_same_checkpoint
+from .host.control_hints import controlled_by
 from .host.fatezero import Edited, FateZeroSettings, edit
 from .host.frame_context import OWN_FRAME, FrameContextAttention
 from .host.host_versions import found_by
@@ -62,6 +63,12 @@ class FateZeroEdit(io.ComfyNode):
                 *_attention_inputs(),
                 steps_input(),
                 tail_input(),
+                io.Conditioning.Input(
+                    "controlnet",
+                    optional=True,
+                    tooltip="A conditioning that went through Apply ControlNet: its ControlNet guides the edit, its "
+                    "text is not read. One hint image for each frame, or one for all.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(tooltip="The edited frames, for VAE Decode."),
@@ -89,9 +96,12 @@ class FateZeroEdit(io.ComfyNode):
         preset: str,
         steps: int,
         tail: str,
+        controlnet: list | None = None,
         **fields: Any,
     ) -> io.NodeOutput:
         check_model(model, PURPOSE)
+        check_calls(model, PURPOSE)
+        check_calls(inversion.model, f"{PURPOSE}, the MODEL that the INVERSION was made with")
         check_same_checkpoint(model, inversion, PURPOSE)
         chosen = PRESETS[preset]
         settings = _settings(chosen, _own_attention(model, inversion, fields), fields, steps, tail)
@@ -105,8 +115,10 @@ class FateZeroEdit(io.ComfyNode):
         notes = [note, unweighted if preset == "style" and not wishes.weights else ""]
         report = "\n".join(filter(None, (words.report, *notes)))
         logging.info("%s\n%s", PURPOSE, report)
-        negative = encode(clip, negative_prompt)
-        edited: Edited = edit(model, inversion, target.conditioning, negative, words.control, settings)
+        prompts = [target.conditioning, encode(clip, negative_prompt)]
+        if controlnet is not None:
+            prompts = controlled_by(prompts, controlnet, inversion.frames, PURPOSE)
+        edited: Edited = edit(model, inversion, *prompts, words.control, settings)
         return io.NodeOutput({"samples": edited.samples}, _for_pictures(edited.mask), report)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .host.checks import check_conditioning, check_latent, check_model, check_same_checkpoint, check_start
+from .host.checks import check_calls, check_conditioning, check_latent, check_model, check_same_checkpoint, check_start
 from .host.host_versions import found_by
 from .host.inversion import Inversion
 from .host.stem_for_edit import stem_for_edit
@@ -30,7 +30,11 @@ class TokenFlowEdit(io.ComfyNode):
             "carried to all other frames along correspondences found in the source video.",
             inputs=[
                 *edit_inputs(),
-                io.Conditioning.Input("positive", tooltip="The target prompt: what the video should show."),
+                io.Conditioning.Input(
+                    "positive",
+                    tooltip="The target prompt: what the video should show. It may go through Apply ControlNet, with "
+                    "one hint image for each frame, or one for all.",
+                ),
                 io.Conditioning.Input("negative", tooltip="What the edited video should not show."),
                 guidance_input(),
                 io.Int.Input(
@@ -76,6 +80,7 @@ class TokenFlowEdit(io.ComfyNode):
         **settings: Any,
     ) -> io.NodeOutput:
         check_model(model, PURPOSE)
+        check_calls(model, PURPOSE)
         check_same_checkpoint(model, inversion, PURPOSE)
         check_conditioning(positive, "positive", PURPOSE, inversion.frames)
         check_conditioning(negative, "negative", PURPOSE, inversion.frames)

@@ -43,6 +43,22 @@ def check_controls(control: Any, frames: int, role: str, purpose: str) -> None:
                 )
 
 
+def controlled_by(prompts: list[list], conditioning: list, frames: int, purpose: str) -> list[list]:
+    """CONDITIONINGs of some prompts with the ControlNet of another one, whose own prompt is not read.
+
+    Raises:
+        ValueError: it has none, or one that cannot be used (see `check_controls`).
+    """
+    control = next((options["control"] for _, options in conditioning if options.get("control") is not None), None)
+    if control is None:
+        raise ValueError(
+            f"{purpose}: the conditioning connected to controlnet has no ControlNet. Put Apply ControlNet before it, "
+            "or disconnect it."
+        )
+    check_controls(control, frames, "connected", purpose)
+    return [[[embedding, {**options, "control": control}] for embedding, options in prompt] for prompt in prompts]
+
+
 def own_controls(conditionings: dict[str, list]) -> dict[str, list]:
     """The same CONDITIONINGs with copies of their ControlNets, so that nothing of a run is left on those of the user.
 

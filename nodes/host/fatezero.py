@@ -221,7 +221,7 @@ class FateZeroGuider(EditGuider):
         source = to_exploding(self.inversion.trajectory[entry].to(x), sigma[0])
         options = replay_options(self.source, model_options)
         record = options["transformer_options"][RUN].record
-        with weights_of(self.source, self.model_patcher, x.shape) as network:
+        with weights_of(self.source, self.model_patcher, x.shape, self.loaded_models) as network:
             self.run_model(self.source_conds, source, sigma, options, network)
         return record
 

@@ -197,8 +197,10 @@ def replay_options(model: Any, model_options: dict) -> dict:
 
 
 @contextmanager
-def weights_of(model: Any, edit_model: Any, shape: Sequence[int]) -> Iterator[Any]:
+def weights_of(model: Any, edit_model: Any, shape: Sequence[int], beside: Sequence[Any] = ()) -> Iterator[Any]:
     """The network of `model`, with its own weights, in the middle of a run of `edit_model` on latents of `shape`.
+
+    `beside` are the other models of that run (ControlNets), which the host may unload for the time of a source pass.
 
     A LoRA of the edit is taken off for the time of a source pass, which is slow and exact.
     """
@@ -214,12 +216,12 @@ def weights_of(model: Any, edit_model: Any, shape: Sequence[int]) -> Iterator[An
     finally:
         if not same:
             model.cleanup()
-        _load(edit_model, shape)
+        _load(edit_model, shape, beside)
 
 
-def _load(model: Any, shape: Sequence[int]) -> None:
+def _load(model: Any, shape: Sequence[int], beside: Sequence[Any] = ()) -> None:
     """Loads a MODEL, with the room that the host leaves for a run: for two conds at best, for one at least."""
     frames, _, *size = shape
     frames = budget_of(model, installed_method(model), frames, size)
     best, least = (model.model.memory_required([conds * frames, 4, *size]) for conds in (2, 1))
-    comfy.model_management.load_models_gpu([model], memory_required=best, minimum_memory_required=least)
+    comfy.model_management.load_models_gpu([model, *beside], memory_required=best, minimum_memory_required=least)

@@ -11,12 +11,17 @@ import pytest
 import torch
 from comfyui_stem.nodes.host import tokenflow
 from comfyui_stem.nodes.host.checks import check_conditioning
+from comfyui_stem.nodes.host.control_hints import controlled_by
 from comfyui_stem.nodes.host.ddim_sampling import invert
+from comfyui_stem.nodes.host.fatezero import FateZeroSettings
+from comfyui_stem.nodes.host.fatezero import edit as edit_by_fatezero
 from comfyui_stem.nodes.host.frame_context import FrameContextAttention
+from comfyui_stem.nodes.host.prompts import read_prompt
 from comfyui_stem.nodes.host.reconstruction import reconstruct
 from comfyui_stem.nodes.host.self_attention import install
 from comfyui_stem.nodes.host.tokenflow import TokenFlowGuider, TokenFlowSettings, edit
 from comfyui_stem.nodes.host.tokenflow_passes import batch_passes
+from comfyui_stem.nodes.word_control import WordWishes, read_words
 from comfyui_stem.stem_kernels.correspondence import frame_batches, propagation_plan
 from comfyui_stem.tools.parity.case import relative_error as relative
 from comfyui_stem.tools.tiny_checkpoint import TINY_CHANNELS, TINY_TEXT_WIDTH, random_weights, unet_config
@@ -165,6 +170,39 @@ def test_what_the_keyframes_had_computed_is_right_with_a_controlnet_too(loaded, 
     assert relative(reused, edit(loaded.model, inversion, *prompts, settings)) < 1e-5
 
 
+@pytest.fixture
+def fatezero(loaded, inversion):
+    """FateZero Edit that takes nothing from the source, or (1.0) everything it can."""
+
+    def run(prompts, window=0.0, model=loaded.model):
+        source, target = (read_prompt(loaded.clip, text, "a", "Test") for text in ("a hill", "a castle"))
+        words = read_words(source, target, WordWishes(window=window), STEPS, "Test").control
+        settings = FateZeroSettings(cfg=3.0, self_window=window)
+        return edit_by_fatezero(model, inversion, *prompts, words, settings).samples
+
+    return run
+
+
+@pytest.mark.parametrize("count", [FRAMES, 1])
+def test_fatezero_gives_the_frames_their_hints_and_the_source_none(loaded, inversion, applied, seen, fatezero, count):
+    plain = [loaded.prompt("a castle"), loaded.prompt("rain")]
+    (connected, _) = applied(tiny_controlnet(), hints(count))
+    prompts = controlled_by(plain, connected, FRAMES, "Test")
+    own = install(loaded.model, FrameContextAttention((0,)))
+    assert relative(fatezero(prompts), reconstruct(inversion, own, *prompts, 3.0)) < 1e-5
+    assert {len(call) for call in seen} == {2 * FRAMES} and len(seen) == 2 * STEPS
+    seen.clear()
+    with_source = fatezero(prompts, 1.0)
+    expected = [0, 1, 2, 3] if count > 1 else [0] * FRAMES
+    assert seen == [2 * expected] * STEPS
+    assert relative(with_source, fatezero(plain, 1.0)) > 1e-3
+
+
+def test_a_conditioning_without_a_controlnet_is_refused_where_one_is_asked_for(loaded):
+    with pytest.raises(ValueError, match="connected to controlnet has no ControlNet. Put Apply ControlNet"):
+        controlled_by([loaded.prompt("a castle")], loaded.prompt(""), FRAMES, "Test")
+
+
 def test_no_strength_is_no_controlnet(loaded, inversion):
     prompts = loaded.prompt("a castle"), loaded.prompt("rain")
     control = tiny_controlnet().copy().set_cond_hint(hints().movedim(-1, 1), 0.0)
@@ -194,7 +232,7 @@ def failing(model, error):
     return clone
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["ControlNet", "Control-LoRA"])
 @pytest.mark.parametrize("error", [None, Failure(), comfy.model_management.InterruptProcessingException()])
 def test_nothing_is_left_on_a_controlnet_after_success_failure_and_interruption(
     loaded, inversion, applied, kind, error
