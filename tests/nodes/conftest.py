@@ -26,10 +26,16 @@ def _inference():
 
 
 @pytest.fixture(scope="session")
-def loaded() -> Loaded:
-    """The generated checkpoint, loaded once."""
+def checkpoint() -> str:
+    """The file of the generated checkpoint, which the host can load."""
     assert tiny_sd15.TinySD15 is not None  # importing the companion pack registers the model class with the host
-    model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(SETUP / "models" / "tiny.safetensors"))
+    return str(SETUP / "models" / "tiny.safetensors")
+
+
+@pytest.fixture(scope="session")
+def loaded(checkpoint) -> Loaded:
+    """The generated checkpoint, loaded once."""
+    model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(checkpoint)
     return Loaded(model, clip, vae)
 
 
