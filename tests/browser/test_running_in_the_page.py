@@ -53,7 +53,8 @@ def finished(opened, host, tmp_path_factory):
     opened.wait_for_function(OPENED, arg=_nodes_of(TEMPLATE), timeout=30_000)
     opened.evaluate(SET, SETTINGS | {"Video Load": SETTINGS["Video Load"] | {"file": name}})
     opened.evaluate(LISTEN)
-    opened.get_by_role("button", name="Run", exact=True).click()
+    # newer pages have a second one, with a menu
+    opened.get_by_role("button", name="Run", exact=True).first.click()
     opened.wait_for_function("() => window.seen.ended", timeout=240_000)
     screenshot(opened, "reconstruct_first_finished.png")
     return opened

@@ -27,6 +27,16 @@ def constant_noise_model(model, noise):
     return clone
 
 
+def test_latents_in_half_precision_are_inverted_in_single_precision(loaded, video):
+    # hosts with --fp16-intermediates hand them over so
+    half, single = (
+        invert(loaded.model, loaded.prompt("a hill"), samples, 2, "next").trajectory
+        for samples in (video.half(), video.half().float())
+    )
+    assert half.dtype == torch.float32
+    assert relative(half, single) < 2e-3
+
+
 @pytest.mark.parametrize("steps", [10, 20, 25, 40, 50, 100])
 def test_the_schedule_is_the_hosts_ddim_uniform_where_the_steps_divide_a_thousand(loaded, steps):
     host = comfy.samplers.calculate_sigmas(loaded.model.get_model_object("model_sampling"), "ddim_uniform", steps)
