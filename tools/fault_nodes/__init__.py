@@ -26,7 +26,7 @@ class Record:
     """What the newest nodes have seen; a host runs one workflow at a time."""
 
     fault = Fault(OFF, "", 0)
-    most_conds = 0
+    most_rows = 0
 
 
 class FaultInModel(io.ComfyNode):
@@ -97,15 +97,19 @@ class ShortOfMemory(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, short: bool) -> io.NodeOutput:
-        Record.most_conds = 0
+    def fingerprint_inputs(cls, **inputs) -> float:
+        return float("nan")  # what it counts begins anew with each run
 
-        def count(apply_model, arguments: dict):
-            Record.most_conds = max(Record.most_conds, len(arguments["cond_or_uncond"]))
-            return apply_model(arguments["input"], arguments["timestep"], **arguments["c"])
+    @classmethod
+    def execute(cls, model, short: bool) -> io.NodeOutput:
+        Record.most_rows = 0
+
+        def count(features, transformer_options: dict):
+            Record.most_rows = max(Record.most_rows, features.shape[0])
+            return features
 
         clone = model.clone()
-        clone.set_model_unet_function_wrapper(count)
+        clone.set_model_input_block_patch(count)
         if short:
             clone.add_object_patch("memory_usage_factor", 1e12)
         return io.NodeOutput(clone)
@@ -154,7 +158,7 @@ def held() -> dict[str, int]:
 async def state(request: web.Request) -> web.Response:
     """Calls of the newest fault's place, whether it has happened, and what the host holds, if `held` is asked for."""
     fault = Record.fault
-    answer = {"calls": fault.calls, "fired": fault.fired, "most_conds": Record.most_conds}
+    answer = {"calls": fault.calls, "fired": fault.fired, "most_rows": Record.most_rows}
     if "held" in request.query:
         answer |= held()
     return web.json_response(answer)

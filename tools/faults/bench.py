@@ -35,17 +35,17 @@ class Bench:
     def __init__(self, host: HostProcess) -> None:
         self.host, self.client = host, host.client
         self.clip = self.client.upload(CLIP)
+        self._shown: set[str] = set()
 
     def run(self, prompt: Prompt, on_event: Callable[[Event], None] | None = None) -> Result:
         """Runs a workflow, however it ends."""
         return self.client.run(prompt, on_event, SECONDS, check=False)
 
     def pictures(self, prompt: Prompt, result: Result, title: str) -> np.ndarray | None:
-        """What a Save Image node has saved, uint8 [n, h, w, 3], taken out of the output folder; None where nothing."""
+        """What a Save Image node has saved, uint8 [n, h, w, 3]; None where nothing."""
         files = result.outputs.get(node_titled(prompt, title), {}).get("images", [])
         frames = [np.asarray(Image.open(io.BytesIO(self.client.view(file))).convert("RGB")) for file in files]
-        for file in files:
-            (self.host.base / file["type"] / file["subfolder"] / file["filename"]).unlink(missing_ok=True)
+        self._shown |= {f"{file['type']}/{file['subfolder']}/{file['filename']}" for file in files}
         return np.stack(frames) if frames else None
 
     def good(self, prompt: Prompt, title: str, node: str = "") -> np.ndarray:
@@ -61,14 +61,10 @@ class Bench:
         """What the fault nodes tell (see fault_nodes)."""
         return self.client.get_json("/stem_faults" + ("?held=1" if held else ""))
 
-    def files(self) -> list[str]:
-        """What lies in the folders for temporary files and for results."""
-        return [
-            file.relative_to(self.host.base).as_posix()
-            for folder in ("temp", "output")
-            for file in (self.host.base / folder).rglob("*")
-            if file.is_file()
-        ]
+    def files(self) -> set[str]:
+        """What lies in the folders for temporary files and for results, without the pictures that were looked at."""
+        found = [file for folder in ("temp", "output") for file in (self.host.base / folder).rglob("*")]
+        return {file.relative_to(self.host.base).as_posix() for file in found if file.is_file()} - self._shown
 
     def megabytes(self) -> float:
         """Resident memory of the host."""

@@ -47,7 +47,7 @@ def short_of_memory(bench: Bench) -> Iterator[dict]:
 
         def made(short: bool, sampler: Sampler = sampler) -> tuple[np.ndarray, int]:
             prompt = prompt_with(sampler, bench.clip, "STEMTestShortOfMemory", short=short)
-            return bench.good(prompt, sampler.save, sampler.node), bench.state()["most_conds"]
+            return bench.good(prompt, sampler.save, sampler.node), bench.state()["most_rows"]
 
         undisturbed, merged = made(False)
         split, alone = made(True)
@@ -55,9 +55,7 @@ def short_of_memory(bench: Bench) -> Iterator[dict]:
         yield {
             "sampler": sampler.name,
             "fault": "short of memory",
-            "place": f"at most {alone} conditioning a pass instead of {merged}"
-            if merged > 1
-            else "one frame a pass instead of all",
+            "place": f"at most {alone} rows a pass instead of {merged}",
             "outcome": "went on",
             "told": [None],
             "psnr": psnr(split, undisturbed),

@@ -131,10 +131,10 @@ def video(bench: Bench) -> dict:
 
 def while_full(bench: Bench, prompt: Prompt, disk: str | None, what: str, place: str) -> dict:
     """What happens when a workflow runs while a disk is full; None where it becomes so by itself."""
-    before = set(bench.files())
+    before = bench.files()
     with nullcontext() if disk is None else full(bench.host.base / disk):
         result = bench.run(prompt)
-    left = sorted(set(bench.files()) - before)
+    left = sorted(bench.files() - before)
     for file in left:
         (bench.host.base / file).unlink()
     row = {"sampler": what, "fault": "disk full", "place": place, "told": [result.error], "files_left": left}

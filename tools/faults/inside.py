@@ -104,7 +104,7 @@ def calls_at(count: int, within: tuple[float, float], shares: Sequence[float]) -
 def tried(bench: Bench, sampler: Sampler, chosen: Sequence[Case]) -> Iterator[dict]:
     """A row for each case: what happened, whether good runs after it were as an undisturbed one, what is left."""
     undisturbed = bench.good(prompt_of(sampler, NONE, bench.clip), sampler.save)
-    before = bench.state(held=True)
+    before, files = bench.state(held=True), bench.files()
     for case in chosen:
         row = posted(bench, sampler) if case.place == POSTED else one(bench, sampler, case, undisturbed)
         # the same workflow with the fault switched off: nothing may be left on what all MODELs share
@@ -112,7 +112,7 @@ def tried(bench: Bench, sampler: Sampler, chosen: Sequence[Case]) -> Iterator[di
         row["equal"].append(same(after, undisturbed))
         held = bench.state(held=True)
         row |= {f"{name}_kept": held[name] - before[name] for name in ("tensors", "bytes", "coroutines")}
-        row |= {"files_left": bench.files(), "megabytes": round(bench.megabytes(), 1)}
+        row |= {"files_left": sorted(bench.files() - files), "megabytes": round(bench.megabytes(), 1)}
         yield {"sampler": sampler.name, "fault": case.kind, "place": case.place, **row}
 
 

@@ -13,7 +13,6 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ..host_client import HostError
-from ..host_process import HostProcess
 from .bench import Bench, new_host, same
 from .graphs import NONE, SAMPLERS, copying, loading, prompt_of, saving
 
@@ -68,7 +67,7 @@ def written(file: Path) -> int:
 
 
 def killed() -> Iterator[dict]:
-    """A row for each kill."""
+    """A row for each kill; a host that has looked at what the last one left is the next to be killed."""
     with tempfile.TemporaryDirectory(prefix="stem-faults-", ignore_cleanup_errors=True) as folder:
         base = Path(folder)
         with new_host(base) as host:
@@ -77,29 +76,29 @@ def killed() -> Iterator[dict]:
             undisturbed = bench.good(graph, SAMPLER.save)
             bench.client.run(saving(graph, "small"))
             whole = enlarged(base / FOLDER / SMALL, base / "input" / "inversions" / LARGE)
-        for share in SHARES:
+            found = kill_while_writing(bench, whole, SHARES[0])
+        for share in (*SHARES[1:], None):
             with new_host(base) as host:
-                found = kill_while_writing(Bench(host), whole, share)
-            yield after_the_kill(base, whole, found, undisturbed)
+                bench = Bench(host)
+                yield after_the_kill(bench, whole, found, undisturbed)
+                if share is not None:
+                    found = kill_while_writing(bench, whole, share)
 
 
-def after_the_kill(base: Path, whole: int, found: int, undisturbed: np.ndarray) -> dict:
+def after_the_kill(bench: Bench, whole: int, found: int, undisturbed: np.ndarray) -> dict:
     """What a new host on the same folders offers, reads and makes."""
-    folder = base / FOLDER
-    with new_host(base) as host:
-        bench = Bench(host)
-        left = [file.relative_to(folder).as_posix() for file in unfinished(folder)]
-        told = [refusal(host, f"{name} [output]") for name in left]
-        good = loading(prompt_of(SAMPLER, NONE, bench.clip), f"{SMALL} [output]")
-        equal = same(bench.good(good, SAMPLER.save), undisturbed)
-        offered = set(offered_files(bench)) - {f"{SMALL} [output]", LARGE}
+    folder = bench.host.base / FOLDER
+    left = [file.relative_to(folder).as_posix() for file in unfinished(folder)]
+    told = [refusal(bench, f"{name} [output]") for name in left]
+    offered = set(offered_files(bench)) - {f"{SMALL} [output]", LARGE}
+    good = loading(prompt_of(SAMPLER, NONE, bench.clip), f"{SMALL} [output]")
     return {
         "sampler": "Save Inversion",
         "fault": "host killed",
         "place": f"{found / 1e6:.0f} of {whole / 1e6:.0f} MB written",
         "outcome": "failed" if 0 < found < whole else "not reached",
         "told": told,
-        "equal": [equal],
+        "equal": [same(bench.good(good, SAMPLER.save), undisturbed)],
         "half_files_offered": sorted(offered),
         "files_left": left,
     }
@@ -111,10 +110,10 @@ def offered_files(bench: Bench) -> list[str]:
     return more[0]["options"] if kind == "COMBO" else kind
 
 
-def refusal(host: HostProcess, name: str) -> str | None:
+def refusal(bench: Bench, name: str) -> str | None:
     """What the host says when a file is asked for by name."""
     try:
-        host.client.run(copying(name, KEPT))
+        bench.client.run(copying(name, KEPT))
     except HostError as error:
         return str(error)
     return None

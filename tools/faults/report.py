@@ -14,7 +14,8 @@ Written by `make faults` from `faults.json`. What happens when something goes wr
 stops it, another node breaks, memory or the disk runs out, the host is killed? Every fault was caused in a real ComfyUI
 that was driven over HTTP, on a CPU, with the shipped workflows at a small size (3 frames, 3 steps, the tiny
 checkpoint). A node of a test pack (`tools/fault_nodes`) puts patches, wrappers and callbacks on the MODEL, as other
-people's nodes do, and one of them fails at a chosen call, once.
+people's nodes do, and one of them fails at a chosen call, once. Calls are counted in the whole workflow, so "1 of 2"
+may be the inversion's, of an inversion and a reconstruction.
 
 Each fault is followed by a good run. By turns that is the *same* MODEL again, as the host keeps it in its cache, and
 the same workflow with the fault switched off. "Equal" says that all pixels were those of an undisturbed run, bit by
@@ -55,7 +56,12 @@ def page(parts: Mapping[str, Sequence[Mapping]]) -> str:
     """The whole page; parts without rows are left out."""
     rows = [row for found in parts.values() for row in found]
     right = sum(is_right(row) for row in rows)
-    sections = [f"{right} of the {len(rows)} rows below are as they should be.\n"]
+    missing = [sampler.name for sampler in SAMPLERS if sampler.name not in parts]
+    sections = [
+        f"{right} of the {len(rows)} rows below are as they should be."
+        + (f" Not measured yet: {'; '.join(missing)}." if missing else "")
+        + "\n"
+    ]
     sections += [_inside(sampler.name, parts[sampler.name]) for sampler in SAMPLERS if sampler.name in parts]
     for name, introduction, table in (
         ("beside", BESIDE, _beside),
