@@ -36,8 +36,8 @@ args.cpu = not torch.cuda.is_available()
 def host_process(tmp_path_factory) -> HostProcess:
     """The running process, with the attention that the host itself chooses on this machine.
 
-    Beside the pack it has one that gives a node of the pack an old name. Its checkpoints are the tiny one of the
-    set-up, as tiny.safetensors, and the trained one of the demo.
+    Beside the pack it has the nodes that cause faults, and a pack that gives a node an old name. Its checkpoints are the
+    tiny one of the set-up, as tiny.safetensors, and the trained one of the demo.
     """
     where = locations.from_environment()
     assert where.checkpoint.is_file(), f"There is no checkpoint at {where.checkpoint}: run `make setup`."
@@ -45,7 +45,7 @@ def host_process(tmp_path_factory) -> HostProcess:
         tmp_path_factory.mktemp("host"),
         where.host,
         where.host_python,
-        locations.PACKS | {"renaming_pack": ROOT / "tests" / "host" / "renaming_pack"},
+        locations.TEST_PACKS | {"renaming_pack": ROOT / "tests" / "host" / "renaming_pack"},
         device_arguments(),
         [where.checkpoint, locations.TRAINED],
     )

@@ -27,7 +27,7 @@ from comfyui_stem.nodes.host.ddim_sampling import invert
 from comfyui_stem.nodes.host.fatezero import FateZeroSettings
 from comfyui_stem.nodes.host.fatezero import edit as edit_by_fatezero
 from comfyui_stem.nodes.host.frame_context import FrameContextAttention
-from comfyui_stem.nodes.host.layer_map import SD1_LAYERS
+from comfyui_stem.nodes.host.layer_map import self_attention_layers
 from comfyui_stem.nodes.host.prompts import read_prompt
 from comfyui_stem.nodes.host.reconstruction import reconstruct
 from comfyui_stem.nodes.host.self_attention import install
@@ -234,7 +234,7 @@ def image_prompt(model, images, adds_tokens=False):
     if adds_tokens:
         clone.set_model_attn2_patch(patch)
     else:
-        for layer in SD1_LAYERS:
+        for layer in self_attention_layers(model.model.diffusion_model):
             clone.set_model_attn2_replace(replace, layer.block, layer.number)
     return clone
 

@@ -296,7 +296,7 @@ def test_latents_of_a_terabyte_are_refused_before_memory_is_taken_for_them(loade
         load_inversion(file, loaded.model, "Test")
 
 
-@pytest.mark.parametrize("content", [b"", b"\x80\x04K\x01.", os.urandom(64), b"\xff" * 8 + b"{}"])
+@pytest.mark.parametrize("content", [b"", b"\x80\x04K\x01.", bytes(range(64)), b"\xff" * 8 + b"{}"])
 def test_files_of_another_kind_are_refused(loaded, tmp_path, content):
     (tmp_path / "x.safetensors").write_bytes(content)
     with pytest.raises(ValueError, match="x.safetensors is no inversion that this version can read"):
