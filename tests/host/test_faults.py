@@ -25,11 +25,11 @@ def bench(host_process):
     [
         (INVERSION, Case("exception", "attn1_output_patch", FIRST_AND_LATER), "RuntimeError: A fault"),
         (INVERSION, Case("out of memory", "tensor operation", (0.0, 0.5)), "ran out of memory"),
-        (TOKENFLOW, Case("interrupt", "PREDICT_NOISE", ENDS_AND_MIDDLE), "was interrupted"),
+        (TOKENFLOW, Case("interrupt", "attn1_output_patch", ENDS_AND_MIDDLE), "was interrupted"),
         (FATEZERO, Case("interrupt", POSTED), "was interrupted"),
         (SOURCE_PASS, Case("exception", "DIFFUSION_MODEL", (0.5,)), "RuntimeError: A fault"),
     ],
-    ids=lambda value: value.place if isinstance(value, Case) else getattr(value, "node", ""),
+    ids=lambda value: f"{value.kind} in {value.place}" if isinstance(value, Case) else getattr(value, "node", ""),
 )
 def test_a_fault_is_told_and_leaves_the_next_runs_as_undisturbed(bench, sampler, case, told):
     (row,) = inside.tried(bench, sampler, [case])
