@@ -36,8 +36,8 @@ args.cpu = not torch.cuda.is_available()
 def host_process(tmp_path_factory) -> HostProcess:
     """The running process, with the attention that the host itself chooses on this machine.
 
-    Beside the pack it has the nodes that cause faults, and a pack that gives a node an old name. Its checkpoints are the
-    tiny one of the set-up, as tiny.safetensors, and the trained one of the demo.
+    Beside the pack it has the nodes that cause faults, and a pack that gives a node an old name. Its checkpoints are
+    the tiny one of the set-up, as tiny.safetensors, and the trained one of the demo.
     """
     where = locations.from_environment()
     assert where.checkpoint.is_file(), f"There is no checkpoint at {where.checkpoint}: run `make setup`."
