@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from ..markdown import table
+
 # Table 1 of the paper: minutes for 48 frames of 640x360 and 50 steps on one A100, as ratios to its 1-frame DDIM.
 PAPER = {
     "DDIM, 1 frame": 1.0,
@@ -40,7 +42,7 @@ def page(rows: Sequence[dict]) -> str:
 
 
 def _inversion(rows: list[dict]) -> str:
-    lines = _table(
+    lines = table(
         ("inversion", "time", "in the paper", "peak memory", "share of EM"),
         [(row["name"], _ratio(row), _paper(row), _memory(row), _percent(row.get("em_share"))) for row in rows],
     )
@@ -61,7 +63,7 @@ def _em(rows: list[dict]) -> str:
     names = [name for name in dict.fromkeys(row["name"] for row in rows) if name != rows[0]["baseline"]]
     cells = {(row["name"], row["num_bases"]): row for row in rows}
     sizes = sorted({row["num_bases"] for row in rows})
-    lines = _table(
+    lines = table(
         ("K", "products", "bytes it must move", *(f"{name}: time, memory" for name in names)),
         [
             (
@@ -96,7 +98,7 @@ def _sizes(rows: list[dict]) -> str:
         bases = "" if row["mean_bases"] is None else f", {row['mean_bases']:.0f} bases"
         return f"{_gain(row)} dB, {row['time_ratio']:.2f}{bases}"
 
-    lines = _table(
+    lines = table(
         ("", *(f"{n} frames" for n in lengths)),
         [(name, *(cell(cells[name, n]) for n in lengths)) for name in names],
     )
@@ -123,7 +125,7 @@ def _batches(rows: list[dict]) -> str:
     slopes = {name: _slope([(n, cells[name, n]["live_mb"]) for n in sizes]) for name in names}
     # of half-precision numbers in 512x512 pixels
     scale = 512 * 512 / (rows[0]["height"] * rows[0]["width"]) * (0.5 if rows[0]["dtype"] == "float32" else 1)
-    lines = _table(
+    lines = table(
         ("frames_per_batch", *(f"{n} frames" for n in sizes), "more for each frame", "in half precision, 512×512"),
         [
             (
@@ -152,7 +154,7 @@ the size of a number.
 
 def _fatezero(rows: list[dict]) -> str:
     plain = next(row for row in rows if row["name"] == row["baseline"])
-    lines = _table(
+    lines = table(
         ("one step of", "peak memory", "beyond plain sampling", "time"),
         [
             (
@@ -181,7 +183,7 @@ source's evaluation comes on top: a third of all rows.
 def _tokenflow(rows: list[dict]) -> str:
     own = [row for row in rows if row["name"] != row["baseline"]]
     base = {row["frames"]: row for row in rows if row["name"] == row["baseline"]}
-    lines = _table(
+    lines = table(
         ("frames", "seconds a step", f"by {rows[0]['baseline']}", "peak memory", "of that baseline"),
         [
             (
@@ -263,8 +265,3 @@ def _slope(points: Sequence[tuple[float, float]]) -> float:
     """Of the line through the first and the last point."""
     (x0, y0), (x1, y1) = points[0], points[-1]
     return (y1 - y0) / (x1 - x0) if x1 != x0 else float("nan")
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

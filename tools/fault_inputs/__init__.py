@@ -17,12 +17,20 @@ from tqdm import tqdm
 
 from .. import locations
 from ..host_process import HostProcess, device_arguments
+from ..markdown import one_line, table
 from .bench import Bench, Case, Outcome
 from .edit_cases import EDITS
 from .file_cases import FILES
 
 FILE = locations.ROOT / "docs" / "faults_inputs.json"
 CASES: tuple[Case, ...] = (*FILES, *EDITS)
+INTRODUCTION = """# Odd and broken inputs
+
+Written by `make inputs` from `faults_inputs.json`: what happens to clips, names, files, prompts, sizes and settings
+that are odd, broken or meant to do harm, sent to a real ComfyUI over HTTP. Each refusal is followed by a run that
+should succeed, whose pixels have to be those of an undisturbed one. Faults in the middle of a run are in
+[faults.md](faults.md).
+"""
 # By case and nodes.
 Rows = dict[tuple[str, str], dict[str, str]]
 
@@ -39,6 +47,12 @@ def row(case: Case, outcome: Outcome, undisturbed: bool) -> dict[str, str]:
     return {"case": case.name, "through": case.through, "outcome": said, "message": outcome.message}
 
 
+def page(rows: Sequence[dict[str, str]]) -> str:
+    """The table to read."""
+    lines = [(line["case"], line["through"], line["outcome"], one_line(line["message"])) for line in rows]
+    return f"{INTRODUCTION}\n{table(('case', 'through', 'outcome', 'what the user is told'), lines)}\n"
+
+
 def run(bench: Bench, cases: Sequence[Case], rows: Rows, file: Path) -> Rows:
     """`rows` with the outcomes of these cases, written after each of them; a good run follows each refusal."""
     good = {build: bench.run(build).pictures for build in dict.fromkeys(case.good for case in cases)}
@@ -48,6 +62,7 @@ def run(bench: Bench, cases: Sequence[Case], rows: Rows, file: Path) -> Rows:
         rows = rows | {(case.name, case.through): row(case, outcome, same)}
         listed = [rows[known.name, known.through] for known in CASES if (known.name, known.through) in rows]
         file.write_text(json.dumps(listed, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        file.with_suffix(".md").write_text(page(listed), encoding="utf-8")
     return rows
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
+from ..markdown import one_line, table
 from .graphs import SAMPLERS
 from .inside import ELSEWHERE, FAILED, NOT_REACHED, REFUSED, WENT_ON
 
@@ -21,7 +21,8 @@ Each fault is followed by a good run. By turns that is the *same* MODEL again, a
 the same workflow with the fault switched off. "Equal" says that all pixels were those of an undisturbed run, bit by
 bit. "Kept" is what the host held beyond what it held before, once the good run was over: large tensors, and coroutines
 (batches of frames run as such) that had not ended. No file stayed behind in the folders for results and temporary
-files, except where a table says so.
+files, except where a table says so. Inputs that are odd or broken to begin with are in
+[faults_inputs.md](faults_inputs.md).
 """
 BESIDE = """## Beside a run
 
@@ -63,13 +64,13 @@ def page(parts: Mapping[str, Sequence[Mapping]]) -> str:
         + "\n"
     ]
     sections += [_inside(sampler.name, parts[sampler.name]) for sampler in SAMPLERS if sampler.name in parts]
-    for name, introduction, table in (
+    for name, introduction, listed in (
         ("beside", BESIDE, _beside),
         ("killed", KILLED, _killed),
         ("disk", DISK, _disk),
     ):
         if name in parts:
-            sections.append(f"{introduction}\n{table(parts[name])}\n")
+            sections.append(f"{introduction}\n{listed(parts[name])}\n")
     return INTRODUCTION + "\n" + "\n".join(sections)
 
 
@@ -86,10 +87,10 @@ def _inside(name: str, rows: Sequence[Mapping]) -> str:
         for row in rows
     ]
     memory = [row["megabytes"] for row in rows]
-    table = _table(("fault", "where", "at call", "what the user is told", "equal afterwards", "kept"), lines)
+    found = table(("fault", "where", "at call", "what the user is told", "equal afterwards", "kept"), lines)
     return f"""## {name}
 
-{table}
+{found}
 
 Resident memory of the host went from {memory[0]:.0f} to {memory[-1]:.0f} MB over these {len(rows)} faults and the good
 runs between them.
@@ -108,7 +109,7 @@ def _beside(rows: Sequence[Mapping]) -> str:
         )
         for row in rows
     ]
-    return _table(
+    return table(
         ("fault", "where", "how", "what the user is told", "what the host went on with", "equal afterwards"), lines
     )
 
@@ -124,7 +125,7 @@ def _killed(rows: Sequence[Mapping]) -> str:
         )
         for row in rows
     ]
-    return _table(("killed with", "left", "offered", "when it is asked for", "equal afterwards"), lines)
+    return table(("killed with", "left", "offered", "when it is asked for", "equal afterwards"), lines)
 
 
 def _disk(rows: Sequence[Mapping]) -> str:
@@ -132,7 +133,7 @@ def _disk(rows: Sequence[Mapping]) -> str:
         (row["place"], row["sampler"], _told(row), ", ".join(row.get("files_left", ())) or "nothing", _equal(row))
         for row in rows
     ]
-    return _table(("what did not fit", "where", "what the user is told", "left", "equal afterwards"), lines)
+    return table(("what did not fit", "where", "what the user is told", "left", "equal afterwards"), lines)
 
 
 def _calls(row: Mapping) -> str:
@@ -152,11 +153,4 @@ def _told(row: Mapping) -> str:
     said = next(filter(None, row["told"]), None)
     if row["outcome"] == WENT_ON and said is None:
         return "nothing: the host goes on"
-    text = re.sub(r"/tmp/stem-faults-[^/ ]*", "…", said or "**nothing**")
-    text = re.sub(r"\s+", " ", text).replace("|", "\\|")
-    return ("refused before the run: " if row["outcome"] == REFUSED else "") + text
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+    return ("refused before the run: " if row["outcome"] == REFUSED else "") + one_line(said or "**nothing**")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
+from .. import markdown
 from .clips import KINDS
 from .summary import ALL_EDITS, IDENTITY
 from .variants import BASELINE, CONVENTIONS, MAIN, PRESETS, Variant
@@ -22,10 +24,7 @@ EDIT_COLUMNS = {
 }
 BOUNDS = ("truth", "truth through the VAE", "no edit")
 
-
-def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+table = partial(markdown.table, numbers=True)
 
 
 def find(rows: Rows, variant: Variant | None = None, **wanted: object) -> Mapping | None:
