@@ -105,7 +105,6 @@ def applied(loaded, host_nodes):
         (["ControlNet"], 1, "both"),
         (["ControlNet"], FRAMES, "positive"),
         (["Control-LoRA"], FRAMES, "both"),
-        (["T2I adapter"], FRAMES, "both"),
         (["ControlNet", "T2I adapter"], FRAMES, "both"),
     ],
 )
@@ -232,8 +231,14 @@ def failing(model, error):
     return clone
 
 
-@pytest.mark.parametrize("kind", ["ControlNet", "Control-LoRA"])
-@pytest.mark.parametrize("error", [None, Failure(), comfy.model_management.InterruptProcessingException()])
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("Control-LoRA", None),
+        ("Control-LoRA", comfy.model_management.InterruptProcessingException()),
+        ("ControlNet", Failure()),
+    ],
+)
 def test_nothing_is_left_on_a_controlnet_after_success_failure_and_interruption(
     loaded, inversion, applied, kind, error
 ):
