@@ -40,8 +40,10 @@ quality: setup ## measure reconstructions and edits with the small model, write 
 bench: setup ## measure time and memory with SD1.5 at full size, write docs/benchmarks.md: [ARGS="--only inversion"]
 	@OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py bench $(ARGS)
 
-test: setup lint ## run all tests
-	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" -m pytest -c tests/pytest.ini tests
+# Each process has a host of its own; a file's tests stay together.
+PROCESSES ?= 2
+test: setup lint ## run all tests: [PROCESSES=2]
+	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" -m pytest -c tests/pytest.ini -n $(PROCESSES) --dist loadfile tests
 
 lint: setup
 	@"$(PYTHON)" -m ruff check .

@@ -32,6 +32,11 @@ from comfyui_stem.tools.host_process import HostProcess, device_arguments  # noq
 args.cpu = not torch.cuda.is_available()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What waits for a host comes first, so that processes that share the tests end at about the same time."""
+    items.sort(key=lambda item: item.get_closest_marker("host") is None)
+
+
 @pytest.fixture(scope="session")
 def host_process(tmp_path_factory) -> HostProcess:
     """The running process, with the attention that the host itself chooses on this machine.

@@ -226,8 +226,8 @@ def test_of_ten_thousand_frames_only_the_wanted_ones_are_decoded(tmp_path, start
     assert VideoFile(path, "clip").count(lambda: pytest.fail("reads the file to count its frames")) == LONG
     selection = Selection(start=Fraction(start), frame_cap=8)
     assert numbers(path, selection, decoded) == [number % 16 for number in range(start, start + 8)]
-    # a frame number is looked up among the packets, one call each, without decoding
-    assert len(decoded) <= (LONG if start else 0) + 9
+    # a frame number is looked up among the packets, one call each, without decoding; a few come from before the start
+    assert len(decoded) <= (LONG if start else 0) + 2 * 8
 
 
 @pytest.mark.parametrize(
