@@ -9,8 +9,8 @@ from comfyui_stem.nodes.host.ddim_sampling import invert
 from comfyui_stem.nodes.inversion_folder import free_path, inversion_path, saved_inversions
 from comfyui_stem.nodes.load_inversion import LoadInversion
 from comfyui_stem.nodes.save_inversion import SaveInversion
+from comfyui_stem.tests.nodes.odd_names import odd_names
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 
 @pytest.fixture
@@ -77,28 +77,7 @@ def test_a_link_that_leads_elsewhere_is_refused(folders):
         inversion_path("x.safetensors", "Test")
 
 
-ODD = [
-    "~",
-    "C:",
-    "\\",
-    "NUL",
-    "\0",
-    "\n",
-    " ",
-    "\ud800",
-    "\udcff",
-    "%year%",
-    "a" * 300,
-    "x.safetensors.",
-    "视频.safetensors",
-]
-PIECES = ["..", "../../outside", "sub", "folder", "x.safetensors", "link.safetensors", "inversions"]
-NAMES = st.text(max_size=20) | st.builds(
-    "{}{}{}".format,
-    st.sampled_from(["", "", "/", "./"]),
-    st.lists(st.sampled_from(PIECES) | st.sampled_from(ODD), max_size=4).map("/".join),
-    st.sampled_from(["", " [output]", " [input]", " [temp]", "/"]),
-)
+NAMES = odd_names("../../outside", "sub", "folder", "x.safetensors", "x.safetensors.", "link.safetensors", "inversions")
 
 
 @pytest.fixture

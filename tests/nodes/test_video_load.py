@@ -16,9 +16,9 @@ from comfy_api.latest import InputImpl, Types
 from comfy_extras.nodes_video import CreateVideo, GetVideoComponents, LoadVideo
 from comfyui_stem.nodes.video.errors import VideoError
 from comfyui_stem.nodes.video_load import VideoLoad
+from comfyui_stem.tests.nodes.odd_names import odd_names
 from comfyui_stem.tests.video.clip_factory import LOSSLESS, NTSC_FILM, read_number, write_clip
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 REQUEST = {
     "start_unit": "frame",
@@ -157,28 +157,7 @@ def test_paths_beyond_the_input_folder_are_refused_everywhere(clip, input_folder
                 call(path)
 
 
-ODD = [
-    "C:",
-    "\\",
-    "NUL",
-    "\0",
-    "\n",
-    " ",
-    "\ud800",
-    "concat:clip.mov",
-    "file:clip.mov",
-    "http:",
-    "a" * 300,
-    "clip.mov.",
-]
-NAMES = st.text(max_size=20) | st.builds(
-    "{}{}{}".format,
-    st.sampled_from(["", "", "/", "./"]),
-    st.lists(st.sampled_from(["..", "clip.mov", "link.mov", "folder"]) | st.sampled_from(ODD), max_size=3).map(
-        "/".join
-    ),
-    st.sampled_from(["", " [output]", "[input]", " [temp]", "/"]),
-)
+NAMES = odd_names("clip.mov", "clip.mov.", "link.mov", "folder", "concat:clip.mov", "file:clip.mov")
 
 
 @given(name=NAMES)

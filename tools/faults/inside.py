@@ -135,6 +135,8 @@ def one(bench: Bench, sampler: Sampler, case: Case, undisturbed: np.ndarray) -> 
         prompt = fail(1)
         if outcomes == {REFUSED}:
             return {"outcome": REFUSED, "calls": [], "of": 0, "told": told, "equal": equal}
+        if not bench.state()["fired"]:  # an inversion has no guidance that could be changed
+            return {"outcome": NOT_REACHED, "calls": [], "of": 0, "told": told, "equal": equal}
         equal.append(same(bench.good(prompt, sampler.save, sampler.node), expected))
         count = bench.state()["calls"] - 1
     else:
