@@ -46,8 +46,9 @@ class Narrow:
     """A family's model at fewer channels."""
 
     @classmethod
-    def matches(cls, unet_config, state_dict=None):
-        return unet_config.get("model_channels", SD15_CHANNELS) < SD15_CHANNELS and super().matches(unet_config)
+    def matches(cls, unet_config, *args, **kwargs):
+        narrow = unet_config.get("model_channels", SD15_CHANNELS) < SD15_CHANNELS
+        return narrow and super().matches(unet_config, *args, **kwargs)
 
     def process_clip_state_dict(self, state_dict):
         return comfy.utils.state_dict_prefix_replace(state_dict, {TEXT: ""}, filter_keys=True)
