@@ -235,8 +235,8 @@ def failing(model, error):
     ("kind", "error"),
     [
         ("Control-LoRA", None),
-        ("Control-LoRA", comfy.model_management.InterruptProcessingException()),
-        ("ControlNet", Failure()),
+        ("Control-LoRA", comfy.model_management.InterruptProcessingException),
+        ("ControlNet", Failure),
     ],
 )
 def test_nothing_is_left_on_a_controlnet_after_success_failure_and_interruption(
@@ -250,7 +250,7 @@ def test_nothing_is_left_on_a_controlnet_after_success_failure_and_interruption(
     if error is None:
         edit(loaded.model, inversion, *prompts, settings)
     else:
-        with pytest.raises(type(error)):
+        with pytest.raises(error):
             edit(failing(loaded.model, error), inversion, *prompts, settings)
     for control, attributes in zip(controls, before, strict=True):
         assert vars(control).keys() == attributes.keys()
