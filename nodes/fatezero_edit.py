@@ -16,7 +16,7 @@ from .host.checks import check_calls, check_model, check_same_checkpoint
 from .host.control_hints import controlled_by
 from .host.fatezero import Edited, FateZeroSettings, edit
 from .host.frame_context import OWN_FRAME, FrameContextAttention
-from .host.host_versions import found_by
+from .host.host_versions import essential, found_by
 from .host.inversion import Inversion
 from .host.prompts import check_source_prompt, encode, read_prompt
 from .host.replay import ReplayableMethod
@@ -40,6 +40,7 @@ class FateZeroEdit(io.ComfyNode):
             display_name="FateZero Edit",
             category=CATEGORY,
             **found_by("prompt-to-prompt", "video edit"),
+            **essential(),
             description="Edits an inverted video by text. The attention of the source is run again at every step and "
             "kept for the words that stay, so layout and motion survive; the new words bring the change. With an "
             "inversion through STEM Bases this is STEM-FateZero.",

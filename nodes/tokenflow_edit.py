@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from .host.checks import check_calls, check_conditioning, check_latent, check_model, check_same_checkpoint, check_start
-from .host.host_versions import found_by
+from .host.host_versions import essential, found_by
 from .host.inversion import Inversion
 from .host.stem_for_edit import stem_for_edit
 from .host.tokenflow import TokenFlowSettings, edit
@@ -26,6 +26,7 @@ class TokenFlowEdit(io.ComfyNode):
             display_name="TokenFlow Edit",
             category=CATEGORY,
             **found_by("video edit"),
+            **essential(),
             description="Edits an inverted video by text. A few keyframes are edited together; their features are "
             "carried to all other frames along correspondences found in the source video.",
             inputs=[

@@ -11,7 +11,7 @@ import comfy.utils
 import folder_paths
 from comfy_api.latest import Input, InputImpl, Types, io
 
-from .host.host_versions import found_by, is_unedited_file
+from .host.host_versions import essential, found_by, is_unedited_file
 from .video.errors import VideoError
 from .video.frame_selection import Selection, exact_rate
 from .video.input_file import file_state, inside_folder, outside_folder
@@ -32,6 +32,7 @@ class VideoLoad(io.ComfyNode):
             display_name="Video Load (STEM)",
             category="STEM Inversion/video",
             **found_by("load video", "video frames"),
+            **essential(),
             description=(
                 "Loads a part of a video as frames of one size, with the sound of the same span. Reads only the frames "
                 "it returns; the log says how many they are and how much memory they take before they are decoded."

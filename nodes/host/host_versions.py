@@ -23,6 +23,12 @@ def found_by(*aliases: str) -> dict[str, Any]:
     return {"search_aliases": list(aliases)} if "search_aliases" in inspect.signature(io.Schema).parameters else {}
 
 
+def essential() -> dict[str, Any]:
+    """Shows a node among the host's own essential ones for videos, where the host has such a tab."""
+    known = "essentials_category" in inspect.signature(io.Schema).parameters
+    return {"essentials_category": "Video Tools"} if known else {}
+
+
 async def register_replacements(replacements: Sequence[Mapping[str, Any]]) -> None:
     """Lets the host put nodes of ours in the place of those that old workflows name, where the host can.
 

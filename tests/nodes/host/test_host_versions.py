@@ -7,7 +7,13 @@ import asyncio
 import comfy.model_management
 from comfy_api.latest import io
 from comfyui_stem.nodes.host import host_versions
-from comfyui_stem.nodes.host.host_versions import advanced, found_by, free_memory, register_replacements
+from comfyui_stem.nodes.host.host_versions import (
+    advanced,
+    essential,
+    found_by,
+    free_memory,
+    register_replacements,
+)
 from comfyui_stem.nodes.stem_bases import StemBases
 
 
@@ -20,7 +26,7 @@ def test_a_host_that_does_not_know_them_does_not_get_them(monkeypatch):
 
     monkeypatch.setattr(host_versions.io, "Int", type("Int", (), {"Input": OldInput}))
     monkeypatch.setattr(host_versions.io, "Schema", OldSchema)
-    assert advanced() == {} and found_by("a") == {}
+    assert advanced() == {} and found_by("a") == {} and essential() == {}
 
 
 def test_a_host_that_knows_them_gets_them(monkeypatch):
@@ -28,12 +34,13 @@ def test_a_host_that_knows_them_gets_them(monkeypatch):
         def __init__(self, id, default=None, advanced=None): ...
 
     class NewSchema:
-        def __init__(self, node_id, search_aliases=None): ...
+        def __init__(self, node_id, search_aliases=None, essentials_category=None): ...
 
     monkeypatch.setattr(host_versions.io, "Int", type("Int", (), {"Input": NewInput}))
     monkeypatch.setattr(host_versions.io, "Schema", NewSchema)
     assert advanced() == {"advanced": True}
     assert found_by("a", "b") == {"search_aliases": ["a", "b"]}
+    assert essential() == {"essentials_category": "Video Tools"}
 
 
 def test_nodes_are_accepted_by_this_host():
