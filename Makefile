@@ -43,7 +43,8 @@ bench: setup ## measure time and memory with SD1.5 at full size, write docs/benc
 # Each process has a host of its own; a file's tests stay together.
 PROCESSES ?= 2
 test: setup lint ## run all tests: [PROCESSES=2]
-	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" -m pytest -c tests/pytest.ini -n $(PROCESSES) --dist loadfile tests
+	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" -m pytest -c tests/pytest.ini -n $(PROCESSES) --dist loadfile \
+		--no-loadscope-reorder tests
 
 lint: setup
 	@"$(PYTHON)" -m ruff check .

@@ -246,7 +246,7 @@ def test_the_latent_that_is_put_back_is_the_one_that_the_step_has_reached(loaded
 @pytest.fixture(scope="module")
 def large(loaded, video):
     """Large enough that the widened peak does not fill the level that masks are read from."""
-    clip = torch.nn.functional.interpolate(video[:2], (32, 48), mode="bicubic")
+    clip = torch.nn.functional.interpolate(video[:1], (32, 48), mode="bicubic")
     with torch.inference_mode():
         return invert(loaded.model, loaded.prompt(SOURCE), clip, 2, "next")
 
@@ -255,7 +255,7 @@ def large(loaded, video):
 def test_blending_puts_back_exactly_what_the_mask_leaves_out(loaded, large, resizing):
     settings = replace(NOTHING, cfg=7.5, blend_latents=True, latent_window=1.0, threshold=0.97, resizing=resizing)
     result = edited(loaded, large, settings, blends=True)
-    assert result.mask.shape == (2, 32, 48) and 0 < result.mask.mean() < 1
+    assert result.mask.shape == (1, 32, 48) and 0 < result.mask.mean() < 1
     outside = (result.mask == 0)[:, None].expand_as(result.samples)
     difference = (result.samples - source_samples(loaded, large)).abs()
     assert difference[outside].max() < 1e-5 < difference[~outside].max()
