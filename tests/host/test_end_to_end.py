@@ -89,7 +89,7 @@ def test_batches_of_frames_and_a_trajectory_in_a_file_change_no_pixel(host, undi
     assert psnr(whole["edit"], undisturbed["edit"]) > 30
 
 
-@pytest.mark.parametrize("title", ["STEM Inversion", "Reconstruct", "TokenFlow Edit"])
+@pytest.mark.parametrize("title", ["STEM Inversion", "Reconstruct"])
 def test_after_an_interruption_the_next_run_is_as_if_nothing_had_been(host, undisturbed, title):
     prompt = edit_of(host)
     node = node_titled(prompt, title)
