@@ -8,13 +8,16 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.error
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
+from . import locations
 from .host_client import HostClient, HostError
 
 STOP_SECONDS = 15
@@ -144,6 +147,17 @@ class HostProcess:
         if self.process is not None and self.process.poll() is None:
             self._peak_bytes = max(self._peak_bytes, peak_resident_bytes(self.process.pid))
         return self._peak_bytes / 1e6
+
+
+@contextmanager
+def temporary_host(purpose: str, packs: Mapping[str, Path] = locations.PACKS) -> Iterator[HostProcess]:
+    """A running host of the set-up, with the generated tiny checkpoint, in folders that go with it."""
+    where = locations.from_environment()
+    with (
+        tempfile.TemporaryDirectory(prefix=f"stem-{purpose}-", ignore_cleanup_errors=True) as base,
+        HostProcess(Path(base), where.host, where.host_python, packs, device_arguments(), [where.checkpoint]) as host,
+    ):
+        yield host
 
 
 def peak_resident_bytes(pid: int) -> int:

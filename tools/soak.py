@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from tqdm import trange
 from . import locations
 from .demo import CLIP
 from .demo.workflow import STEM_FATEZERO, TOKENFLOW, Choices, Wish, fill_in, node_titled
-from .host_process import HostProcess, device_arguments
+from .host_process import HostProcess, temporary_host
 from .workflows import FOLDER as WORKFLOWS
 
 FILE = locations.ROOT / "docs" / "soak.json"
@@ -104,13 +103,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--output", type=Path, default=FILE)
     options = parser.parse_args(arguments)
-    where = locations.from_environment()
-    with (
-        tempfile.TemporaryDirectory(prefix="stem-soak-", ignore_cleanup_errors=True) as base,
-        HostProcess(
-            Path(base), where.host, where.host_python, locations.PACKS, device_arguments(), [where.checkpoint]
-        ) as host,
-    ):
+    with temporary_host("soak") as host:
         found = summary(soaked(host, options.runs))
     options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(json.dumps({name: value for name, value in found.items() if name != "each"}, indent=1))

@@ -97,14 +97,13 @@ def check_conditioning(conditioning: list, role: str, purpose: str, frames: int 
             "prompts); one is needed. Connect a single CLIP Text Encode."
         )
     embedding, options = conditioning[0]
-    control = options.get("control")
-    if control is not None and frames is None:
-        raise ValueError(
-            f"{purpose}: the {role} conditioning has a ControlNet, which only edits take: an inversion and its "
-            "reconstruction follow the video alone. Connect a plain CLIP Text Encode."
-        )
-    if control is not None:
-        check_controls(control, frames, role, purpose)
+    if options.get("control") is not None:
+        if frames is None:
+            raise ValueError(
+                f"{purpose}: the {role} conditioning has a ControlNet, which only edits take: an inversion and its "
+                "reconstruction follow the video alone. Connect a plain CLIP Text Encode."
+            )
+        check_controls(options["control"], frames, role, purpose)
     for key, what in _UNSUPPORTED_CONDITIONING.items():
         if options.get(key) is not None:
             raise ValueError(

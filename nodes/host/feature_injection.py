@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .layer_map import feature_block
 from .self_attention import RUN
 from .tokenflow_attention import TokenFlowRun
 
 
-def inject_feature(executor: Any, *args: Any, **kwargs: Any) -> Tensor:
-    """DIFFUSION_MODEL wrapper: records the feature in source passes and replaces it in edit passes."""
+def inject_feature(block: int, executor: Any, *args: Any, **kwargs: Any) -> Tensor:
+    """DIFFUSION_MODEL wrapper, once `block` is given (see `feature_block`): records the feature in source passes and
+    replaces it in edit passes."""
     options = kwargs.get("transformer_options") or args[-1]
     run: TokenFlowRun = options[RUN]
     if run.current is None or not run.current.inject_features:
@@ -28,7 +28,7 @@ def inject_feature(executor: Any, *args: Any, **kwargs: Any) -> Tensor:
         return run.feature.to(output).repeat(output.shape[0] // run.feature.shape[0], 1, 1, 1)
 
     # The value after the second convolution, before the skip is added.
-    module = feature_block(executor.class_obj).out_layers
+    module = executor.class_obj.output_blocks[block][0].out_layers
     handle = module.register_forward_hook(record if run.current.source else replace)
     try:
         return executor(*args, **kwargs)

@@ -6,7 +6,7 @@ rules hold for SD 1.x, SD 2.x and SDXL.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,58 +66,44 @@ def self_attention_layers(unet: Any) -> tuple[AttentionLayer, ...]:
     Raises:
         ValueError: it is not the UNet of SD 1.x, SD 2.x or SDXL, or of a model that is built like them.
     """
-    places = _places(unet)
-    second = _second_decoder_block(places)
-    return tuple(
-        AttentionLayer(index, block, number, level, transformer, block == "output" and number >= second)
-        for index, (block, number, level, transformer) in enumerate(
-            (block, number, level, transformer)
-            for block, number, level, transformers in places
-            for transformer in range(transformers)
-        )
-    )
-
-
-def feature_block(unet: Any) -> nn.Module:
-    """The residual block whose features plug-and-play injects: the second of the decoder's blocks with self-attention.
-
-    In SD 1.x it is output block 4, in SDXL output block 1.
-    """
-    return unet.output_blocks[_second_decoder_block(_places(unet))][0]
-
-
-def _second_decoder_block(places: list[tuple[str, int, int, int]]) -> int:
-    return min(number for block, number, _, _ in places if block == "output") + 1
-
-
-def _places(unet: Any) -> list[tuple[str, int, int, int]]:
-    """(block, number, level, transformers) of the blocks with self-attention, in order of execution."""
     found = list(_walk(unet)) if hasattr(unet, "input_blocks") and hasattr(unet, "output_blocks") else []
+    decoder = [number for block, number, *_ in found if block == "output"]
     temporal = any(isinstance(module, SpatialVideoTransformer) for module in unet.modules())
-    if temporal or not any(block == "output" for block, *_ in found):
-        what = "has attention over time" if temporal else f"has self-attention in {len(found)} blocks that are known"
+    if temporal or not decoder:
+        blocks = len({place[:2] for place in found})
+        what = "has attention over time" if temporal else f"has self-attention in {blocks} blocks that are known"
         raise ValueError(
             f"This MODEL ({type(unet).__name__}) {what}, so it is not built like Stable Diffusion 1.x, 2.x or XL, and "
             "the layers to work on are unknown. Load a checkpoint of one of these families."
         )
-    return found
+    return tuple(
+        AttentionLayer(index, *place, injected=place[0] == "output" and place[1] > decoder[0])
+        for index, place in enumerate(found)
+    )
+
+
+def feature_block(layers: Sequence[AttentionLayer]) -> int:
+    """The output block whose residual part gives the features that plug-and-play injects: the second of the decoder's
+    blocks with self-attention. In SD 1.x it is block 4, in SDXL block 1."""
+    return min(layer.number for layer in layers if layer.block == "output") + 1
 
 
 def _walk(unet: Any) -> Iterator[tuple[str, int, int, int]]:
+    """(block, number, level, transformer) of every self-attention, in order of execution."""
     level = 0
     for number, block in enumerate(unet.input_blocks):
         level += _holds(block, Downsample)
-        yield from _place("input", number, level, block)
-    yield from _place("middle", 0, level, unet.middle_block)
+        yield from _transformers("input", number, level, block)
+    yield from _transformers("middle", 0, level, unet.middle_block)
     for number, block in enumerate(unet.output_blocks):
-        yield from _place("output", number, level, block)
+        yield from _transformers("output", number, level, block)
         level -= _holds(block, Upsample)
 
 
-def _place(name: str, number: int, level: int, block: nn.Module) -> Iterator[tuple[str, int, int, int]]:
+def _transformers(name: str, number: int, level: int, block: nn.Module) -> Iterator[tuple[str, int, int, int]]:
     for child in block.modules():
         if isinstance(child, SpatialTransformer):
-            yield name, number, level, len(child.transformer_blocks)
+            yield from ((name, number, level, transformer) for transformer in range(len(child.transformer_blocks)))
 
 
 def _holds(block: nn.Module, kind: type) -> bool:

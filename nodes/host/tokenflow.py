@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -25,6 +26,7 @@ from .edit_guider import EditGuider, StepSchedule
 from .feature_injection import inject_feature
 from .frames_alike import same_for_all_frames
 from .inversion import Inversion
+from .layer_map import feature_block, self_attention_layers
 from .self_attention import install
 from .stem_attention import StemSelfAttention
 from .tokenflow_attention import Pass, SourceRows, TokenFlowAttention, TokenFlowRun
@@ -168,9 +170,10 @@ class TokenFlowGuider(EditGuider):
 
 def prepared(model: Any, frames: int, settings: TokenFlowSettings) -> Any:
     """A clone of the edit MODEL with TokenFlow self-attention, feature injection and the budget of its passes."""
-    clone = install(model, TokenFlowAttention(settings.source_rows, settings.stem))
+    layers = self_attention_layers(model.model.diffusion_model)
+    clone = install(model, TokenFlowAttention(settings.source_rows, settings.stem), layers)
     batches = len(frame_batches(frames, settings.batch_size))
-    clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, _WRAPPER_KEY, inject_feature)
+    clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, _WRAPPER_KEY, partial(inject_feature, feature_block(layers)))
     # The host budgets for all frames in one batch; no pass here holds more than these.
     budget = _budget(max(min(settings.batch_size, frames), batches))
     clone.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, _WRAPPER_KEY, budget)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io as files
-
 import numpy as np
 import pytest
 from comfy_api.latest import io
+from comfyui_stem.tools.demo.pictures import decode
 from comfyui_stem.tools.host_client import HostError
-from PIL import Image
 
 pytestmark = pytest.mark.host
 replaces = hasattr(io, "NodeReplace")
@@ -34,7 +32,7 @@ NEW = graph("STEMCompareVideos", 1, first=["1", 0], second=["2", 0], column=0.25
 
 def pictures(host, prompt):
     found = host.run(prompt, timeout=60).outputs["4"]["images"]
-    return [np.asarray(Image.open(files.BytesIO(host.view(file)))) for file in found]
+    return decode([host.view(file) for file in found])
 
 
 @pytest.mark.skipif(not replaces, reason="this host cannot replace nodes")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import locations
-from ..host_process import HostProcess, device_arguments
+from ..host_process import temporary_host
 from ..markdown import one_line, table
 from .bench import Bench, Case, Outcome
 from .edit_cases import EDITS
@@ -77,13 +76,7 @@ def main(arguments: list[str]) -> int:
     if options.only and options.output.is_file():
         before = json.loads(options.output.read_text(encoding="utf-8"))
         rows = {(line["case"], line["through"]): line for line in before}
-    where = locations.from_environment()
-    with (
-        tempfile.TemporaryDirectory(prefix="stem-inputs-", ignore_cleanup_errors=True) as base,
-        HostProcess(
-            Path(base), where.host, where.host_python, locations.PACKS, device_arguments(), [where.checkpoint]
-        ) as host,
-    ):
+    with temporary_host("inputs") as host:
         rows = run(Bench(host), chosen, rows, options.output)
     wrong = [line for line in rows.values() if line["outcome"].isupper() or "DIFFERS" in line["outcome"]]
     print(json.dumps(wrong, indent=1, ensure_ascii=False) if wrong else f"{len(rows)} cases, all as expected")

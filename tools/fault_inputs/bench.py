@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ...tests.video.clip_factory import read_number
+from ..demo.pictures import decode
 from ..host_client import HostError
 from ..host_process import HostProcess
 from . import clips
@@ -92,10 +91,7 @@ class Bench:
             result = self.client.run(prompt, timeout=SECONDS)
         except HostError as error:
             return Outcome(None, shown(str(error).replace(str(self.base), "/host")))
-        files = result.outputs[RESULT]["images"]
-        return Outcome(
-            np.stack([np.asarray(Image.open(io.BytesIO(self.client.view(file))).convert("RGB")) for file in files])
-        )
+        return Outcome(decode([self.client.view(file) for file in result.outputs[RESULT]["images"]]))
 
 
 def shown(message: str) -> str:

@@ -13,7 +13,7 @@ import torch
 
 from .bench import RESULT, Bench, Case, Prompt
 from .clips import FRAMES, LONG
-from .edit_cases import good_edit, inversion_of
+from .edit_cases import good_edit, inversion_of, node
 
 VIDEO = "Video Load"
 LOAD = "Load Inversion"
@@ -28,8 +28,8 @@ def video(file: object, bench: Bench, **request: object) -> Prompt:
     """Loads a file and saves its frames."""
     inputs = {"file": file, "width": 0, "height": 0, "fit": "crop", **REQUEST, **request}
     return {
-        "1": {"class_type": "STEMVideoLoad", "inputs": inputs},
-        RESULT: {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "video"}},
+        "1": node("STEMVideoLoad", **inputs),
+        RESULT: node("SaveImage", images=["1", 0], filename_prefix="video"),
     }
 
 
@@ -113,11 +113,8 @@ def load(file: object, bench: Bench) -> Prompt:
     """Loads an inversion and reconstructs it."""
     folder = bench.folder("output/inversions")
     if not (folder / SAVED).exists():
-        saved = inversion_of(bench)
-        inputs = {"inversion": ["sampler", 0], "filename_prefix": "good"}
-        saved["save"] = {"class_type": "STEMSaveInversion", "inputs": inputs}
-        bench.client.run(saved)
-    return inversion_of(bench, {"class_type": "STEMLoadInversion", "inputs": {"file": file, "model": ["model", 0]}})
+        bench.client.run(save("good", bench))
+    return inversion_of(bench, node("STEMLoadInversion", file=file, model=["model", 0]))
 
 
 def good_inversion(bench: Bench) -> Prompt:
@@ -206,10 +203,8 @@ INVERSION_CASES = (
 
 
 def save(prefix: object, bench: Bench) -> Prompt:
-    prompt = inversion_of(bench)
-    inputs = {"inversion": ["sampler", 0], "filename_prefix": prefix}
-    prompt["save"] = {"class_type": "STEMSaveInversion", "inputs": inputs}
-    return prompt
+    saving = node("STEMSaveInversion", inversion=["sampler", 0], filename_prefix=prefix)
+    return inversion_of(bench) | {"save": saving}
 
 
 def save_behind_link(prefix: str, bench: Bench) -> Prompt:

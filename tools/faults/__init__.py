@@ -14,8 +14,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from .. import locations
+from ..host_process import temporary_host
 from . import beside, inside
-from .bench import Bench, new_host
+from .bench import Bench
 from .full_disk import full_disks
 from .graphs import SAMPLERS, Sampler
 from .killed import killed
@@ -27,10 +28,7 @@ JSON = locations.ROOT / "docs" / "faults.json"
 @contextmanager
 def running_host() -> Iterator[Bench]:
     """A host in folders of its own."""
-    with (
-        tempfile.TemporaryDirectory(prefix="stem-faults-", ignore_cleanup_errors=True) as base,
-        new_host(Path(base)) as host,
-    ):
+    with temporary_host("faults", locations.TEST_PACKS) as host:
         yield Bench(host)
 
 

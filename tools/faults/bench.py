@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import psutil
-from PIL import Image
 
 from .. import locations
 from ..demo import CLIP
+from ..demo.pictures import decode
 from ..demo.workflow import node_titled
 from ..host_client import Result
 from ..host_events import Event
@@ -44,9 +43,8 @@ class Bench:
     def pictures(self, prompt: Prompt, result: Result, title: str) -> np.ndarray | None:
         """What a Save Image node has saved, uint8 [n, h, w, 3]; None where nothing."""
         files = result.outputs.get(node_titled(prompt, title), {}).get("images", [])
-        frames = [np.asarray(Image.open(io.BytesIO(self.client.view(file))).convert("RGB")) for file in files]
         self._shown |= {f"{file['type']}/{file['subfolder']}/{file['filename']}" for file in files}
-        return np.stack(frames) if frames else None
+        return decode([self.client.view(file) for file in files]) if files else None
 
     def good(self, prompt: Prompt, title: str, node: str = "") -> np.ndarray:
         """The pictures of a run that has to succeed, and in which `node` must not come from the host's cache."""

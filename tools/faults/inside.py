@@ -133,10 +133,9 @@ def one(bench: Bench, sampler: Sampler, case: Case, undisturbed: np.ndarray) -> 
     expected = undisturbed
     if sampler.within[0] == 0 and case.shares[0] == 0 and case.place not in (GUIDANCE, LOADING):
         prompt = fail(1)
-        if outcomes == {REFUSED}:
-            return {"outcome": REFUSED, "calls": [], "of": 0, "told": told, "equal": equal}
-        if not bench.state()["fired"]:  # an inversion has no guidance that could be changed
-            return {"outcome": NOT_REACHED, "calls": [], "of": 0, "told": told, "equal": equal}
+        # an inversion has no guidance that could be changed
+        if outcomes <= {REFUSED, NOT_REACHED}:
+            return {"outcome": outcomes.pop(), "calls": [], "of": 0, "told": told, "equal": equal}
         equal.append(same(bench.good(prompt, sampler.save, sampler.node), expected))
         count = bench.state()["calls"] - 1
     else:
@@ -167,7 +166,7 @@ def outcome_of(bench: Bench, sampler: Sampler, prompt: Prompt, result: Result) -
     """What became of a run with a fault."""
     if result.status == "success":
         bench.pictures(prompt, result, sampler.save)
-        return WENT_ON
+        return WENT_ON if bench.state()["fired"] else NOT_REACHED
     if not bench.state()["fired"]:
         return REFUSED
     return FAILED if sampler.node in result.error else ELSEWHERE

@@ -90,8 +90,7 @@ def test_sd2_has_the_layers_of_sd1():
 
 
 def test_sdxl_has_its_seventy_layers_by_level_and_transformer():
-    unet = unet_of(comfy.supported_models.SDXL, **SDXL_LAYOUT)
-    layers = self_attention_layers(unet)
+    layers = self_attention_layers(unet_of(comfy.supported_models.SDXL, **SDXL_LAYOUT))
     blocks = [("input", 4, 1, 2), ("input", 5, 1, 2), ("input", 7, 2, 10), ("input", 8, 2, 10), ("middle", 0, 2, 10)]
     blocks += [("output", n, 2, 10) for n in (0, 1, 2)] + [("output", n, 1, 2) for n in (3, 4, 5)]
     expected = [(*block, n) for *block, depth in blocks for n in range(depth)]
@@ -99,7 +98,7 @@ def test_sdxl_has_its_seventy_layers_by_level_and_transformer():
     assert [layer.index for layer in layers] == list(range(70))
     assert {layer.number for layer in layers if layer.injected} == {1, 2, 3, 4, 5}
     assert all(layer.block == "output" for layer in layers if layer.injected)
-    assert feature_block(unet) is unet.output_blocks[1][0]
+    assert feature_block(layers) == 1
 
 
 def test_attention_over_time_is_refused():

@@ -24,8 +24,7 @@ def test_the_sixteen_layers_are_found_in_order_of_execution(loaded):
     )
     assert [layer.level for layer in layers] == [0, 0, 1, 1, 2, 2, 3, 2, 2, 2, 1, 1, 1, 0, 0, 0]
     assert [layer.index for layer in layers if layer.injected] == list(range(8, 16))
-    unet = loaded.model.model.diffusion_model
-    assert feature_block(unet) is unet.output_blocks[4][0]
+    assert feature_block(layers) == 4
 
 
 def test_another_topology_is_refused_by_what_it_has():
