@@ -33,7 +33,8 @@ def accumulate(
     scaled = (directions / temperature).transpose(1, 2)  # [l, c, k]
     buffer = directions.new_empty(heads, min(block, count), k)
     mass = directions.new_zeros(heads, k)
-    totals = [directions.new_zeros(heads, k, value.shape[-1]) for value in values]
+    # [l, d, k]: with few channels a product is several times faster this way round.
+    totals = [directions.new_zeros(heads, value.shape[-1], k) for value in values]
     for start in range(0, count, block):
         part = slice(start, min(start + block, count))
         features = tokens[:, part].to(dtype)
@@ -41,8 +42,8 @@ def accumulate(
         mass += weights.sum(dim=1)
         for total, value in zip(totals, values, strict=True):
             seen = features if value is tokens else value[:, part].to(dtype)
-            total.baddbmm_(weights.transpose(1, 2), seen)
-    return mass, totals
+            total.baddbmm_(seen.transpose(1, 2), weights)
+    return mass, [total.transpose(1, 2).contiguous() for total in totals]
 
 
 def _expectation_(features: Tensor, scaled: Tensor, buffer: Tensor) -> Tensor:
