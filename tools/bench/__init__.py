@@ -21,6 +21,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, help="an SD1.5 checkpoint; random weights of its size if not given")
     parser.add_argument("--rounds", type=int, default=3, help="how often everything is run, by turns")
     parser.add_argument("--steps", type=int, help="of the inversions")
+    parser.add_argument(
+        "--host-attention", action="store_true", help="the attention that the host takes by itself, not PyTorch's"
+    )
     parser.add_argument("--frames", type=int)
     parser.add_argument("--height", type=int)
     parser.add_argument("--width", type=int)
@@ -44,6 +47,7 @@ def measurements(
 ) -> dict[str, Callable[[], Iterator[list[dict]]]]:
     """A function for every group, which yields rows."""
     import torch
+    from comfy.ldm.modules.attention import optimized_attention
 
     from ...stem_kernels.em import EMSettings
     from . import editing, em, inversion, sizes
@@ -54,9 +58,11 @@ def measurements(
     steps = options.steps or (50 if cuda else 1)
     base = loaded.model.model
     model_type = _name(base.manual_cast_dtype or base.get_dtype())
+    attention = optimized_attention.__name__.removeprefix("attention_")
 
     def rows(group: str, size: Size, cases: list, baseline: str, rounds: int = options.rounds) -> list[dict]:
-        return rows_of(group, size, cases, by_turns(cases, rounds, warm_up=cuda), baseline, model_type)
+        found = rows_of(group, size, cases, by_turns(cases, rounds, warm_up=cuda), baseline, model_type)
+        return [row | {"attention": attention} for row in found]
 
     def of_em() -> Iterator[list[dict]]:
         dtype, device = (torch.float16, "cuda") if cuda else (torch.float32, "cpu")
@@ -96,7 +102,7 @@ def measurements(
 def main(arguments: list[str]) -> int:
     """Measures, keeps every group as soon as it is done, and writes the page; returns the exit status."""
     options = parse(arguments)
-    loaded_model.prepare(pytorch_attention=True)
+    loaded_model.prepare(pytorch_attention=not options.host_attention)
     import torch
 
     from . import report

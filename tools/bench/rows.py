@@ -73,9 +73,14 @@ def load(file: Path) -> list[dict]:
 
 
 def merged(old: Iterable[dict], new: Sequence[dict]) -> list[dict]:
-    """All rows, where a group that was measured again on the same device replaces what was known of it."""
-    again = {(row["group"], row["device"]) for row in new}
-    return [*(row for row in old if (row["group"], row["device"]) not in again), *new]
+    """All rows, where a group that was measured again on the same device, with the same attention, replaces what was
+    known of it."""
+    again = set(map(_measurement, new))
+    return [*(row for row in old if _measurement(row) not in again), *new]
+
+
+def _measurement(row: dict) -> tuple:
+    return row["group"], row["device"], row.get("attention")
 
 
 def save(rows: Sequence[dict], file: Path) -> None:

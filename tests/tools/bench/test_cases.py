@@ -78,6 +78,16 @@ def test_the_slope_of_memory_is_that_between_the_shortest_and_the_longest_clip(r
     assert "| 10.0 MB |" in report.page([*of_frames(8, 100.0), *of_frames(16, 180.0)])
 
 
+def test_machines_and_kinds_of_attention_share_a_heading(rows):
+    assert all(row["attention"] for row in rows["inversion"])
+    here = [row | {"attention": name} for name in ("pytorch", "sub_quad") for row in rows["inversion"]]
+    page = report.page([*here, *map(replace_device, rows["inversion"])])
+    assert page.count("## Inversion") == 1 and page.count("paper's Table 1 (48") == 3
+    assert (
+        "PyTorch's attention, 1 round" in page and "by itself on a CPU, 1 round" in page and "Some GPU, float32" in page
+    )
+
+
 def test_a_page_of_one_group_has_no_other(rows):
     page = report.page([replace_device(row) for row in rows["fatezero"]])
     assert "## FateZero" in page and "## TokenFlow" not in page and "Some GPU" in page

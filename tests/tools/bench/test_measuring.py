@@ -49,12 +49,13 @@ def test_a_row_says_what_was_measured_on_what():
 
 
 def test_rows_are_kept_and_a_group_that_is_measured_again_takes_the_place_of_the_old(tmp_path):
-    def row(group, device, name):
-        return {"group": group, "device": device, "name": name}
+    def row(group, device, name, **more):
+        return {"group": group, "device": device, "name": name} | more
 
     old = [row("em", "cpu", "old"), row("em", "gpu", "kept"), row("tokenflow", "cpu", "kept")]
+    old.append(row("em", "cpu", "kept", attention="another"))
     save(merged(old, [row("em", "cpu", "new")]), tmp_path / "b.json")
-    assert [r["name"] for r in load(tmp_path / "b.json")] == ["kept", "kept", "new"]
+    assert [r["name"] for r in load(tmp_path / "b.json")] == ["kept", "kept", "kept", "new"]
     assert load(tmp_path / "none.json") == []
 
 
