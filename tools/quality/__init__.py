@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import replace
 from pathlib import Path
 
 from .. import loaded_model, locations
@@ -15,6 +14,8 @@ from .store import Store, code_digest, file_digest
 from .work import do, in_processes
 
 HERE = Path(__file__).parent
+# Every run's numbers, so that a report can be written, or an unfinished one finished, on another machine.
+RUNS = Path("quality") / "runs.jsonl"
 # What results depend on, beside their settings: everything here but what only presents them.
 PRESENTATION = ("__init__", "bootstrap", "pictures", "plots", "report", "summary", "tables", "work")
 
@@ -27,15 +28,17 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--classifier", default="", help="weights of the classifier that judges edits; the one beside it"
     )
     parser.add_argument("--clips", type=int, default=24)
-    parser.add_argument("--grid-clips", type=int, default=3, help="of these, how many go through every inversion")
-    parser.add_argument("--guided-clips", type=int, default=3, help="how many are also reconstructed with guidance")
+    parser.add_argument("--grid-clips", type=int, default=24, help="of these, how many go through every inversion")
+    parser.add_argument("--guided-clips", type=int, default=24, help="how many are also reconstructed with guidance")
     parser.add_argument("--edits", type=int, default=1, choices=(1, 2, 3), help="edits of each clip")
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes")
     parser.add_argument("--report", action="store_true", help="run nothing, report what earlier runs have left")
-    parser.add_argument("--code", default="", help="with --report: fingerprint of the code that made the results")
+    parser.add_argument(
+        "--code", default="", help="fingerprint of the code whose results count, where a change since altered no number"
+    )
     parser.add_argument("--output", type=Path, default=locations.ROOT / "docs")
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
@@ -54,14 +57,14 @@ def settings_of(options: argparse.Namespace, checkpoint: Path, classifier: Path 
         steps=options.steps,
         checkpoint=file_digest(checkpoint),
         classifier=file_digest(classifier) if classifier else "",
-        code=code_digest(sources),
+        code=options.code or code_digest(sources),
     )
 
 
 def run_here(work: list[Item], settings: Settings, store: Store, files: tuple[Path, Path | None], quiet: bool) -> None:
     """Loads the checkpoint and does the items in this process."""
     checkpoint, classifier = files
-    loaded_model.prepare()
+    loaded_model.prepare(pytorch_attention=True)
     from .runner import Runner
 
     classify = None
@@ -85,23 +88,23 @@ def main(arguments: list[str]) -> int:
             return 1
     settings = settings_of(options, checkpoint, classifier)
     work = items(held_out_cases(options.clips, options.edits), options.seeds, options.grid_clips, options.guided_clips)
-    folder = locations.from_environment().setup / "quality"
+    folder, published = locations.from_environment().setup / "quality", options.output / RUNS
     if options.worker is not None:
         mine = share(work, options.worker, options.workers)
-        run_here(mine, settings, Store(folder, f".{options.worker}"), (checkpoint, classifier), quiet=True)
+        own = Store(folder, f".{options.worker}", published)
+        run_here(mine, settings, own, (checkpoint, classifier), quiet=True)
         return 0
-    store = Store(folder)
+    store = Store(folder, published=published)
     if options.report:
-        settings = replace(settings, code=options.code) if options.code else settings
-        report.write(work, settings, store, checkpoint.name, options.output)
-        return 0
-    if options.workers > 1:
+        pass
+    elif options.workers > 1:
         status = in_processes(arguments, options.workers, work, settings, store)
         if status:
             print("quality stopped: a process failed; what is done is kept, and the next run goes on from there.")
             return status
     else:
         run_here(work, settings, store, (checkpoint, classifier), quiet=False)
+    store.publish(item.key(settings) for item in work)
     report.write(work, settings, store, checkpoint.name, options.output)
-    print(f"written to {options.output}: quality.md, quality.json and pictures in quality/")
+    print(f"written to {options.output}: quality.md, quality.json, and runs and pictures in quality/")
     return 0

@@ -7,21 +7,28 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 PATTERN = "results*.jsonl"
+# Of the numbers that are published: far below any spread.
+DIGITS = 6
 
 
 class Store:
-    """A folder of results. Every process appends to a file of its own, and all of them are read."""
+    """A folder of results. Every process appends to a file of its own, and all of them are read.
 
-    def __init__(self, folder: Path, writer: str = "") -> None:
+    `published` is a file of results from elsewhere, which are read first; None for none.
+    """
+
+    def __init__(self, folder: Path, writer: str = "", published: Path | None = None) -> None:
         self.folder = folder
         self.file = folder / f"results{writer}.jsonl"
+        self.published = published
 
     def load(self) -> dict[str, dict]:
         """All results by key. A line that a killed process left unfinished is passed over."""
         found = {}
-        for file in sorted(self.folder.glob(PATTERN)):
+        for file in (*self._published_files(), *sorted(self.folder.glob(PATTERN))):
             for line in file.read_text(encoding="utf-8").splitlines():
                 try:
                     record = json.loads(line)
@@ -33,11 +40,34 @@ class Store:
     def add(self, key: str, result: Mapping) -> None:
         """Appends a result."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        line = json.dumps({"key": key, "result": result}) + "\n"
+        line = _line(key, result)
         with self.file.open("a+b") as file:
             if file.tell() and not _ends_a_line(file):
                 line = "\n" + line
             file.write(line.encode())
+
+    def publish(self, keys: Iterable[str]) -> None:
+        """Writes the results of `keys` that are there to `published`, and nothing else."""
+        results = self.load()
+        lines = [_line(key, rounded(results[key])) for key in keys if key in results]
+        self.published.parent.mkdir(parents=True, exist_ok=True)
+        self.published.write_text("".join(lines), encoding="utf-8")
+
+    def _published_files(self) -> list[Path]:
+        return [self.published] if self.published is not None and self.published.is_file() else []
+
+
+def rounded(what: Any) -> Any:
+    """The same with every float to DIGITS digits, in lists and mappings of any depth."""
+    if isinstance(what, float):
+        return float(f"{what:.{DIGITS}g}")
+    if isinstance(what, Mapping):
+        return {key: rounded(value) for key, value in what.items()}
+    return [rounded(value) for value in what] if isinstance(what, list) else what
+
+
+def _line(key: str, result: Mapping) -> str:
+    return json.dumps({"key": key, "result": result}) + "\n"
 
 
 def digest(what: object) -> str:

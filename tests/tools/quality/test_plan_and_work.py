@@ -110,6 +110,21 @@ def test_results_of_other_processes_are_seen(tmp_path):
     assert Store(tmp_path).load() == {"a": {"n": 1}, "b": {"n": 2}}
 
 
+def test_published_results_are_gone_on_with_on_another_machine(work, tmp_path):
+    published = tmp_path / "docs" / "runs.jsonl"
+    here, keys = Store(tmp_path / "here", published=published), [item.key(SETTINGS) for item in work]
+    here.add("of other settings", {"measured": [], "seconds": 1.0})
+    for key in keys[:3]:
+        here.add(key, {"measured": [{"cfg": None, "metrics": {"psnr": 1 / 3}}], "seconds": 2.0})
+    here.publish(keys)
+    there = Store(tmp_path / "there", published=published)
+    assert list(there.load()) == keys[:3]
+    assert there.load()[keys[0]]["measured"] == [{"cfg": None, "metrics": {"psnr": 0.333333}}]
+    do(work, SETTINGS, there, lambda item: {"measured": []}, quiet=True)
+    there.publish(keys)
+    assert list(Store(tmp_path / "nowhere", published=published).load()) == keys
+
+
 def test_comments_do_not_change_the_fingerprint_of_code_and_what_it_does_changes_it(tmp_path):
     file = tmp_path / "code.py"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 
 import pytest
 import torch
@@ -116,6 +117,21 @@ def test_the_report_is_the_same_every_time(stored, written, tmp_path):
     report.write(stored[0], SETTINGS, stored[1], "model.safetensors", tmp_path)
     for name in ("quality.json", "quality.md"):
         assert (tmp_path / name).read_bytes() == (written / name).read_bytes()
+
+
+def test_pictures_of_frames_that_were_kept_elsewhere_stay(stored, written, tmp_path):
+    work, store = stored
+    elsewhere = Store(tmp_path / "elsewhere")
+    for key, result in store.load().items():
+        elsewhere.add(key, result)
+    shutil.copytree(written, tmp_path / "docs")
+    (tmp_path / "docs" / "quality" / "clip0_object.jpg").unlink()
+    report.write(work, SETTINGS, elsewhere, "model.safetensors", tmp_path / "docs")
+    for file in (written / "quality").iterdir():
+        again = tmp_path / "docs" / "quality" / file.name
+        assert file.name == "clip0_object.jpg" or again.read_bytes() == file.read_bytes()
+    assert "clip0_object.jpg" in (written / "quality.md").read_text()
+    assert "clip0_object.jpg" not in (tmp_path / "docs" / "quality.md").read_text()
 
 
 def test_kept_frames_come_back(tmp_path):
