@@ -9,7 +9,7 @@ from pathlib import Path
 from .. import loaded_model, locations
 from . import report
 from .clips import held_out_cases
-from .plan import Item, Settings, items, share
+from .plan import STUDIES, Item, Settings, items, share
 from .store import Store, code_digest, file_digest
 from .work import do, in_processes
 
@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 # Every run's numbers, so that a report can be written, or an unfinished one finished, on another machine.
 RUNS = Path("quality") / "runs.jsonl"
 # What results depend on, beside their settings: everything here but what only presents them.
-PRESENTATION = ("__init__", "bootstrap", "pictures", "plots", "report", "summary", "tables", "work")
+PRESENTATION = ("__init__", "bootstrap", "numbers", "pictures", "plots", "report", "store", "summary", "tables", "work")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -27,9 +27,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--classifier", default="", help="weights of the classifier that judges edits; the one beside it"
     )
-    parser.add_argument("--clips", type=int, default=24)
-    parser.add_argument("--grid-clips", type=int, default=24, help="of these, how many go through every inversion")
-    parser.add_argument("--guided-clips", type=int, default=24, help="how many are also reconstructed with guidance")
+    parser.add_argument("--only", nargs="+", choices=STUDIES, default=list(STUDIES), help="parts to measure")
+    parser.add_argument("--clips", type=int, default=24, help="at most; some parts take fewer")
     parser.add_argument("--edits", type=int, default=1, choices=(1, 2, 3), help="edits of each clip")
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--steps", type=int, default=12)
@@ -87,7 +86,9 @@ def main(arguments: list[str]) -> int:
             print(f"quality stopped: there is no file {file}.")
             return 1
     settings = settings_of(options, checkpoint, classifier)
-    work = items(held_out_cases(options.clips, options.edits), options.seeds, options.grid_clips, options.guided_clips)
+    cases = held_out_cases(options.clips, options.edits)
+    studies = {name: items(name, cases, options.seeds) for name in options.only}
+    work = list(dict.fromkeys(item for found in studies.values() for item in found))
     folder, published = locations.from_environment().setup / "quality", options.output / RUNS
     if options.worker is not None:
         mine = share(work, options.worker, options.workers)
@@ -105,6 +106,6 @@ def main(arguments: list[str]) -> int:
     else:
         run_here(work, settings, store, (checkpoint, classifier), quiet=False)
     store.publish(item.key(settings) for item in work)
-    report.write(work, settings, store, checkpoint.name, options.output)
+    report.write(studies, settings, store, checkpoint.name, options.output)
     print(f"written to {options.output}: quality.md, quality.json, and runs and pictures in quality/")
     return 0

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from .clips import Case
 from .store import digest
-from .variants import CANDIDATES, FATEZERO, HEALTH, MAIN, Variant, changed, full_grid
+from .variants import CANDIDATES, FATEZERO, HEALTH, MAIN, STEM_EDITED, Variant, changed, full_grid
 
 CFG = 7.5
-HEALTH_CLIPS = 2
 PICTURE_CLIPS = 3
 
 
@@ -64,33 +64,81 @@ class Item:
         return f"clip {self.case.index}, {self.variant.label if self.variant else self.kind}, seed {self.seed}"
 
 
-def items(cases: Sequence[Case], seeds: Sequence[int], grid_clips: int, guided_clips: int = 3) -> list[Item]:
-    """All work, the most important first: the main inversions and the candidates on every clip, then the grid.
+def main_items(case: Case, seeds: Sequence[int]) -> Iterator[Item]:
+    """What needs no inversion; then the main inversions and the candidates, reconstructed and edited."""
+    shown = case.index < PICTURE_CLIPS
+    yield Item("reference", case, editors=("tokenflow",), shown=shown)
+    for variant in (*MAIN, *CANDIDATES):
+        # the edit draws its keyframes from the seed, whatever the inversion
+        editors = ("tokenflow", "fatezero") if variant in FATEZERO else ("tokenflow",)
+        for seed in seeds:
+            kept = shown and seed == seeds[0] and variant in MAIN
+            yield Item("variant", case, variant, seed, (1.0,), editors, kept)
 
-    The first `guided_clips` are also reconstructed with guidance after the main inversions; the first `grid_clips` go
-    through the whole grid of inversions, without guidance.
+
+def stem_edit_items(case: Case, seeds: Sequence[int]) -> Iterator[Item]:
+    """Edits by TokenFlow whose keyframes read bases as well, beside those whose keyframes read each other."""
+    for variant in STEM_EDITED:
+        for seed in seeds:
+            yield Item("variant", case, variant, seed, editors=("tokenflow", "tokenflow_stem"))
+
+
+def guided_items(case: Case, seeds: Sequence[int]) -> Iterator[Item]:
+    """The main inversions, reconstructed with guidance."""
+    yield from _inversions(case, MAIN, seeds, CFG)
+
+
+def grid_items(case: Case, seeds: Sequence[int]) -> Iterator[Item]:
+    """All inversions, reconstructed."""
+    yield from _inversions(case, full_grid(), seeds)
+
+
+def change_items(case: Case, seeds: Sequence[int]) -> Iterator[Item]:
+    """Single changes of the default, reconstructed."""
+    yield from _inversions(case, changed(), seeds)
+
+
+def health_items(case: Case, seeds: Sequence[int]) -> Iterator[Item]:
+    """Inversions whose fits are watched."""
+    for variant in HEALTH:
+        yield Item("health", case, variant, seeds[0])
+
+
+def _inversions(case: Case, variants: Iterable[Variant], seeds: Sequence[int], cfg: float = 1.0) -> Iterator[Item]:
+    for variant in variants:
+        for seed in seeds if variant.seeded else seeds[:1]:
+            yield Item("variant", case, variant, seed, (cfg,))
+
+
+@dataclass(frozen=True)
+class Study:
+    """A part of the work that is measured and reported on its own.
+
+    Attributes:
+        items: of one clip.
+        clips: on how many of them, at most.
     """
-    found = []
-    for case in cases:
-        shown = case.index < PICTURE_CLIPS
-        found.append(Item("reference", case, editors=("tokenflow",), shown=shown))
-        scales = (1.0, CFG) if case.index < guided_clips else (1.0,)
-        for variant in MAIN:
-            # the edit draws its keyframes from the seed, whatever the inversion
-            editors = ("tokenflow", "fatezero") if variant in FATEZERO else ("tokenflow",)
-            found += [
-                Item("variant", case, variant, seed, scales, editors, shown and seed == seeds[0]) for seed in seeds
-            ]
-    found += [Item("variant", c, v, seed, (1.0,), ("tokenflow",)) for c in cases for v in CANDIDATES for seed in seeds]
-    found += [Item("health", case, variant, seeds[0]) for case in cases[:HEALTH_CLIPS] for variant in HEALTH]
-    for case in cases[:grid_clips]:
-        found += [
-            Item("variant", case, variant, seed, (1.0,))
-            for variant in (*changed(), *full_grid())
-            if variant not in (*MAIN, *CANDIDATES)
-            for seed in (seeds if variant.seeded else seeds[:1])
-        ]
-    return found
+
+    items: Callable[[Case, Sequence[int]], Iterable[Item]]
+    clips: int = 24
+
+
+STUDIES = MappingProxyType(
+    {
+        "main": Study(main_items),
+        "stem_edits": Study(stem_edit_items),
+        "guided": Study(guided_items),
+        "grid": Study(grid_items),
+        "changes": Study(change_items),
+        "health": Study(health_items, 2),
+    }
+)
+
+
+def items(study: str, cases: Sequence[Case], seeds: Sequence[int]) -> list[Item]:
+    """The work of a study, clip by clip."""
+    found = STUDIES[study]
+    return [item for case in cases[: found.clips] for item in found.items(case, seeds)]
 
 
 def share(work: Iterable[Item], worker: int, workers: int) -> list[Item]:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from . import pictures, plots, summary, tables
-from .plan import CFG, HEALTH_CLIPS, Item, Settings
+from . import pictures, plots, tables
+from .numbers import of_study
+from .plan import CFG, Item, Settings
 from .store import Store
-from .variants import CANDIDATES, CHANGED_BASES, FATEZERO, MAIN, Variant, changed, full_grid, stem
+from .variants import CANDIDATES, CHANGED_BASES, FATEZERO, MAIN, STEM_EDITED, Variant, changed, full_grid
 
+INTRODUCTION = """# Quality
+
+Written by `make quality`; every number is also in [quality.json](quality.json).
+
+Rendered clips of 128×128 pixels. Each shows a thing whose combination of object, style and colour never occurs in
+training. Numbers in brackets are 95 % intervals, by bootstrap over clips and, within clips, seeds. A *gain* is the mean
+difference to DDIM with 1 frame, clip by clip, so its interval tells whether the difference is real."""
 TOKENFLOW = """### TokenFlow
 
 A keyframe for every 4 frames, otherwise the default settings."""
@@ -21,106 +28,69 @@ The node's presets: *shape* for another object, *style* for another style, *attr
 this is STEM-FateZero; with DDIM, what is not fused has the attention of the inversion."""
 
 
-def write(work: Sequence[Item], settings: Settings, store: Store, checkpoint: str, output: Path) -> None:
-    """Writes the files below `output`, from the results that are there. checkpoint: its file's name."""
-    results = store.load()
-    done = [(item, results[item.key(settings)]) for item in work if item.key(settings) in results]
-    folder = output / "quality"
-    folder.mkdir(parents=True, exist_ok=True)
-    made = numbers(done, settings, checkpoint) | {"missing_runs": len(work) - len(done), "runs": len(work)}
-    (output / "quality.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
-    for denoiser in ("plain", "same"):
-        lines = {v.label: made["psnr_by_frame"][denoiser][v.label] for v in MAIN}
-        title = f"Reconstruction, {denoiser} " + ("model" if denoiser == "plain" else "attention")
-        plots.line_plot(title, "frame", "PSNR in dB", lines).save(folder / f"psnr_{denoiser}.png", optimize=True)
-    sheets = pictures.write([item for item, _ in done], settings, store.folder / "frames", folder)
-    (output / "quality.md").write_text(as_markdown(made, sheets), encoding="utf-8")
+STEM_EDITS = """### TokenFlow with bases among the keyframes
+
+`edit_attention` of TokenFlow Edit set to `stem`: keyframes read bases of all keyframes, with the settings of the
+inversion, instead of each other. DDIM's row has 256 bases and shows what that attention does alone. All gains are over
+the usual edit from DDIM with 1 frame."""
 
 
-def numbers(done: summary.Done, settings: Settings, checkpoint: str) -> dict:
-    """All that the report holds.
+def write(
+    studies: Mapping[str, Sequence[Item]], settings: Settings, store: Store, checkpoint: str, output: Path
+) -> None:
+    """Writes the files below `output`, from the results that are there.
 
-    `rows`: main inversions and candidates on all clips; `guided_rows`: with guidance, on a few; `grid_rows`: all
-    inversions on the clips that went through the whole grid; `change_rows`: the same, beside the default.
+    studies: the work of each by name; of the others, and of those without a result, the numbers there stay. checkpoint:
+    its file's name.
     """
-    inverted = [(item, result) for item, result in done if item.variant is not None]
-    guided_clips = {item.case.index for item, _ in inverted if CFG in item.scales}
-    grid_clips = _complete(inverted, set(full_grid()))
-    main = [(item, result) for item, result in done if item.variant is None or item.variant in (*MAIN, *CANDIDATES)]
-    rows = summary.rows(main)
-    on_grid = [(item, result) for item, result in inverted if item.case.index in grid_clips]
-    cases = {item.case.index: item.case for item, _ in done}
-    return {
-        "settings": asdict(settings) | {"checkpoint_file": checkpoint, "seeds": sorted({i.seed for i, _ in done})},
-        "clips": [
-            {"caption": case.scene.caption, "edits": {wish.kind: wish.scene.caption for wish in case.edits}}
-            for case in cases.values()
-        ],
-        "grid_clips": len(grid_clips),
-        "guided_clips": len(guided_clips),
-        "cpu_seconds": round(sum(result["seconds"] for _, result in done)),
-        "rows": [row for row in rows if not _guided(row)],
-        "guided_rows": [row for row in rows if _guided(row)],
-        "grid_rows": [row for row in summary.rows(on_grid) if row["editor"] == "none" and not _guided(row)],
-        "change_rows": [
-            row
-            for row in summary.rows(on_grid, stem(CHANGED_BASES))
-            if row["editor"] == "none" and not _guided(row) and row["num_bases"] == CHANGED_BASES
-        ],
-        "psnr_by_frame": {
-            denoiser: {
-                variant.label: [round(value, 3) for value in curve]
-                for variant, curve in summary.curves(main, denoiser).items()
-            }
-            for denoiser in ("plain", "same")
-        },
-        "em_health": summary.health_rows(done),
-    }
+    results, file, folder = store.load(), output / "quality.json", output / "quality"
+    folder.mkdir(parents=True, exist_ok=True)
+    made = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"studies": {}}
+    for name, work in studies.items():
+        done = [(item, results[item.key(settings)]) for item in work if item.key(settings) in results]
+        if not done:
+            continue
+        found = of_study(name, work, done, settings, checkpoint)
+        made |= found | {"studies": made["studies"] | found["studies"]}
+        if name == "main":
+            made["pictures"] = pictures.write([item for item, _ in done], settings, store.folder / "frames", folder)
+            _draw_curves(made["psnr_by_frame"], folder)
+    file.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    (output / "quality.md").write_text(as_markdown(made), encoding="utf-8")
 
 
-def _guided(row: dict) -> bool:
-    return row["editor"] == "none" and row["cfg"] == CFG
+def _draw_curves(by_frame: Mapping, folder: Path) -> None:
+    for denoiser, curves in by_frame.items():
+        title = f"Reconstruction, {denoiser} " + ("model" if denoiser == "plain" else "attention")
+        lines = {variant.label: curves[variant.label] for variant in MAIN if variant.label in curves}
+        plots.line_plot(title, "frame", "PSNR in dB", lines).save(folder / f"psnr_{denoiser}.png", optimize=True)
 
 
-def _complete(inverted: summary.Done, variants: set[Variant]) -> set[int]:
-    """The clips on which all of some inversions were measured."""
-    by_clip: dict[int, set[Variant]] = {}
-    for item, _ in inverted:
-        by_clip.setdefault(item.case.index, set()).add(item.variant)
-    return {clip for clip, measured in by_clip.items() if variants <= measured}
+def as_markdown(made: Mapping) -> str:
+    """The report to read; studies without numbers are left out."""
+    parts = [INTRODUCTION]
+    parts += [write_section(made) for study, write_section in SECTIONS if study in made["studies"]]
+    sheets = made.get("pictures", [])
+    parts += ["## Pictures"] * bool(sheets)
+    parts += [f"{caption}\n\n![{caption}](quality/{name})" for name, caption in sheets]
+    return "\n\n".join(parts) + "\n"
 
 
-def as_markdown(made: dict, sheets: Sequence[tuple[str, str]]) -> str:
-    """The report to read. sheets: file names of pictures in the folder quality, with captions."""
-    parts = [_introduction(made), _reconstruction(made), _grid(made), _edits(made), _health(made)]
-    parts += ["## Pictures", *(f"{caption}\n\n![{caption}](quality/{name})" for name, caption in sheets)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+def _measured(made: Mapping, study: str) -> str:
+    """On what a study was measured."""
+    about = made["studies"][study]
+    seeds = ", ".join(map(str, about["seeds"]))
+    missing = f" **{about['missing_runs']} of {about['runs']} runs are missing.**" if about["missing_runs"] else ""
+    took = f", {about['cpu_seconds'] / 60:.0f} minutes" if about["cpu_seconds"] else ""
+    return (
+        f"Measured on {about['clips']} clips of {about['frames']} frames, {about['steps']} steps, seed {seeds}; "
+        f"checkpoint `{about['checkpoint_file']}` (SHA-256 `{about['checkpoint'][:16]}…`), code of the fingerprint "
+        f"`{about['code']}`{took}.{missing}"
+    )
 
 
-def _introduction(made: dict) -> str:
-    settings = made["settings"]
-    missing = f"\n\n**{made['missing_runs']} of {made['runs']} runs are missing.**" if made["missing_runs"] else ""
-    return f"""# Quality
-
-Written by `make quality`; every number is also in [quality.json](quality.json).
-
-Measured on {len(made["clips"])} rendered clips of {settings["frames"]} frames of 128×128 pixels, {settings["steps"]}
-DDIM steps, seeds {", ".join(map(str, settings["seeds"]))}. Each clip shows a thing whose combination of object, style
-and colour never occurs in training. Checkpoint: `{settings["checkpoint_file"]}` (SHA-256
-`{settings["checkpoint"][:16]}…`), code of the fingerprint `{settings["code"]}`. All runs together took
-{made["cpu_seconds"] / 60:.0f} minutes.
-
-Numbers in brackets are 95 % intervals, by bootstrap over clips and, within clips, seeds. A *gain* is the mean
-difference to DDIM with 1 frame, clip by clip, so its interval tells whether the difference is real.{missing}"""
-
-
-def _reconstruction(made: dict) -> str:
+def _reconstruction(made: Mapping) -> str:
     bound = [tables.find(made["rows"], editor="vae", metric=f"{metric}_vs_source") for metric in ("psnr", "ssim")]
-    with_guidance = f"""
-
-With guidance of {CFG} against the empty prompt, on {made["guided_clips"]} clips:
-
-{tables.reconstruction(made["guided_rows"], CFG)}"""
     return f"""## Reconstruction
 
 Against what the VAE alone gives back, which itself is {tables.cell(bound[0], 2)} dB (SSIM {tables.cell(bound[1], 3)})
@@ -129,35 +99,51 @@ inversion (all gains are over DDIM with 1 frame, whose attention is the model's 
 
 {tables.reconstruction(made["rows"], 1.0)}
 
+{_measured(made, "main")}
+
 ![PSNR by frame, plain model](quality/psnr_plain.png)
 
-![PSNR by frame, same attention](quality/psnr_same.png){with_guidance if made["guided_clips"] else ""}
+![PSNR by frame, same attention](quality/psnr_same.png)
 
 ### Candidates for another default
 
 {tables.reconstruction(made["rows"], 1.0, CANDIDATES)}"""
 
 
-def _grid(made: dict) -> str:
-    if not made["grid_clips"]:
-        return ""
+def _guided(made: Mapping) -> str:
+    return f"""### With guidance
+
+Guidance of {CFG} against the empty prompt:
+
+{tables.reconstruction(made["guided_rows"], CFG)}
+
+{_measured(made, "guided")}"""
+
+
+def _grid(made: Mapping) -> str:
     return f"""### All sizes, presets and conventions
 
-PSNR in dB against the VAE round trip, no guidance, on {made["grid_clips"]} clips. *next* and *current* say at which
-timestep the inversion estimated the noise; *plain* and *same* are the denoisers of above.
+PSNR in dB against the VAE round trip, no guidance. *next* and *current* say at which timestep the inversion estimated
+the noise; *plain* and *same* are the denoisers of above.
 
 {tables.grid(made["grid_rows"], full_grid())}
 
-### Single changes of the default
-
-The preset `paper` with {CHANGED_BASES} bases, and one thing changed, on {made["grid_clips"]} clips: the numbers of the
-default, then what each change adds to them, clip by clip.
-
-{tables.changes(made["change_rows"], changed())}"""
+{_measured(made, "grid")}"""
 
 
-def _edits(made: dict) -> str:
-    judged = made["settings"]["classifier"] != ""
+def _changes(made: Mapping) -> str:
+    return f"""### Single changes of the default
+
+The preset `paper` with {CHANGED_BASES} bases, and one thing changed: the numbers of the default, then what each change
+adds to them, clip by clip.
+
+{tables.changes(made["change_rows"], changed())}
+
+{_measured(made, "changes")}"""
+
+
+def _edits(made: Mapping) -> str:
+    judged = made["studies"]["main"]["classifier"] != ""
     words = (
         "*Target word* and *kept words* are the shares of frames in which a classifier sees the new word, and both of "
         "the words that should have stayed."
@@ -174,13 +160,25 @@ lower is better. Consistency is the SSIM of the same two. {words}
 *Truth* is the true edited clip itself, *truth through the VAE* the best that a perfect edit could reach, and *no edit*
 the source through the VAE.
 
-{_edits_by(made, "tokenflow", (*MAIN, *CANDIDATES), TOKENFLOW)}
+{_edits_by(made["rows"], "tokenflow", (*MAIN, *CANDIDATES), TOKENFLOW)}
 
-{_edits_by(made, "fatezero", FATEZERO, FATEZERO_TEXT)}"""
+{_edits_by(made["rows"], "fatezero", FATEZERO, FATEZERO_TEXT)}"""
 
 
-def _edits_by(made: dict, editor: str, variants: Sequence[Variant], text: str) -> str:
-    rows = made["rows"]
+def _stem_edits(made: Mapping) -> str:
+    rows = made["stem_edit_rows"]
+    return f"""{STEM_EDITS}
+
+{tables.edit_gains(rows, "tokenflow_stem", STEM_EDITED)}
+
+Beside the usual edits of the same inversions, measured in the same runs:
+
+{tables.edit_gains(rows, "tokenflow", STEM_EDITED)}
+
+{_measured(made, "stem_edits")}"""
+
+
+def _edits_by(rows: tables.Rows, editor: str, variants: Sequence[Variant], text: str) -> str:
     return f"""{text}
 
 {tables.edits(rows, editor, variants)}
@@ -194,12 +192,24 @@ By kind of edit:
 {tables.edits_by_kind(rows, editor, variants)}"""
 
 
-def _health(made: dict) -> str:
-    clips = min(HEALTH_CLIPS, len(made["clips"]))
+def _health(made: Mapping) -> str:
     return f"""## Health of expectation-maximisation
 
-Inversion with K = 256, means over {clips} clips; over the steps the mean and, in brackets, the smallest and
+Inversion with K = 256, means over the clips; over the steps the mean and, in brackets, the smallest and
 largest. A base is live if it answers for more than a millionth of a token. The perplexity of the masses is the number
 of evenly used bases that would be as spread. Layers that see fewer than 256 tokens get as many bases as tokens.
 
-{tables.em_health(made["em_health"])}"""
+{tables.em_health(made["em_health"])}
+
+{_measured(made, "health")}"""
+
+
+SECTIONS = (
+    ("main", _reconstruction),
+    ("guided", _guided),
+    ("grid", _grid),
+    ("changes", _changes),
+    ("main", _edits),
+    ("stem_edits", _stem_edits),
+    ("health", _health),
+)

@@ -13,6 +13,7 @@ from torch import Tensor
 from ...nodes.host.ddim_sampling import invert
 from ...nodes.host.inversion import Inversion
 from ...nodes.host.reconstruction import reconstruct
+from ...nodes.host.stem_attention import StemSelfAttention
 from ...nodes.host.tokenflow import TokenFlowSettings, edit
 from ...stem_kernels.video_metrics import psnr
 from ..loaded_model import Loaded
@@ -24,6 +25,7 @@ from .frames_on_disk import save_frames
 from .measures import Classifier, appearance, closeness, edit_measures
 from .methods import installed, method_of
 from .plan import Item, Settings
+from .variants import DEFAULT
 
 # Two keyframes or more, or nothing would tie the edit's frames together: the default of 8 is a whole clip here.
 FRAMES_PER_KEYFRAME = 4
@@ -104,7 +106,11 @@ class Runner:
                 self._keep(item, f"reconstruction_{denoiser}_{cfg:g}", video)
 
     def _edits(self, item: Item, source: Source, inversion: Inversion) -> Iterator[dict]:
-        editors = {"tokenflow": self._tokenflow, "fatezero": self._fatezero}
+        editors = {
+            "tokenflow": self._tokenflow,
+            "tokenflow_stem": self._tokenflow_with_stem,
+            "fatezero": self._fatezero,
+        }
         for wish in item.case.edits:
             truth = render(wish.scene, item.case.motion, self.settings.frames)
             for editor in item.editors:
@@ -113,10 +119,15 @@ class Runner:
                 yield _measured(editor, cfg=EDIT_CFG, edit=wish.kind, metrics=metrics)
                 self._keep(item, f"{editor}_{wish.kind}", video)
 
-    def _tokenflow(self, item: Item, inversion: Inversion, wish: Edit) -> Tensor:
-        settings = TokenFlowSettings(cfg=EDIT_CFG, seed=item.seed, batch_size=FRAMES_PER_KEYFRAME)
+    def _tokenflow(self, item: Item, inversion: Inversion, wish: Edit, stem: StemSelfAttention | None = None) -> Tensor:
+        settings = TokenFlowSettings(cfg=EDIT_CFG, seed=item.seed, batch_size=FRAMES_PER_KEYFRAME, stem=stem)
         target, negative = self.loaded.prompt(wish.scene.caption), self.loaded.prompt("")
         return edit(self.loaded.model, inversion, target, negative, settings)
+
+    def _tokenflow_with_stem(self, item: Item, inversion: Inversion, wish: Edit) -> Tensor:
+        """Keyframes read bases of all of them; those of an inversion without STEM as many as the default has."""
+        bases = item.variant if item.variant.inversion == "stem" else DEFAULT
+        return self._tokenflow(item, inversion, wish, method_of(bases, item.seed))
 
     def _fatezero(self, item: Item, inversion: Inversion, wish: Edit) -> Tensor:
         return fatezero.edited(self.loaded, inversion, item.case.scene.caption, wish, EDIT_CFG)

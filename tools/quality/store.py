@@ -27,8 +27,11 @@ class Store:
 
     def load(self) -> dict[str, dict]:
         """All results by key. A line that a killed process left unfinished is passed over."""
+        return self._read([*self._published_files(), *sorted(self.folder.glob(PATTERN))])
+
+    def _read(self, files: Iterable[Path]) -> dict[str, dict]:
         found = {}
-        for file in (*self._published_files(), *sorted(self.folder.glob(PATTERN))):
+        for file in files:
             for line in file.read_text(encoding="utf-8").splitlines():
                 try:
                     record = json.loads(line)
@@ -40,18 +43,20 @@ class Store:
     def add(self, key: str, result: Mapping) -> None:
         """Appends a result."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        line = _line(key, result)
+        line = json.dumps({"key": key, "result": result}) + "\n"
         with self.file.open("a+b") as file:
             if file.tell() and not _ends_a_line(file):
                 line = "\n" + line
             file.write(line.encode())
 
     def publish(self, keys: Iterable[str]) -> None:
-        """Writes the results of `keys` that are there to `published`, and nothing else."""
-        results = self.load()
-        lines = [_line(key, rounded(results[key])) for key in keys if key in results]
+        """Adds the results of `keys` that are there to `published`, in the place of any that it had of them."""
+        results, lines = self.load(), {}
+        for key in (*self._read(self._published_files()), *keys):
+            if key in results:
+                lines[key] = json.dumps({"key": key, "result": rounded(results[key])}) + "\n"
         self.published.parent.mkdir(parents=True, exist_ok=True)
-        self.published.write_text("".join(lines), encoding="utf-8")
+        self.published.write_text("".join(lines.values()), encoding="utf-8")
 
     def _published_files(self) -> list[Path]:
         return [self.published] if self.published is not None and self.published.is_file() else []
@@ -64,10 +69,6 @@ def rounded(what: Any) -> Any:
     if isinstance(what, Mapping):
         return {key: rounded(value) for key, value in what.items()}
     return [rounded(value) for value in what] if isinstance(what, list) else what
-
-
-def _line(key: str, result: Mapping) -> str:
-    return json.dumps({"key": key, "result": result}) + "\n"
 
 
 def digest(what: object) -> str:

@@ -13,6 +13,8 @@ from .variants import BASELINE, Variant
 
 Done = Sequence[tuple[Item, dict]]
 ALL_EDITS = "all"
+# An editor, and the one of the base that it is measured against.
+COMPARED_WITH = {"tokenflow_stem": "tokenflow"}
 # What a row is about; `metric` and the numbers come on top.
 IDENTITY = ("inversion", "context", "num_bases", "preset", "convention", "change")
 GROUP = (*IDENTITY, "editor", "denoiser", "cfg", "edit")
@@ -28,14 +30,14 @@ def rows(done: Done, base: Variant = BASELINE) -> list[dict]:
     baseline = {
         (*_outcome(group, base), metric): numbers
         for (group, metric), numbers in values.items()
-        if group[: len(IDENTITY)] == _identity(base)
+        if _is_base(group, base)
     }
     found = []
     for (group, metric), numbers in values.items():
         row = dict(zip(GROUP, group, strict=True)) | {"metric": metric} | asdict(estimate(numbers))
         row |= {"clips": len(numbers), "values": sum(map(len, numbers.values()))}
         others = baseline.get((*_outcome(group, base), metric))
-        if others is not None and group[0] is not None and group[: len(IDENTITY)] != _identity(base):
+        if others is not None and group[0] is not None and not _is_base(group, base):
             gain = _gain(numbers, others)
             row |= {"gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high} if gain else {}
         found.append(row)
@@ -89,10 +91,14 @@ def _identity(variant: Variant | None) -> tuple:
     return tuple(getattr(variant, name) if variant else None for name in IDENTITY)
 
 
+def _is_base(group: tuple, base: Variant) -> bool:
+    return group[: len(IDENTITY)] == _identity(base) and group[len(IDENTITY)] not in COMPARED_WITH
+
+
 def _outcome(group: tuple, base: Variant) -> tuple:
-    """The part of a group that two variants must share to be compared; a plain one has but one denoiser."""
+    """The part of a group that it must share with the base to be compared; a plain one has but one denoiser."""
     editor, denoiser, cfg, edit = group[len(IDENTITY) :]
-    return editor, None if base.plain else denoiser, cfg, edit
+    return COMPARED_WITH.get(editor, editor), None if base.plain else denoiser, cfg, edit
 
 
 def _gain(numbers: Mapping[int, Sequence[float]], base: Mapping[int, Sequence[float]]) -> Estimate | None:

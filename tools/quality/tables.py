@@ -7,7 +7,7 @@ from functools import partial
 
 from .. import markdown
 from .clips import KINDS
-from .summary import ALL_EDITS, IDENTITY
+from .summary import ALL_EDITS, COMPARED_WITH, IDENTITY
 from .variants import BASELINE, CONVENTIONS, MAIN, PRESETS, Variant
 
 Rows = Sequence[Mapping]
@@ -123,7 +123,7 @@ def edit_gains(rows: Rows, editor: str, variants: Iterable[Variant]) -> str:
             for metric, (_, digits) in columns.items()
         ]
         for v in variants
-        if v != BASELINE
+        if v != BASELINE or editor in COMPARED_WITH
     ]
     return table(["inversion", *(title for title, _ in columns.values())], body)
 

@@ -54,14 +54,17 @@ def stem(num_bases: int, preset: str = "paper") -> Variant:
     return Variant("stem", num_bases=num_bases, preset=preset)
 
 
+DEFAULT = stem(256)
 DDIM = tuple(Variant("ddim", context=context) for context in ("0", "0, mid", "all"))
 BASELINE = DDIM[0]
-# Measured on every clip, with edits.
+# Measured with edits.
 MAIN = (*DDIM, stem(64), stem(128), stem(256))
 # Also edited with FateZero; two frames are the context that it was published with.
 FATEZERO = (DDIM[0], DDIM[1], stem(256))
-# Candidates for other defaults: measured on every clip, with TokenFlow's edits.
+# Candidates for other defaults: measured with TokenFlow's edits.
 CANDIDATES = tuple(replace(stem(size), change="mass weighting") for size in (64, 256))
+# Edited by TokenFlow with both kinds of attention among keyframes; DDIM shows what the attention does alone.
+STEM_EDITED = (DDIM[0], stem(64), stem(256))
 HEALTH = (stem(256), stem(256, "paper_literal"))
 
 

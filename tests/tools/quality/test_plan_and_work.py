@@ -9,7 +9,7 @@ from comfyui_stem.nodes.host.stem_settings import StemSettings
 from comfyui_stem.stem_kernels.em import EMSettings
 from comfyui_stem.tools.quality import methods
 from comfyui_stem.tools.quality.clips import held_out_cases
-from comfyui_stem.tools.quality.plan import CFG, Settings, items, share
+from comfyui_stem.tools.quality.plan import CFG, STUDIES, Settings, items, share
 from comfyui_stem.tools.quality.store import Store, code_digest
 from comfyui_stem.tools.quality.variants import (
     CANDIDATES,
@@ -19,6 +19,7 @@ from comfyui_stem.tools.quality.variants import (
     MAIN,
     PRESETS,
     SIZES,
+    STEM_EDITED,
     changed,
     full_grid,
 )
@@ -27,9 +28,13 @@ from comfyui_stem.tools.quality.work import do, pending
 SETTINGS = Settings(frames=4, steps=2, checkpoint="c", classifier="", code="x")
 
 
+SEEDS = [0, 1]
+
+
 @pytest.fixture(scope="module")
 def work():
-    return items(held_out_cases(4), seeds=[0, 1], grid_clips=1, guided_clips=1)
+    cases = held_out_cases(4)
+    return list(dict.fromkeys(item for study in STUDIES for item in items(study, cases, SEEDS)))
 
 
 def test_the_grid_holds_every_combination_once():
@@ -39,14 +44,36 @@ def test_the_grid_holds_every_combination_once():
     assert len({variant.label for variant in grid}) == len(grid)
 
 
-def test_the_main_inversions_are_edited_on_every_clip_and_the_grid_is_run_on_some(work):
-    edited = [item for item in work if item.kind == "variant" and item.edited]
-    assert len(edited) == 4 * len((*MAIN, *CANDIDATES)) * 2
-    assert {item.case.index for item in edited if CFG in item.scales} == {0}
+def of(study, clips=4):
+    return items(study, held_out_cases(clips), SEEDS)
+
+
+def test_the_main_inversions_are_edited_on_every_clip():
+    edited = [item for item in of("main") if item.kind == "variant"]
+    assert len(edited) == 4 * len((*MAIN, *CANDIDATES)) * len(SEEDS)
     assert {item.variant for item in edited if "fatezero" in item.editors} == set(FATEZERO)
-    assert all("tokenflow" in item.editors for item in edited)
-    on_grid = {item.variant for item in work if item.kind == "variant" and item.case.index == 0}
-    assert on_grid == {*full_grid(), *changed(), *CANDIDATES}
+    assert all("tokenflow" in item.editors and item.scales == (1.0,) for item in edited)
+    assert [item.case.index for item in of("main") if item.kind == "reference"] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("study", "variants", "scale"),
+    [("grid", full_grid(), 1.0), ("changes", changed(), 1.0), ("guided", MAIN, CFG)],
+)
+def test_inversions_are_reconstructed_with_every_seed_that_they_depend_on(study, variants, scale):
+    found = of(study)
+    expected = [(v, seed) for v in variants for seed in (SEEDS if v.seeded else SEEDS[:1])]
+    assert [(item.variant, item.seed) for item in found] == 4 * expected
+    assert all(item.scales == (scale,) and not item.edited for item in found)
+
+
+def test_edits_with_bases_are_beside_the_usual_ones_of_the_same_inversions():
+    assert {item.variant for item in of("stem_edits")} == set(STEM_EDITED)
+    assert all(item.editors == ("tokenflow", "tokenflow_stem") for item in of("stem_edits"))
+
+
+def test_the_fits_are_watched_on_few_clips():
+    assert {item.case.index for item in of("health")} == {0, 1}
 
 
 def test_every_change_names_settings_that_exist():
@@ -66,7 +93,7 @@ def test_a_key_depends_on_the_item_and_on_every_setting(work):
 
 
 def test_a_key_does_not_depend_on_how_much_else_is_asked_for(work):
-    fewer = items(held_out_cases(1), seeds=[0], grid_clips=1, guided_clips=1)
+    fewer = [item for study in STUDIES for item in items(study, held_out_cases(1), [0])]
     assert {item.key(SETTINGS) for item in fewer} <= {item.key(SETTINGS) for item in work}
 
 

@@ -11,7 +11,7 @@ import torch
 from comfyui_stem.tools.quality import plots, report, summary
 from comfyui_stem.tools.quality.clips import held_out_cases
 from comfyui_stem.tools.quality.frames_on_disk import load_frames, save_frames
-from comfyui_stem.tools.quality.plan import Settings, items
+from comfyui_stem.tools.quality.plan import CFG, STUDIES, Settings, items
 from comfyui_stem.tools.quality.store import Store
 from comfyui_stem.tools.quality.variants import BASELINE, MAIN
 from hypothesis import given
@@ -42,8 +42,11 @@ def invented(item, folder):
         names = ["source", *(f"truth_{kind}" for kind in kinds)]
     else:
         plain = item.variant.plain
-        found = [one("none", RECONSTRUCTION, "plain", cfg, psnr_by_frame=[1.0, 2.0, 1.5, 3.0]) for cfg in item.scales]
-        found += [] if plain else [one("none", RECONSTRUCTION, "same", 1.0, psnr_by_frame=[2.0, 2.0, 1.5, 3.0])]
+        found = [
+            one("none", RECONSTRUCTION, denoiser, cfg, psnr_by_frame=[1.0, 2.0, 1.5, 3.0])
+            for cfg in item.scales
+            for denoiser in (("plain",) if plain else ("plain", "same"))
+        ]
         found += [one(editor, EDIT, cfg=7.5, edit=kind) for kind in kinds for editor in item.editors]
         names = ["reconstruction_plain_1", *(f"{editor}_{kind}" for kind in kinds for editor in item.editors)]
     for name in names if item.shown else ():
@@ -54,16 +57,17 @@ def invented(item, folder):
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
-    work, store = items(held_out_cases(4, edits=3), [0], grid_clips=2, guided_clips=1), Store(folder)
-    for item in work:
+    cases, store = held_out_cases(4, edits=3), Store(folder)
+    studies = {name: items(name, cases[: 2 if name == "grid" else 4], [0]) for name in STUDIES}
+    for item in {item for work in studies.values() for item in work}:
         store.add(item.key(SETTINGS), {"measured": invented(item, folder), "seconds": 1.0})
-    return work, store
+    return studies, store
 
 
 @pytest.fixture(scope="module")
 def written(stored, tmp_path_factory):
     output = tmp_path_factory.mktemp("docs")
-    report.write(*stored[:1], SETTINGS, stored[1], "model.safetensors", output)
+    report.write(stored[0], SETTINGS, stored[1], "model.safetensors", output)
     return output
 
 
@@ -81,7 +85,7 @@ def test_rows_name_what_they_are_about_and_have_intervals(written):
 def test_gains_are_taken_clip_by_clip(written):
     """Clips differ by up to 20, gains not at all."""
     made = json.loads((written / "quality.json").read_text())
-    assert {row["clips"] for row in made["guided_rows"]} == {1}
+    assert {row["cfg"] for row in made["guided_rows"]} == {CFG}
     changes = [row for row in made["change_rows"] if row["change"]]
     assert changes and all(row["gain_low"] == row["gain_high"] == pytest.approx(0) for row in changes)
     gains = [row for row in made["rows"] if row["inversion"] == "stem" and row["editor"] in ("tokenflow", "fatezero")]
@@ -89,6 +93,18 @@ def test_gains_are_taken_clip_by_clip(written):
     for row in gains:
         assert row["gain_low"] == pytest.approx(2) and row["gain_high"] == pytest.approx(2)
     assert not any("gain" in row for row in made["rows"] if row["context"] == BASELINE.context)
+
+
+def test_edits_with_bases_are_measured_against_the_usual_edit_of_the_baseline(written):
+    made = json.loads((written / "quality.json").read_text())
+    of_base = {row["editor"]: row for row in made["stem_edit_rows"] if is_mean_psnr(row) and row["context"] == "0"}
+    assert "gain" not in of_base["tokenflow"]
+    expected = of_base["tokenflow_stem"]["mean"] - of_base["tokenflow"]["mean"]
+    assert of_base["tokenflow_stem"]["gain"] == pytest.approx(expected) != 0
+
+
+def is_mean_psnr(row):
+    return row["metric"] == "psnr" and row["edit"] == "all"
 
 
 def test_the_page_names_every_inversion_its_pictures_exist_and_it_says_that_words_were_not_judged(written):
@@ -100,17 +116,31 @@ def test_the_page_names_every_inversion_its_pictures_exist_and_it_says_that_word
     assert all((written / "quality" / name).is_file() for name in shown)
 
 
-def test_a_report_of_an_unfinished_run_says_what_is_missing(stored, tmp_path):
-    work, store = stored
-    part = Store(tmp_path / "part")
+def test_an_unfinished_study_says_what_is_missing_and_counts_whole_clips_only(stored, tmp_path):
+    work, results, part = stored[0]["grid"], stored[1].load(), Store(tmp_path / "part")
     for item in work[:-3]:
-        part.add(item.key(SETTINGS), store.load()[item.key(SETTINGS)])
-    (tmp_path / "part" / "frames").symlink_to(store.folder / "frames")
-    report.write(work, SETTINGS, part, "model.safetensors", tmp_path / "docs")
+        part.add(item.key(SETTINGS), results[item.key(SETTINGS)])
+    report.write({"grid": work}, SETTINGS, part, "model.safetensors", tmp_path / "docs")
     page = (tmp_path / "docs" / "quality.md").read_text()
     assert f"3 of {len(work)} runs are missing" in page
+    assert "## Edits" not in page and "## Pictures" not in page
     made = json.loads((tmp_path / "docs" / "quality.json").read_text())
-    assert made["missing_runs"] == 3 and made["rows"]
+    assert made["studies"]["grid"]["missing_runs"] == 3
+    assert {row["clips"] for row in made["grid_rows"]} == {made["studies"]["grid"]["clips"]} == {1}
+
+
+def test_studies_that_were_not_run_keep_their_numbers(stored, written, tmp_path):
+    shutil.copytree(written, tmp_path / "docs")
+    before = json.loads((written / "quality.json").read_text())
+    one = {"guided": stored[0]["guided"][: len(MAIN)], "health": stored[0]["health"]}
+    only_guided = Store(tmp_path / "part")
+    for item in one["guided"]:
+        only_guided.add(item.key(SETTINGS), stored[1].load()[item.key(SETTINGS)])
+    report.write(one, SETTINGS, only_guided, "model.safetensors", tmp_path / "docs")
+    after = json.loads((tmp_path / "docs" / "quality.json").read_text())
+    assert (before["studies"].pop("guided")["clips"], after["studies"].pop("guided")["clips"]) == (4, 1)
+    assert before.pop("guided_rows") != after.pop("guided_rows")
+    assert before == after
 
 
 def test_the_report_is_the_same_every_time(stored, written, tmp_path):
@@ -120,13 +150,13 @@ def test_the_report_is_the_same_every_time(stored, written, tmp_path):
 
 
 def test_pictures_of_frames_that_were_kept_elsewhere_stay(stored, written, tmp_path):
-    work, store = stored
+    studies, store = stored
     elsewhere = Store(tmp_path / "elsewhere")
     for key, result in store.load().items():
         elsewhere.add(key, result)
     shutil.copytree(written, tmp_path / "docs")
     (tmp_path / "docs" / "quality" / "clip0_object.jpg").unlink()
-    report.write(work, SETTINGS, elsewhere, "model.safetensors", tmp_path / "docs")
+    report.write(studies, SETTINGS, elsewhere, "model.safetensors", tmp_path / "docs")
     for file in (written / "quality").iterdir():
         again = tmp_path / "docs" / "quality" / file.name
         assert file.name == "clip0_object.jpg" or again.read_bytes() == file.read_bytes()
