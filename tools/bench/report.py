@@ -31,7 +31,9 @@ by turns, so that a slow moment of the machine slows both; the range after a rat
 is what was held at most beyond what was held before, with the weights already loaded. The weights are random, at the
 size of SD1.5: time and memory do not depend on what they say.
 
-Measure your own machine with `make bench` (an hour on two cores; `ARGS="--only inversion"` for a part of it).
+Measure your own machine with `make bench` (an hour on two cores; `ARGS="--only inversion"` for a part of it). PyTorch's
+attention is taken; ComfyUI takes another by itself on a processor, unless it is started with
+`--use-pytorch-cross-attention`, and `ARGS="--host-attention"` measures with that.
 """
 
 
@@ -117,9 +119,9 @@ iteration by torch.matmul, with nothing between them.
 {lines}""",
         """\
 Where the time goes when EM is written plainly: with the bases nearly hard, most responsibilities are so small that
-float32 holds them as subnormal numbers, and a CPU takes tens of times longer to multiply those. Here a responsibility
-below e^-75 of the largest counts as 0, which is far below any rounding error; then softmax and sums add little to the
-products. Responsibilities exist for one block of tokens at a time.""",
+float32 holds them as subnormal numbers, and an Intel processor takes tens of times longer to multiply those (AMD's does
+not mind). Here a responsibility below e^-75 of the largest counts as 0, which is far below any rounding error; then
+softmax and sums add little to the products. Responsibilities exist for one block of tokens at a time.""",
     )
 
 
