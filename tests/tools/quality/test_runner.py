@@ -1,0 +1,69 @@
+"""Items of the plan are run for real: the trained checkpoint, few frames, few steps."""
+
+from __future__ import annotations
+
+import statistics
+
+import pytest
+from comfyui_stem.tools import loaded_model, locations
+from comfyui_stem.tools.quality.clips import held_out_cases
+from comfyui_stem.tools.quality.frames_on_disk import load_frames
+from comfyui_stem.tools.quality.plan import Item, Settings
+from comfyui_stem.tools.quality.runner import Runner
+from comfyui_stem.tools.quality.variants import BASELINE, stem
+
+SETTINGS = Settings(frames=4, steps=2, checkpoint="", classifier="", code="")
+(CASE,) = held_out_cases(1)
+EDIT = {"psnr", "ssim", "psnr_inside", "psnr_outside", "warp_error", "warp_error_all", "consistency"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    loaded_model.prepare()
+    runner = Runner(loaded_model.load(locations.TRAINED), SETTINGS, None, tmp_path_factory.mktemp("frames"))
+    return lambda item: runner(item)["measured"], runner.pictures
+
+
+def test_the_bounds_of_a_clip_need_no_inversion(run):
+    measured, pictures = run
+    item = Item("reference", CASE, editors=("tokenflow",), shown=True)
+    vae, *edits = measured(item)
+    assert vae["editor"] == "vae" and vae["metrics"]["psnr_vs_source"] > 25
+    assert [one["editor"] for one in edits] == ["truth", "truth through the VAE", "no edit"]
+    truth, through_vae, none = (one["metrics"] for one in edits)
+    assert truth["warp_error"] < through_vae["warp_error"] and through_vae["psnr"] > none["psnr"] + 5
+    for name in ("source", f"truth_{CASE.edits[0].kind}"):
+        assert load_frames(pictures / f"{item.key(SETTINGS)}_{name}.png", 4).shape == (4, 128, 128, 3)
+
+
+@pytest.mark.parametrize(("variant", "denoisers"), [(BASELINE, {"plain"}), (stem(32), {"plain", "same"})])
+def test_an_inversion_is_reconstructed_by_every_denoiser_at_every_scale(run, variant, denoisers):
+    found = run[0](Item("variant", CASE, variant, scales=(1.0, 7.5)))
+    assert {(one["denoiser"], one["cfg"]) for one in found} == {(d, cfg) for d in denoisers for cfg in (1.0, 7.5)}
+    assert len(found) == 2 * len(denoisers)
+    for one in found:
+        assert statistics.mean(one["psnr_by_frame"]) == pytest.approx(one["metrics"]["psnr_vs_vae"], abs=1e-3)
+    with_guidance, without = (
+        max(one["metrics"]["psnr_vs_vae"] for one in found if one["cfg"] == cfg) for cfg in (7.5, 1.0)
+    )
+    assert without > with_guidance
+
+
+@pytest.mark.parametrize("variant", [BASELINE, stem(8)])
+def test_edits_with_bases_among_the_keyframes_are_other_edits(run, variant):
+    usual, with_bases = run[0](Item("variant", CASE, variant, editors=("tokenflow", "tokenflow_stem")))
+    assert (usual["editor"], with_bases["editor"]) == ("tokenflow", "tokenflow_stem")
+    assert usual["edit"] == with_bases["edit"] == CASE.edits[0].kind
+    assert set(usual["metrics"]) == set(with_bases["metrics"]) == EDIT
+    assert usual["metrics"] != with_bases["metrics"]
+
+
+def test_fatezero_edits_the_clip(run):
+    (found,) = run[0](Item("variant", CASE, stem(32), editors=("fatezero",)))
+    assert found["editor"] == "fatezero" and set(found["metrics"]) == EDIT
+
+
+def test_every_fit_of_an_inversion_is_watched(run):
+    found = [one["health"] for one in run[0](Item("health", CASE, stem(32)))]
+    assert len(found) == 16 * SETTINGS.steps == len({(one["layer"], one["timestep"]) for one in found})
+    assert all(0 < one["perplexity"] <= one["live"] + 1e-6 <= one["bases"] + 1e-5 for one in found)
