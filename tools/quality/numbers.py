@@ -12,8 +12,13 @@ from .variants import CHANGED_BASES, Variant, changed, full_grid, stem
 
 
 def of_study(name: str, work: Sequence[Item], done: summary.Done, settings: Settings, checkpoint: str) -> dict:
-    """The entries of a study, and below "studies" on what it was measured. checkpoint: its file's name."""
+    """The entries of a study, and below "studies" on what it was measured; nothing where no clip is finished.
+
+    checkpoint: its file's name.
+    """
     used = _complete(done, NEEDED[name]) if name in NEEDED else done
+    if not used:
+        return {}
     about = asdict(settings) | {
         "checkpoint_file": checkpoint,
         "seeds": sorted({item.seed for item, _ in used}),

@@ -26,8 +26,6 @@ FATEZERO_TEXT = """### FateZero
 
 The node's presets: *shape* for another object, *style* for another style, *attribute* for another colour. With STEM
 this is STEM-FateZero; with DDIM, what is not fused has the attention of the inversion."""
-
-
 STEM_EDITS = """### TokenFlow with bases among the keyframes
 
 `edit_attention` of TokenFlow Edit set to `stem`: keyframes read bases of all keyframes, with the settings of the
@@ -40,17 +38,17 @@ def write(
 ) -> None:
     """Writes the files below `output`, from the results that are there.
 
-    studies: the work of each by name; of the others, and of those without a result, the numbers there stay. checkpoint:
-    its file's name.
+    studies: the work of each by name; of the others, and of those without a finished clip, the numbers there stay.
+    checkpoint: its file's name.
     """
     results, file, folder = store.load(), output / "quality.json", output / "quality"
     folder.mkdir(parents=True, exist_ok=True)
     made = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"studies": {}}
     for name, work in studies.items():
         done = [(item, results[item.key(settings)]) for item in work if item.key(settings) in results]
-        if not done:
-            continue
         found = of_study(name, work, done, settings, checkpoint)
+        if not found:
+            continue
         made |= found | {"studies": made["studies"] | found["studies"]}
         if name == "main":
             made["pictures"] = pictures.write([item for item, _ in done], settings, store.folder / "frames", folder)

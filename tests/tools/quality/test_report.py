@@ -132,11 +132,12 @@ def test_an_unfinished_study_says_what_is_missing_and_counts_whole_clips_only(st
 def test_studies_that_were_not_run_keep_their_numbers(stored, written, tmp_path):
     shutil.copytree(written, tmp_path / "docs")
     before = json.loads((written / "quality.json").read_text())
-    one = {"guided": stored[0]["guided"][: len(MAIN)], "health": stored[0]["health"]}
-    only_guided = Store(tmp_path / "part")
-    for item in one["guided"]:
-        only_guided.add(item.key(SETTINGS), stored[1].load()[item.key(SETTINGS)])
-    report.write(one, SETTINGS, only_guided, "model.safetensors", tmp_path / "docs")
+    studies = {"guided": stored[0]["guided"][: len(MAIN)], "health": stored[0]["health"], "grid": stored[0]["grid"]}
+    # a clip that is guided, none whose fits were watched, and one that went through a part of the grid
+    part = Store(tmp_path / "part")
+    for item in (*studies["guided"], *studies["grid"][:5]):
+        part.add(item.key(SETTINGS), stored[1].load()[item.key(SETTINGS)])
+    report.write(studies, SETTINGS, part, "model.safetensors", tmp_path / "docs")
     after = json.loads((tmp_path / "docs" / "quality.json").read_text())
     assert (before["studies"].pop("guided")["clips"], after["studies"].pop("guided")["clips"]) == (4, 1)
     assert before.pop("guided_rows") != after.pop("guided_rows")
