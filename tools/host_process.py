@@ -149,13 +149,18 @@ class HostProcess:
         return self._peak_bytes / 1e6
 
 
+def new_host(base: Path, packs: Mapping[str, Path] = locations.PACKS) -> HostProcess:
+    """A host of the set-up with the generated tiny checkpoint, whose files are in `base`; not started."""
+    where = locations.from_environment()
+    return HostProcess(base, where.host, where.host_python, packs, device_arguments(), [where.checkpoint])
+
+
 @contextmanager
 def temporary_host(purpose: str, packs: Mapping[str, Path] = locations.PACKS) -> Iterator[HostProcess]:
-    """A running host of the set-up, with the generated tiny checkpoint, in folders that go with it."""
-    where = locations.from_environment()
+    """The same, running, in folders that go with it."""
     with (
         tempfile.TemporaryDirectory(prefix=f"stem-{purpose}-", ignore_cleanup_errors=True) as base,
-        HostProcess(Path(base), where.host, where.host_python, packs, device_arguments(), [where.checkpoint]) as host,
+        new_host(Path(base), packs) as host,
     ):
         yield host
 

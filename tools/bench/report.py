@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..markdown import table
+from .cells import gain, memory, paper, percent, ratio, size, slope
+from .rows import measurement
 
-# Table 1 of the paper: minutes for 48 frames of 640x360 and 50 steps on one A100, as ratios to its 1-frame DDIM.
-PAPER = {
-    "DDIM, 1 frame": 1.0,
-    "DDIM, 2 frames": 1.4,
-    "DDIM, all frames": 6.3,
-    "STEM, K=128": 1.275,
-    "STEM, K=256": 1.875,
-    "STEM, K=512": 2.825,
-}
 # By the host's names.
 ATTENTION = {"pytorch": "PyTorch's attention", "sub_quad": "the attention that the host takes by itself on a CPU"}
 # What FateZero's attention needs for 8 frames of 512x512 and 50 steps: computed, and as its authors report it.
@@ -66,7 +59,11 @@ def page(rows: Sequence[dict]) -> str:
     """The whole page; groups without rows are left out."""
     sections = []
     for group, write in SECTIONS.items():
-        written = [write(of_machine) for of_machine in _by_machine(rows, group)]
+        of_group = [row for row in rows if row["group"] == group]
+        written = [
+            write([row for row in of_group if measurement(row) == one])
+            for one in dict.fromkeys(map(measurement, of_group))
+        ]
         if written:
             tables = [f"{one.measured}\n\n{one.machine}" for one in written]
             sections.append("\n\n".join([f"## {written[0].title}", *tables, written[0].explanation]) + "\n")
@@ -76,13 +73,13 @@ def page(rows: Sequence[dict]) -> str:
 def _inversion(rows: list[dict]) -> Section:
     lines = table(
         ("inversion", "time", "in the paper", "peak memory", "share of EM"),
-        [(row["name"], _ratio(row), _paper(row), _memory(row), _percent(row.get("em_share"))) for row in rows],
+        [(row["name"], ratio(row), paper(row), memory(row), percent(row.get("em_share"))) for row in rows],
     )
     return Section(
         "Inversion",
         rows[0],
         f"""\
-{_size(rows[0])}, {rows[0]["steps"]} step(s). Time as a ratio to {rows[0]["baseline"]}, beside the same ratio from the
+{size(rows[0])}, {rows[0]["steps"]} step(s). Time as a ratio to {rows[0]["baseline"]}, beside the same ratio from the
 paper's Table 1 (48 frames, 50 steps, on a GPU).
 
 {lines}""",
@@ -104,7 +101,7 @@ def _em(rows: list[dict]) -> Section:
                 str(k),
                 f"{cells[names[0], k]['flops'] / 1e9:.0f} GFLOP",
                 f"{cells[names[0], k]['bytes'] / 1e9:.2f} GB",
-                *(f"{_ratio(cells[name, k])}, {_memory(cells[name, k])}" for name in names),
+                *(f"{ratio(cells[name, k])}, {memory(cells[name, k])}" for name in names),
             )
             for k in sizes
         ],
@@ -113,7 +110,7 @@ def _em(rows: list[dict]) -> Section:
         "Expectation-maximisation alone",
         rows[0],
         f"""\
-All sixteen layers of a step, {_size(rows[0])}. Time by its floor: the time of the two matrix products of each
+All sixteen layers of a step, {size(rows[0])}. Time by its floor: the time of the two matrix products of each
 iteration by torch.matmul, with nothing between them.
 
 {lines}""",
@@ -132,7 +129,7 @@ def _sizes(rows: list[dict]) -> Section:
 
     def cell(row: dict) -> str:
         bases = "" if row["mean_bases"] is None else f", {row['mean_bases']:.0f} bases"
-        return f"{_gain(row)} dB, {row['time_ratio']:.2f}{bases}"
+        return f"{gain(row)} dB, {row['time_ratio']:.2f}{bases}"
 
     lines = table(
         ("", *(f"{n} frames" for n in lengths)),
@@ -160,7 +157,7 @@ def _batches(rows: list[dict]) -> Section:
     sizes = sorted({row["frames"] for row in rows})
     names = list(dict.fromkeys(row["name"] for row in rows))
     cells = {(row["name"], row["frames"]): row for row in rows}
-    slopes = {name: _slope([(n, cells[name, n]["live_mb"]) for n in sizes]) for name in names}
+    slopes = {name: slope([(n, cells[name, n]["live_mb"]) for n in sizes]) for name in names}
     # of half-precision numbers in 512x512 pixels
     scale = 512 * 512 / (rows[0]["height"] * rows[0]["width"]) * (0.5 if rows[0]["dtype"] == "float32" else 1)
     lines = table(
@@ -199,7 +196,7 @@ def _fatezero(rows: list[dict]) -> Section:
         [
             (
                 row["name"],
-                _memory(row),
+                memory(row),
                 "" if row is plain else f"{(row['peak_memory_mb'] - plain['peak_memory_mb']) / 1e3:+.2f} GB",
                 f"{row['time_ratio']:.2f}",
             )
@@ -210,7 +207,7 @@ def _fatezero(rows: list[dict]) -> Section:
         "FateZero without an attention bank",
         rows[0],
         f"""\
-{_size(rows[0])}. FateZero as published keeps the attention of the whole inversion: {PUBLISHED_FATEZERO} for a clip of
+{size(rows[0])}. FateZero as published keeps the attention of the whole inversion: {PUBLISHED_FATEZERO} for a clip of
 this size and 50 steps. Here the evaluation that made it is run again at each step of the edit, and its queries and keys
 are kept for that one step.
 
@@ -232,8 +229,8 @@ def _tokenflow(rows: list[dict]) -> Section:
                 str(row["frames"]),
                 f"{row['seconds']:.1f}",
                 f"{row['time_ratio']:.2f}",
-                _memory(row),
-                _memory(base[row["frames"]]),
+                memory(row),
+                memory(base[row["frames"]]),
             )
             for row in own
         ],
@@ -261,47 +258,3 @@ SECTIONS: dict[str, Callable[[list[dict]], Section]] = {
     "tokenflow": _tokenflow,
     "sizes": _sizes,
 }
-
-
-def _by_machine(rows: Iterable[dict], group: str) -> Iterable[list[dict]]:
-    """The rows of a group, by the device and the attention that they were measured with."""
-    found: dict[tuple, list[dict]] = {}
-    for row in rows:
-        if row["group"] == group:
-            found.setdefault((row["device"], row.get("attention")), []).append(row)
-    return found.values()
-
-
-def _size(row: dict) -> str:
-    return f"{row['frames']} frames of {row['width']}×{row['height']} pixels"
-
-
-def _ratio(row: dict) -> str:
-    if row["name"] == row["baseline"] or row["rounds"] == 1:
-        return f"{row['time_ratio']:.2f}"
-    return f"{row['time_ratio']:.2f} [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"
-
-
-def _paper(row: dict) -> str:
-    return f"{PAPER[row['name']]:.2f}" if row["name"] in PAPER else ""
-
-
-def _gain(row: dict) -> str:
-    if row["name"] == row["baseline"]:
-        return f"{row['psnr']:.2f}"
-    return f"{row['psnr_gain']:+.2f} [{row['psnr_gain_low']:+.2f}, {row['psnr_gain_high']:+.2f}]"
-
-
-def _memory(row: dict) -> str:
-    mb = row["peak_memory_mb"]
-    return f"{mb / 1e3:.2f} GB" if mb >= 1e3 else f"{mb:.0f} MB"
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.0f} %"
-
-
-def _slope(points: Sequence[tuple[float, float]]) -> float:
-    """Of the line through the first and the last point."""
-    (x0, y0), (x1, y1) = points[0], points[-1]
-    return (y1 - y0) / (x1 - x0) if x1 != x0 else float("nan")

@@ -75,11 +75,12 @@ def load(file: Path) -> list[dict]:
 def merged(old: Iterable[dict], new: Sequence[dict]) -> list[dict]:
     """All rows, where a group that was measured again on the same device, with the same attention, replaces what was
     known of it."""
-    again = set(map(_measurement, new))
-    return [*(row for row in old if _measurement(row) not in again), *new]
+    again = set(map(measurement, new))
+    return [*(row for row in old if measurement(row) not in again), *new]
 
 
-def _measurement(row: dict) -> tuple:
+def measurement(row: dict) -> tuple:
+    """What the rows of one run of a group share."""
     return row["group"], row["device"], row.get("attention")
 
 

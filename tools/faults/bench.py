@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 import psutil
 
-from .. import locations
 from ..demo import CLIP
 from ..demo.pictures import decode
 from ..demo.workflow import node_titled
 from ..host_client import Result
 from ..host_events import Event
-from ..host_process import HostProcess, device_arguments
+from ..host_process import HostProcess
 from .graphs import Prompt
 
 SECONDS = 300
-
-
-def new_host(base: Path) -> HostProcess:
-    """A host with the pack, the tiny checkpoint and the fault nodes; not started."""
-    where = locations.from_environment()
-    return HostProcess(
-        base, where.host, where.host_python, locations.TEST_PACKS, device_arguments(), [where.checkpoint]
-    )
 
 
 class Bench:

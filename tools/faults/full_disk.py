@@ -13,8 +13,10 @@ from pathlib import Path
 import av
 import numpy as np
 
+from .. import locations
 from ..demo.workflow import node_titled
-from .bench import Bench, new_host, same
+from ..host_process import new_host
+from .bench import Bench, same
 from .graphs import NONE, SAMPLERS, Prompt, copying, loading, only, prompt_of, saving, small
 from .killed import FOLDER, LARGE, SMALL, enlarged
 
@@ -59,7 +61,7 @@ def full(folder: Path) -> Iterator[None]:
 def full_disks() -> Iterator[dict]:
     """A row for each thing that is written; one that says why where no disk can be mounted."""
     with tempfile.TemporaryDirectory(prefix="stem-faults-", ignore_cleanup_errors=True) as folder, ExitStack() as open_:
-        host = new_host(Path(folder))
+        host = new_host(Path(folder), locations.TEST_PACKS)
         try:
             for disk in ("output", "temp"):
                 open_.enter_context(small_disk(host.base / disk))

@@ -12,8 +12,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from .. import locations
 from ..host_client import HostError
-from .bench import Bench, new_host, same
+from ..host_process import new_host
+from .bench import Bench, same
 from .graphs import NONE, SAMPLERS, copying, loading, prompt_of, saving
 
 SAMPLER = SAMPLERS[0]
@@ -70,7 +72,7 @@ def killed() -> Iterator[dict]:
     """A row for each kill; a host that has looked at what the last one left is the next to be killed."""
     with tempfile.TemporaryDirectory(prefix="stem-faults-", ignore_cleanup_errors=True) as folder:
         base = Path(folder)
-        with new_host(base) as host:
+        with new_host(base, locations.TEST_PACKS) as host:
             bench = Bench(host)
             graph = prompt_of(SAMPLER, NONE, bench.clip)
             undisturbed = bench.good(graph, SAMPLER.save)
@@ -78,7 +80,7 @@ def killed() -> Iterator[dict]:
             whole = enlarged(base / FOLDER / SMALL, base / "input" / "inversions" / LARGE)
             found = kill_while_writing(bench, whole, SHARES[0])
         for share in (*SHARES[1:], None):
-            with new_host(base) as host:
+            with new_host(base, locations.TEST_PACKS) as host:
                 bench = Bench(host)
                 yield after_the_kill(bench, whole, found, undisturbed)
                 if share is not None:

@@ -96,14 +96,12 @@ def main(arguments: list[str]) -> int:
         run_here(mine, settings, own, (checkpoint, classifier), quiet=True)
         return 0
     store = Store(folder, published=published)
-    if options.report:
-        pass
-    elif options.workers > 1:
+    if options.workers > 1 and not options.report:
         status = in_processes(arguments, options.workers, work, settings, store)
         if status:
             print("quality stopped: a process failed; what is done is kept, and the next run goes on from there.")
             return status
-    else:
+    elif not options.report:
         run_here(work, settings, store, (checkpoint, classifier), quiet=False)
     store.publish(item.key(settings) for item in work)
     report.write(studies, settings, store, checkpoint.name, options.output)

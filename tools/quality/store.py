@@ -24,26 +24,16 @@ class Store:
         self.folder = folder
         self.file = folder / f"results{writer}.jsonl"
         self.published = published
+        self._elsewhere = _read([published]) if published is not None and published.is_file() else {}
 
     def load(self) -> dict[str, dict]:
         """All results by key. A line that a killed process left unfinished is passed over."""
-        return self._read([*self._published_files(), *sorted(self.folder.glob(PATTERN))])
-
-    def _read(self, files: Iterable[Path]) -> dict[str, dict]:
-        found = {}
-        for file in files:
-            for line in file.read_text(encoding="utf-8").splitlines():
-                try:
-                    record = json.loads(line)
-                    found[record["key"]] = record["result"]
-                except (json.JSONDecodeError, KeyError, TypeError):
-                    continue
-        return found
+        return self._elsewhere | _read(sorted(self.folder.glob(PATTERN)))
 
     def add(self, key: str, result: Mapping) -> None:
         """Appends a result."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        line = json.dumps({"key": key, "result": result}) + "\n"
+        line = _line(key, result)
         with self.file.open("a+b") as file:
             if file.tell() and not _ends_a_line(file):
                 line = "\n" + line
@@ -51,15 +41,26 @@ class Store:
 
     def publish(self, keys: Iterable[str]) -> None:
         """Adds the results of `keys` that are there to `published`, in the place of any that it had of them."""
-        results, lines = self.load(), {}
-        for key in (*self._read(self._published_files()), *keys):
-            if key in results:
-                lines[key] = json.dumps({"key": key, "result": rounded(results[key])}) + "\n"
+        results = self.load()
+        wanted = dict.fromkeys(key for key in (*self._elsewhere, *keys) if key in results)
         self.published.parent.mkdir(parents=True, exist_ok=True)
-        self.published.write_text("".join(lines.values()), encoding="utf-8")
+        self.published.write_text("".join(_line(key, rounded(results[key])) for key in wanted), encoding="utf-8")
 
-    def _published_files(self) -> list[Path]:
-        return [self.published] if self.published is not None and self.published.is_file() else []
+
+def _read(files: Iterable[Path]) -> dict[str, dict]:
+    found = {}
+    for file in files:
+        for line in file.read_text(encoding="utf-8").splitlines():
+            try:
+                record = json.loads(line)
+                found[record["key"]] = record["result"]
+            except (json.JSONDecodeError, KeyError, TypeError):
+                continue
+    return found
+
+
+def _line(key: str, result: Mapping) -> str:
+    return json.dumps({"key": key, "result": result}) + "\n"
 
 
 def rounded(what: Any) -> Any:
