@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from . import summary
 from .plan import Item, Settings
-from .variants import CHANGED_BASES, Variant, changed, full_grid, stem
+from .variants import BASELINE, CHANGED_BASES, Variant, changed, full_grid, others, stem
 
 
 def of_study(name: str, work: Sequence[Item], done: summary.Done, settings: Settings, checkpoint: str) -> dict:
@@ -57,10 +57,19 @@ def _complete(done: summary.Done, variants: Sequence[Variant]) -> summary.Done:
 
 
 # Inversions without which a clip is left out.
-NEEDED = MappingProxyType({"grid": full_grid(), "changes": changed()})
+NEEDED = MappingProxyType(
+    {
+        "grid": full_grid(),
+        "changes": changed(),
+        "edits_next": (BASELINE, *others("next")),
+        "edits_current": (BASELINE, *others("current")),
+    }
+)
 ENTRIES: Mapping[str, Callable[[summary.Done], dict]] = MappingProxyType(
     {
         "main": _main,
+        "edits_next": lambda done: {"edit_rows_next": summary.rows(done)},
+        "edits_current": lambda done: {"edit_rows_current": summary.rows(done)},
         "stem_edits": lambda done: {"stem_edit_rows": summary.rows(done)},
         "guided": lambda done: {"guided_rows": summary.rows(done)},
         "grid": lambda done: {"grid_rows": summary.rows(done)},

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Literal
 
 from .clips import Case
 from .store import digest
-from .variants import CANDIDATES, FATEZERO, HEALTH, MAIN, STEM_EDITED, Variant, changed, full_grid
+from .variants import BASELINE, CANDIDATES, FATEZERO, HEALTH, MAIN, STEM_EDITED, Variant, changed, full_grid, others
 
 CFG = 7.5
 PICTURE_CLIPS = 3
@@ -69,11 +70,12 @@ def main_items(case: Case, seeds: Sequence[int]) -> Iterator[Item]:
     shown = case.index < PICTURE_CLIPS
     yield Item("reference", case, editors=("tokenflow",), shown=shown)
     for variant in (*MAIN, *CANDIDATES):
-        # the edit draws its keyframes from the seed, whatever the inversion
-        editors = ("tokenflow", "fatezero") if variant in FATEZERO else ("tokenflow",)
         for seed in seeds:
+            # of an inversion that no seed changes, another seed draws only other keyframes
+            again = seed != seeds[0] and not variant.seeded
+            editors = ("tokenflow", "fatezero") if variant in FATEZERO and not again else ("tokenflow",)
             kept = shown and seed == seeds[0] and variant in MAIN
-            yield Item("variant", case, variant, seed, (1.0,), editors, kept)
+            yield Item("variant", case, variant, seed, () if again else (1.0,), editors, kept)
 
 
 def stem_edit_items(case: Case, seeds: Sequence[int]) -> Iterator[Item]:
@@ -81,6 +83,13 @@ def stem_edit_items(case: Case, seeds: Sequence[int]) -> Iterator[Item]:
     for variant in STEM_EDITED:
         for seed in seeds:
             yield Item("variant", case, variant, seed, editors=("tokenflow", "tokenflow_stem"))
+
+
+def edit_items(convention: str, case: Case, seeds: Sequence[int]) -> Iterator[Item]:
+    """Edits by TokenFlow from the baseline, and from the inversions of a convention that `main` does not edit."""
+    for variant in (BASELINE, *others(convention)):
+        for seed in seeds:
+            yield Item("variant", case, variant, seed, editors=("tokenflow",))
 
 
 def guided_items(case: Case, seeds: Sequence[int]) -> Iterator[Item]:
@@ -116,16 +125,18 @@ class Study:
 
     Attributes:
         items: of one clip.
-        clips: on how many of them, at most.
+        clips: on how many of them, at most; None for all.
     """
 
     items: Callable[[Case, Sequence[int]], Iterable[Item]]
-    clips: int = 24
+    clips: int | None = None
 
 
 STUDIES = MappingProxyType(
     {
         "main": Study(main_items),
+        "edits_next": Study(partial(edit_items, "next")),
+        "edits_current": Study(partial(edit_items, "current")),
         "stem_edits": Study(stem_edit_items),
         "guided": Study(guided_items),
         "grid": Study(grid_items),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from . import pictures, plots, tables
 from .numbers import of_study
 from .plan import CFG, Item, Settings
 from .store import Store
-from .variants import CANDIDATES, CHANGED_BASES, FATEZERO, MAIN, STEM_EDITED, Variant, changed, full_grid
+from .variants import CANDIDATES, CHANGED_BASES, FATEZERO, MAIN, STEM_EDITED, Variant, changed, full_grid, others
 
 INTRODUCTION = """# Quality
 
@@ -160,7 +161,19 @@ the source through the VAE.
 
 {_edits_by(made["rows"], "tokenflow", (*MAIN, *CANDIDATES), TOKENFLOW)}
 
-{_edits_by(made["rows"], "fatezero", FATEZERO, FATEZERO_TEXT)}"""
+{_edits_by(made["rows"], "fatezero", FATEZERO, FATEZERO_TEXT)}
+
+{_measured(made, "main")}"""
+
+
+def _edits_from_others(convention: str, made: Mapping) -> str:
+    return f"""### TokenFlow from the other inversions of the convention *{convention}*
+
+Gains over the usual edit from DDIM with 1 frame, convention *next*.
+
+{tables.edit_gains(made[f"edit_rows_{convention}"], "tokenflow", others(convention))}
+
+{_measured(made, f"edits_{convention}")}"""
 
 
 def _stem_edits(made: Mapping) -> str:
@@ -208,6 +221,8 @@ SECTIONS = (
     ("grid", _grid),
     ("changes", _changes),
     ("main", _edits),
+    ("edits_next", partial(_edits_from_others, "next")),
+    ("edits_current", partial(_edits_from_others, "current")),
     ("stem_edits", _stem_edits),
     ("health", _health),
 )

@@ -58,14 +58,14 @@ DEFAULT = stem(256)
 DDIM = tuple(Variant("ddim", context=context) for context in ("0", "0, mid", "all"))
 BASELINE = DDIM[0]
 # Measured with edits.
-MAIN = (*DDIM, stem(64), stem(128), stem(256))
+MAIN = (*DDIM, stem(64), stem(128), DEFAULT)
 # Also edited with FateZero; two frames are the context that it was published with.
-FATEZERO = (DDIM[0], DDIM[1], stem(256))
+FATEZERO = (DDIM[0], DDIM[1], DEFAULT)
 # Candidates for other defaults: measured with TokenFlow's edits.
 CANDIDATES = tuple(replace(stem(size), change="mass weighting") for size in (64, 256))
 # Edited by TokenFlow with both kinds of attention among keyframes; DDIM shows what the attention does alone.
-STEM_EDITED = (DDIM[0], stem(64), stem(256))
-HEALTH = (stem(256), stem(256, "paper_literal"))
+STEM_EDITED = (BASELINE, stem(64), DEFAULT)
+HEALTH = (DEFAULT, stem(256, "paper_literal"))
 
 
 # Single changes of the default, for a number of bases that is a bottleneck here: fields of StemSettings and EMSettings.
@@ -96,3 +96,8 @@ def full_grid() -> tuple[Variant, ...]:
     """Everything: the baselines and all sizes and presets of STEM, in both conventions."""
     bases = tuple(stem(size, preset) for preset in PRESETS for size in SIZES)
     return tuple(replace(v, convention=convention) for convention in CONVENTIONS for v in (*DDIM, *bases))
+
+
+def others(convention: str) -> tuple[Variant, ...]:
+    """All inversions of a convention that are not among the main ones."""
+    return tuple(variant for variant in full_grid() if variant.convention == convention and variant not in MAIN)

@@ -12,6 +12,7 @@ from comfyui_stem.tools.quality.clips import held_out_cases
 from comfyui_stem.tools.quality.plan import CFG, STUDIES, Settings, items, share
 from comfyui_stem.tools.quality.store import Store, code_digest
 from comfyui_stem.tools.quality.variants import (
+    BASELINE,
     CANDIDATES,
     CHANGES,
     CONVENTIONS,
@@ -51,9 +52,22 @@ def of(study, clips=4):
 def test_the_main_inversions_are_edited_on_every_clip():
     edited = [item for item in of("main") if item.kind == "variant"]
     assert len(edited) == 4 * len((*MAIN, *CANDIDATES)) * len(SEEDS)
-    assert {item.variant for item in edited if "fatezero" in item.editors} == set(FATEZERO)
-    assert all("tokenflow" in item.editors and item.scales == (1.0,) for item in edited)
+    assert all("tokenflow" in item.editors for item in edited)
     assert [item.case.index for item in of("main") if item.kind == "reference"] == [0, 1, 2, 3]
+
+
+def test_another_seed_does_again_only_what_it_changes():
+    for item in (item for item in of("main") if item.kind == "variant"):
+        depends = item.variant.seeded or item.seed == SEEDS[0]
+        assert item.scales == ((1.0,) if depends else ())
+        assert ("fatezero" in item.editors) == (depends and item.variant in FATEZERO)
+
+
+def test_every_inversion_of_the_grid_is_edited_by_tokenflow():
+    found = [item for study in ("main", "edits_next", "edits_current") for item in of(study)]
+    edited = {item.variant for item in found if item.kind == "variant" and "tokenflow" in item.editors}
+    assert edited == {*full_grid(), *CANDIDATES}
+    assert all(BASELINE in {item.variant for item in of(f"edits_{convention}")} for convention in CONVENTIONS)
 
 
 @pytest.mark.parametrize(

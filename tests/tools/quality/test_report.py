@@ -13,7 +13,7 @@ from comfyui_stem.tools.quality.clips import held_out_cases
 from comfyui_stem.tools.quality.frames_on_disk import load_frames, save_frames
 from comfyui_stem.tools.quality.plan import CFG, STUDIES, Settings, items
 from comfyui_stem.tools.quality.store import Store
-from comfyui_stem.tools.quality.variants import BASELINE, MAIN
+from comfyui_stem.tools.quality.variants import BASELINE, CONVENTIONS, MAIN, others
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -101,6 +101,17 @@ def test_edits_with_bases_are_measured_against_the_usual_edit_of_the_baseline(wr
     assert "gain" not in of_base["tokenflow"]
     expected = of_base["tokenflow_stem"]["mean"] - of_base["tokenflow"]["mean"]
     assert of_base["tokenflow_stem"]["gain"] == pytest.approx(expected) != 0
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_edits_from_other_inversions_are_measured_against_the_baseline_of_their_own_runs(written, convention):
+    rows = json.loads((written / "quality.json").read_text())[f"edit_rows_{convention}"]
+    gains = [row for row in rows if is_mean_psnr(row) and "gain" in row]
+    assert len(gains) == len(others(convention))
+    assert {row["convention"] for row in gains} == {convention}
+    assert all(row["gain"] == pytest.approx(2.0 * (row["inversion"] == "stem")) for row in gains)
+    section = (written / "quality.md").read_text().split(f"of the convention *{convention}*")[1].split("###")[0]
+    assert all(f"| {variant.label} |" in section for variant in others(convention))
 
 
 def is_mean_psnr(row):
