@@ -10,7 +10,19 @@ from typing import Literal
 
 from .clips import Case
 from .store import digest
-from .variants import BASELINE, CANDIDATES, FATEZERO, HEALTH, MAIN, STEM_EDITED, Variant, changed, full_grid, others
+from .variants import (
+    BASELINE,
+    CANDIDATES,
+    FATEZERO,
+    HEALTH,
+    MAIN,
+    MORE_FATEZERO,
+    STEM_EDITED,
+    Variant,
+    changed,
+    full_grid,
+    others,
+)
 
 CFG = 7.5
 PICTURE_CLIPS = 3
@@ -86,10 +98,11 @@ def stem_edit_items(case: Case, seeds: Sequence[int]) -> Iterator[Item]:
 
 
 def edit_items(convention: str, case: Case, seeds: Sequence[int]) -> Iterator[Item]:
-    """Edits by TokenFlow from the baseline, and from the inversions of a convention that `main` does not edit."""
+    """Edits from the baseline, and from the inversions of a convention that `main` does not edit."""
     for variant in (BASELINE, *others(convention)):
+        editors = ("tokenflow", "fatezero") if variant in (BASELINE, *MORE_FATEZERO) else ("tokenflow",)
         for seed in seeds:
-            yield Item("variant", case, variant, seed, editors=("tokenflow",))
+            yield Item("variant", case, variant, seed, editors=editors)
 
 
 def guided_items(case: Case, seeds: Sequence[int]) -> Iterator[Item]:

@@ -11,7 +11,18 @@ from . import pictures, plots, tables
 from .numbers import of_study
 from .plan import CFG, Item, Settings
 from .store import Store
-from .variants import CANDIDATES, CHANGED_BASES, FATEZERO, MAIN, STEM_EDITED, Variant, changed, full_grid, others
+from .variants import (
+    CANDIDATES,
+    CHANGED_BASES,
+    FATEZERO,
+    MAIN,
+    MORE_FATEZERO,
+    STEM_EDITED,
+    Variant,
+    changed,
+    full_grid,
+    others,
+)
 
 INTRODUCTION = """# Quality
 
@@ -167,11 +178,14 @@ the source through the VAE.
 
 
 def _edits_from_others(convention: str, made: Mapping) -> str:
-    return f"""### TokenFlow from the other inversions of the convention *{convention}*
+    rows = made[f"edit_rows_{convention}"]
+    fatezero = [variant for variant in MORE_FATEZERO if variant.convention == convention]
+    more = f"\n\nFateZero, gains over that from DDIM:\n\n{tables.edit_gains(rows, 'fatezero', fatezero)}"
+    return f"""### Edits from the other inversions of the convention *{convention}*
 
-Gains over the usual edit from DDIM with 1 frame, convention *next*.
+TokenFlow, gains over the edits from DDIM with 1 frame, convention *next*:
 
-{tables.edit_gains(made[f"edit_rows_{convention}"], "tokenflow", others(convention))}
+{tables.edit_gains(rows, "tokenflow", others(convention))}{more * bool(fatezero)}
 
 {_measured(made, f"edits_{convention}")}"""
 

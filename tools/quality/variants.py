@@ -60,7 +60,9 @@ BASELINE = DDIM[0]
 # Measured with edits.
 MAIN = (*DDIM, stem(64), stem(128), DEFAULT)
 # Also edited with FateZero; two frames are the context that it was published with.
-FATEZERO = (DDIM[0], DDIM[1], DEFAULT)
+FATEZERO = (DDIM[0], DDIM[1], stem(64), DEFAULT)
+# Beside the main ones: those that reconstruct best with the attention of the inversion, which FateZero's edits have.
+MORE_FATEZERO = tuple(stem(size, "reference_code") for size in (64, 256))
 # Candidates for other defaults: measured with TokenFlow's edits.
 CANDIDATES = tuple(replace(stem(size), change="mass weighting") for size in (64, 256))
 # Edited by TokenFlow with both kinds of attention among keyframes; DDIM shows what the attention does alone.
