@@ -78,11 +78,11 @@ class Item:
 
 
 def main_items(case: Case, seeds: Sequence[int]) -> Iterator[Item]:
-    """What needs no inversion; then the main inversions and the candidates, reconstructed and edited."""
+    """What needs no inversion; then the main inversions, reconstructed and edited, and the candidates with one seed."""
     shown = case.index < PICTURE_CLIPS
     yield Item("reference", case, editors=("tokenflow",), shown=shown)
     for variant in (*MAIN, *CANDIDATES):
-        for seed in seeds:
+        for seed in seeds if variant in MAIN else seeds[:1]:
             # of an inversion that no seed changes, another seed draws only other keyframes
             again = seed != seeds[0] and not variant.seeded
             editors = ("tokenflow", "fatezero") if variant in FATEZERO and not again else ("tokenflow",)

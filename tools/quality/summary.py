@@ -12,6 +12,8 @@ from .plan import Item
 from .variants import BASELINE, Variant
 
 Done = Sequence[tuple[Item, dict]]
+# By clip, and of each clip by seed and kind of edit.
+Numbers = Mapping[int, Mapping[tuple[int, str | None], float]]
 ALL_EDITS = "all"
 # An editor, and the one of the base that it is measured against.
 COMPARED_WITH = {"tokenflow_stem": "tokenflow"}
@@ -34,7 +36,7 @@ def rows(done: Done, base: Variant = BASELINE) -> list[dict]:
     }
     found = []
     for (group, metric), numbers in values.items():
-        row = dict(zip(GROUP, group, strict=True)) | {"metric": metric} | asdict(estimate(numbers))
+        row = dict(zip(GROUP, group, strict=True)) | {"metric": metric} | asdict(_mean(numbers))
         row |= {"clips": len(numbers), "values": sum(map(len, numbers.values()))}
         others = baseline.get((*_outcome(group, base), metric))
         if others is not None and group[0] is not None and not _is_base(group, base):
@@ -44,15 +46,16 @@ def rows(done: Done, base: Variant = BASELINE) -> list[dict]:
     return found
 
 
-def collected(done: Done) -> dict[tuple[tuple, str], dict[int, list[float]]]:
-    """Numbers by clip of every (group, metric); an edit counts under its kind and under ALL_EDITS."""
-    values: dict = defaultdict(lambda: defaultdict(list))
+def collected(done: Done) -> dict[tuple[tuple, str], Numbers]:
+    """Numbers of every (group, metric); an edit counts under its kind and under ALL_EDITS."""
+    values: dict = defaultdict(lambda: defaultdict(dict))
     for item, measured in _measured(done):
         for edit in [measured["edit"], ALL_EDITS] if measured["edit"] else [None]:
             outcome = (measured["editor"], measured["denoiser"], measured["cfg"], edit)
             for metric, number in measured["metrics"].items():
                 if math.isfinite(number):
-                    values[(*_identity(item.variant), *outcome), metric][item.case.index].append(number)
+                    numbers = values[(*_identity(item.variant), *outcome), metric]
+                    numbers[item.case.index][item.seed, measured["edit"]] = number
     return values
 
 
@@ -101,12 +104,23 @@ def _outcome(group: tuple, base: Variant) -> tuple:
     return COMPARED_WITH.get(editor, editor), None if base.plain else denoiser, cfg, edit
 
 
-def _gain(numbers: Mapping[int, Sequence[float]], base: Mapping[int, Sequence[float]]) -> Estimate | None:
+def _mean(numbers: Numbers) -> Estimate:
+    return estimate({clip: list(of_clip.values()) for clip, of_clip in numbers.items()})
+
+
+def _gain(numbers: Numbers, base: Numbers) -> Estimate | None:
+    """Of the differences to the base; where no seed changes the base, its one number stands for every seed."""
     differences = {}
-    for clip in numbers.keys() & base.keys():
-        others = base[clip]
-        if len(others) != len(numbers[clip]):  # the reconstruction of a baseline that no seed changes
-            others = [sum(others) / len(others)] * len(numbers[clip])
-        # both are in the order of seeds and edits, so the same edit is compared with the same edit
-        differences[clip] = [number - other for number, other in zip(numbers[clip], others, strict=True)]
-    return estimate(dict(sorted(differences.items()))) if differences else None
+    for clip in sorted(numbers.keys() & base.keys()):
+        others = {of: _counterpart(base[clip], *of) for of in numbers[clip]}
+        found = [number - others[of] for of, number in numbers[clip].items() if others[of] is not None]
+        differences |= {clip: found} if found else {}
+    return estimate(differences) if differences else None
+
+
+def _counterpart(numbers: Mapping[tuple[int, str | None], float], seed: int, edit: str | None) -> float | None:
+    """The number with the same seed and kind of edit, or the mean over the seeds."""
+    if (seed, edit) in numbers:
+        return numbers[seed, edit]
+    same_edit = [number for (_, kind), number in numbers.items() if kind == edit]
+    return sum(same_edit) / len(same_edit) if same_edit else None
