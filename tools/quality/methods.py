@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from .variants import CHANGES, Variant
+from .variants import Variant, changes_of
 
 
 def method_of(variant: Variant, seed: int) -> Any:
@@ -21,7 +21,7 @@ def method_of(variant: Variant, seed: int) -> Any:
         listed = None if variant.context == "all" else parse_frame_references(variant.context)
         return FrameContextAttention(listed)
     settings = PRESETS[variant.preset]
-    changes = CHANGES[variant.change] if variant.change else {}
+    changes = changes_of(variant)
     of_em = {name: value for name, value in changes.items() if hasattr(settings.em, name)}
     others = {name: value for name, value in changes.items() if name not in of_em}
     em = replace(settings.em, num_bases=variant.num_bases, **of_em)

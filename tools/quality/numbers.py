@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from . import summary
 from .plan import Item, Settings
-from .variants import BASELINE, CHANGED_BASES, Variant, changed, full_grid, others, stem
+from .variants import BASELINE, BETWEEN, CHANGED_BASES, Variant, changed, full_grid, others, stem
 
 
 def of_study(name: str, work: Sequence[Item], done: summary.Done, settings: Settings, checkpoint: str) -> dict:
@@ -63,6 +63,7 @@ NEEDED = MappingProxyType(
         "changes": changed(),
         "edits_next": (BASELINE, *others("next")),
         "edits_current": (BASELINE, *others("current")),
+        "edits_between": (BASELINE, *BETWEEN),
     }
 )
 ENTRIES: Mapping[str, Callable[[summary.Done], dict]] = MappingProxyType(
@@ -70,6 +71,7 @@ ENTRIES: Mapping[str, Callable[[summary.Done], dict]] = MappingProxyType(
         "main": _main,
         "edits_next": lambda done: {"edit_rows_next": summary.rows(done)},
         "edits_current": lambda done: {"edit_rows_current": summary.rows(done)},
+        "edits_between": lambda done: {"edit_rows_between": summary.rows(done)},
         "stem_edits": lambda done: {"stem_edit_rows": summary.rows(done)},
         "guided": lambda done: {"guided_rows": summary.rows(done)},
         "grid": lambda done: {"grid_rows": summary.rows(done)},

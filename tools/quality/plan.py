@@ -12,6 +12,8 @@ from .clips import Case
 from .store import digest
 from .variants import (
     BASELINE,
+    BETWEEN,
+    BETWEEN_FATEZERO,
     CANDIDATES,
     FATEZERO,
     HEALTH,
@@ -105,6 +107,14 @@ def edit_items(convention: str, case: Case, seeds: Sequence[int]) -> Iterator[It
             yield Item("variant", case, variant, seed, editors=editors)
 
 
+def between_items(case: Case, seeds: Sequence[int]) -> Iterator[Item]:
+    """Edits from what lies between the default and the equations as printed, and from the baseline."""
+    for variant in (BASELINE, *BETWEEN):
+        editors = ("tokenflow", "fatezero") if variant in (BASELINE, *BETWEEN_FATEZERO) else ("tokenflow",)
+        for seed in seeds:
+            yield Item("variant", case, variant, seed, editors=editors)
+
+
 def guided_items(case: Case, seeds: Sequence[int]) -> Iterator[Item]:
     """The main inversions, reconstructed with guidance."""
     yield from _inversions(case, MAIN, seeds, CFG)
@@ -150,6 +160,7 @@ STUDIES = MappingProxyType(
         "main": Study(main_items),
         "edits_next": Study(partial(edit_items, "next")),
         "edits_current": Study(partial(edit_items, "current")),
+        "edits_between": Study(between_items),
         "stem_edits": Study(stem_edit_items),
         "guided": Study(guided_items),
         "grid": Study(grid_items),

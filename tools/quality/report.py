@@ -12,6 +12,8 @@ from .numbers import of_study
 from .plan import CFG, Item, Settings
 from .store import Store
 from .variants import (
+    BETWEEN,
+    BETWEEN_FATEZERO,
     CANDIDATES,
     CHANGED_BASES,
     FATEZERO,
@@ -190,6 +192,22 @@ TokenFlow, gains over the edits from DDIM with 1 frame, convention *next*:
 {_measured(made, f"edits_{convention}")}"""
 
 
+def _edits_between(made: Mapping) -> str:
+    rows = made["edit_rows_between"]
+    return f"""### Which part of the printed equations edits feel
+
+The preset `paper_literal`, each of three things that tell it from the default undone by itself, and the default with
+the one that matters. Gains over the edits from DDIM with 1 frame. TokenFlow:
+
+{tables.edit_gains(rows, "tokenflow", BETWEEN)}
+
+FateZero:
+
+{tables.edit_gains(rows, "fatezero", BETWEEN_FATEZERO)}
+
+{_measured(made, "edits_between")}"""
+
+
 def _stem_edits(made: Mapping) -> str:
     rows = made["stem_edit_rows"]
     return f"""{STEM_EDITS}
@@ -237,6 +255,7 @@ SECTIONS = (
     ("main", _edits),
     ("edits_next", partial(_edits_from_others, "next")),
     ("edits_current", partial(_edits_from_others, "current")),
+    ("edits_between", _edits_between),
     ("stem_edits", _stem_edits),
     ("health", _health),
 )

@@ -87,6 +87,26 @@ CHANGES: dict[str, dict[str, object]] = {
     "warm start, 1 iteration": {"warm_start": 1},
 }
 
+# The same of `paper_literal`: what tells it from the default, one at a time.
+LITERAL_CHANGES: dict[str, dict[str, object]] = {
+    "bases normalised": {"normalize_bases": True},
+    "empty bases left out": {"empty_bases": "masked", "mass_eps": 1e-6},
+    "initialised by tokens": {"initialisation": "tokens"},
+}
+# Edited from, to see which of them an edit feels.
+LITERAL = stem(256, "paper_literal")
+BETWEEN = (
+    LITERAL,
+    *(replace(LITERAL, change=change) for change in LITERAL_CHANGES),
+    replace(DEFAULT, change="initialised by moments"),
+)
+BETWEEN_FATEZERO = (LITERAL, BETWEEN[-1])
+
+
+def changes_of(variant: Variant) -> dict[str, object]:
+    """Fields of StemSettings and EMSettings in which a variant differs from its preset."""
+    return (CHANGES | LITERAL_CHANGES)[variant.change] if variant.change else {}
+
 
 def changed() -> tuple[Variant, ...]:
     """The default with each of CHANGES, and as it is."""

@@ -14,10 +14,14 @@ from comfyui_stem.tools.quality.plan import CFG, STUDIES, Settings, items, share
 from comfyui_stem.tools.quality.store import Store, code_digest
 from comfyui_stem.tools.quality.variants import (
     BASELINE,
+    BETWEEN,
     CANDIDATES,
     CHANGES,
     CONVENTIONS,
+    DEFAULT,
     FATEZERO,
+    LITERAL,
+    LITERAL_CHANGES,
     MAIN,
     PRESETS,
     SIZES,
@@ -95,10 +99,19 @@ def test_the_fits_are_watched_on_few_clips():
 
 def test_every_change_names_settings_that_exist():
     stem, em = ({field.name for field in fields(kind)} for kind in (StemSettings, EMSettings))
-    assert all(change.keys() <= stem | em for change in CHANGES.values())
-    assert not {name for change in CHANGES.values() for name in change} & stem & em
-    for variant in changed()[1:]:
-        assert methods.method_of(variant, 3).settings != methods.method_of(changed()[0], 3).settings
+    changes = (*CHANGES.values(), *LITERAL_CHANGES.values())
+    assert all(change.keys() <= stem | em for change in changes)
+    assert not {name for change in changes for name in change} & stem & em
+    for variant in (*changed()[1:], *BETWEEN[1:]):
+        unchanged = replace(variant, change="")
+        assert methods.method_of(variant, 3).settings != methods.method_of(unchanged, 3).settings
+
+
+def test_the_changes_of_the_printed_form_together_make_the_default():
+    literal, default = (methods.method_of(variant, 3).settings for variant in (LITERAL, DEFAULT))
+    names = {name: value for change in LITERAL_CHANGES.values() for name, value in change.items()}
+    em = replace(literal.em, **{name: value for name, value in names.items() if hasattr(literal.em, name)})
+    assert replace(literal, em=em, initialisation=names["initialisation"], preset="paper") == default
 
 
 def test_a_key_depends_on_the_item_and_on_every_setting(work):
