@@ -99,18 +99,12 @@ def stem_edit_items(case: Case, seeds: Sequence[int]) -> Iterator[Item]:
             yield Item("variant", case, variant, seed, editors=("tokenflow", "tokenflow_stem"))
 
 
-def edit_items(convention: str, case: Case, seeds: Sequence[int]) -> Iterator[Item]:
-    """Edits from the baseline, and from the inversions of a convention that `main` does not edit."""
-    for variant in (BASELINE, *others(convention)):
-        editors = ("tokenflow", "fatezero") if variant in (BASELINE, *MORE_FATEZERO) else ("tokenflow",)
-        for seed in seeds:
-            yield Item("variant", case, variant, seed, editors=editors)
-
-
-def between_items(case: Case, seeds: Sequence[int]) -> Iterator[Item]:
-    """Edits from what lies between the default and the equations as printed, and from the baseline."""
-    for variant in (BASELINE, *BETWEEN):
-        editors = ("tokenflow", "fatezero") if variant in (BASELINE, *BETWEEN_FATEZERO) else ("tokenflow",)
+def other_edit_items(
+    variants: Sequence[Variant], fatezero: Sequence[Variant], case: Case, seeds: Sequence[int]
+) -> Iterator[Item]:
+    """Edits from the baseline and from inversions that `main` does not edit, some of them by FateZero too."""
+    for variant in (BASELINE, *variants):
+        editors = ("tokenflow", "fatezero") if variant in (BASELINE, *fatezero) else ("tokenflow",)
         for seed in seeds:
             yield Item("variant", case, variant, seed, editors=editors)
 
@@ -158,9 +152,9 @@ class Study:
 STUDIES = MappingProxyType(
     {
         "main": Study(main_items),
-        "edits_next": Study(partial(edit_items, "next")),
-        "edits_current": Study(partial(edit_items, "current")),
-        "edits_between": Study(between_items),
+        "edits_next": Study(partial(other_edit_items, others("next"), MORE_FATEZERO)),
+        "edits_current": Study(partial(other_edit_items, others("current"), ())),
+        "edits_between": Study(partial(other_edit_items, BETWEEN, BETWEEN_FATEZERO)),
         "stem_edits": Study(stem_edit_items),
         "guided": Study(guided_items),
         "grid": Study(grid_items),

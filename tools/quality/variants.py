@@ -55,6 +55,7 @@ def stem(num_bases: int, preset: str = "paper") -> Variant:
 
 
 DEFAULT = stem(256)
+LITERAL = stem(256, "paper_literal")
 DDIM = tuple(Variant("ddim", context=context) for context in ("0", "0, mid", "all"))
 BASELINE = DDIM[0]
 # Measured with edits.
@@ -67,7 +68,7 @@ MORE_FATEZERO = tuple(stem(size, "reference_code") for size in (64, 256))
 CANDIDATES = tuple(replace(stem(size), change="mass weighting") for size in (64, 256))
 # Edited by TokenFlow with both kinds of attention among keyframes; DDIM shows what the attention does alone.
 STEM_EDITED = (BASELINE, stem(64), DEFAULT)
-HEALTH = (DEFAULT, stem(256, "paper_literal"))
+HEALTH = (DEFAULT, LITERAL)
 
 
 # Single changes of the default, for a number of bases that is a bottleneck here: fields of StemSettings and EMSettings.
@@ -94,7 +95,6 @@ LITERAL_CHANGES: dict[str, dict[str, object]] = {
     "initialised by tokens": {"initialisation": "tokens"},
 }
 # Edited from, to see which of them an edit feels.
-LITERAL = stem(256, "paper_literal")
 BETWEEN = (
     LITERAL,
     *(replace(LITERAL, change=change) for change in LITERAL_CHANGES),
