@@ -12,18 +12,15 @@ from .clips import Case
 from .store import digest
 from .variants import (
     BASELINE,
-    BETWEEN,
-    BETWEEN_FATEZERO,
     CANDIDATES,
     FATEZERO,
+    FURTHER_EDITS,
     HEALTH,
     MAIN,
-    MORE_FATEZERO,
     STEM_EDITED,
     Variant,
     changed,
     full_grid,
-    others,
 )
 
 CFG = 7.5
@@ -99,7 +96,7 @@ def stem_edit_items(case: Case, seeds: Sequence[int]) -> Iterator[Item]:
             yield Item("variant", case, variant, seed, editors=("tokenflow", "tokenflow_stem"))
 
 
-def other_edit_items(
+def further_edit_items(
     variants: Sequence[Variant], fatezero: Sequence[Variant], case: Case, seeds: Sequence[int]
 ) -> Iterator[Item]:
     """Edits from the baseline and from inversions that `main` does not edit, some of them by FateZero too."""
@@ -152,9 +149,7 @@ class Study:
 STUDIES = MappingProxyType(
     {
         "main": Study(main_items),
-        "edits_next": Study(partial(other_edit_items, others("next"), MORE_FATEZERO)),
-        "edits_current": Study(partial(other_edit_items, others("current"), ())),
-        "edits_between": Study(partial(other_edit_items, BETWEEN, BETWEEN_FATEZERO)),
+        **{study: Study(partial(further_edit_items, *edited)) for study, edited in FURTHER_EDITS.items()},
         "stem_edits": Study(stem_edit_items),
         "guided": Study(guided_items),
         "grid": Study(grid_items),

@@ -6,24 +6,22 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 from . import pictures, plots, tables
 from .numbers import of_study
 from .plan import CFG, Item, Settings
 from .store import Store
 from .variants import (
-    BETWEEN,
-    BETWEEN_FATEZERO,
     CANDIDATES,
     CHANGED_BASES,
     FATEZERO,
+    FURTHER_EDITS,
     MAIN,
-    MORE_FATEZERO,
     STEM_EDITED,
     Variant,
     changed,
     full_grid,
-    others,
 )
 
 INTRODUCTION = """# Quality
@@ -45,6 +43,19 @@ STEM_EDITS = """### TokenFlow with bases among the keyframes
 `edit_attention` of TokenFlow Edit set to `stem`: keyframes read bases of all keyframes, with the settings of the
 inversion, instead of each other. DDIM's row has 256 bases and shows what that attention does alone. All gains are over
 the usual edit from DDIM with 1 frame."""
+
+OTHERS_TEXT = "### Edits from the other inversions of the convention *{}*"
+BETWEEN_TEXT = """### Which part of the printed equations edits feel
+
+The preset `paper_literal`, each of three things that tell it from the default undone by itself, and the default with
+the one that matters."""
+FURTHER_EDIT_TEXTS = MappingProxyType(
+    {
+        "edits_next": OTHERS_TEXT.format("next"),
+        "edits_current": OTHERS_TEXT.format("current"),
+        "edits_between": BETWEEN_TEXT,
+    }
+)
 
 
 def write(
@@ -179,33 +190,15 @@ the source through the VAE.
 {_measured(made, "main")}"""
 
 
-def _edits_from_others(convention: str, made: Mapping) -> str:
-    rows = made[f"edit_rows_{convention}"]
-    fatezero = [variant for variant in MORE_FATEZERO if variant.convention == convention]
-    more = f"\n\nFateZero, gains over that from DDIM:\n\n{tables.edit_gains(rows, 'fatezero', fatezero)}"
-    return f"""### Edits from the other inversions of the convention *{convention}*
-
-TokenFlow, gains over the edits from DDIM with 1 frame, convention *next*:
-
-{tables.edit_gains(rows, "tokenflow", others(convention))}{more * bool(fatezero)}
-
-{_measured(made, f"edits_{convention}")}"""
-
-
-def _edits_between(made: Mapping) -> str:
-    rows = made["edit_rows_between"]
-    return f"""### Which part of the printed equations edits feel
-
-The preset `paper_literal`, each of three things that tell it from the default undone by itself, and the default with
-the one that matters. Gains over the edits from DDIM with 1 frame. TokenFlow:
-
-{tables.edit_gains(rows, "tokenflow", BETWEEN)}
-
-FateZero:
-
-{tables.edit_gains(rows, "fatezero", BETWEEN_FATEZERO)}
-
-{_measured(made, "edits_between")}"""
+def _further_edits(study: str, made: Mapping) -> str:
+    rows = made[study.replace("edits", "edit_rows")]
+    parts = [FURTHER_EDIT_TEXTS[study]]
+    tokenflow, fatezero = FURTHER_EDITS[study]
+    for name, variants in (("TokenFlow", tokenflow), ("FateZero", fatezero)):
+        if variants:
+            parts += [f"{name}, gains over its edits from DDIM with 1 frame, convention *next*:"]
+            parts += [tables.edit_gains(rows, name.lower(), variants)]
+    return "\n\n".join((*parts, _measured(made, study)))
 
 
 def _stem_edits(made: Mapping) -> str:
@@ -253,9 +246,7 @@ SECTIONS = (
     ("grid", _grid),
     ("changes", _changes),
     ("main", _edits),
-    ("edits_next", partial(_edits_from_others, "next")),
-    ("edits_current", partial(_edits_from_others, "current")),
-    ("edits_between", _edits_between),
+    *((study, partial(_further_edits, study)) for study in FURTHER_EDITS),
     ("stem_edits", _stem_edits),
     ("health", _health),
 )

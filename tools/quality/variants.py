@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Literal
 
 SIZES = (16, 32, 64, 128, 256)
@@ -123,3 +125,13 @@ def full_grid() -> tuple[Variant, ...]:
 def others(convention: str) -> tuple[Variant, ...]:
     """All inversions of a convention that are not among the main ones."""
     return tuple(variant for variant in full_grid() if variant.convention == convention and variant not in MAIN)
+
+
+# Studies of edits from inversions beside the main ones: by which TokenFlow edits, and by which FateZero does as well.
+FURTHER_EDITS: Mapping[str, tuple[Sequence[Variant], Sequence[Variant]]] = MappingProxyType(
+    {
+        "edits_next": (others("next"), MORE_FATEZERO),
+        "edits_current": (others("current"), ()),
+        "edits_between": (BETWEEN, BETWEEN_FATEZERO),
+    }
+)
