@@ -37,7 +37,9 @@ class StemBases(io.ComfyNode):
                     default="paper",
                     tooltip="paper: the method of the paper, with normalised bases that start from tokens, because the "
                     "printed form leaves many bases empty. paper_literal: the equations as printed. reference_code: "
-                    "what the authors' code does (per head, on keys, 5 iterations, 8 frames at a time).",
+                    "what the authors' code does (per head, on keys, 5 iterations, 8 frames at a time). tokenflow: as "
+                    "paper, but bases start from random numbers and keep their length, as printed; edits by TokenFlow "
+                    "then keep the background closer, edits by FateZero do not.",
                 ),
                 *basic_inputs(),
                 *fitting_inputs(),

@@ -68,4 +68,10 @@ PRESETS: dict[str, StemSettings] = {
         scope="frame_chunks",
         clamp_to_tokens=False,
     ),
+    # TokenFlow's edits keep backgrounds best from these: docs/defaults.md
+    "tokenflow": StemSettings(
+        preset="tokenflow",
+        em=EMSettings(normalize_bases=False),
+        initialisation="gaussian",
+    ),
 }

@@ -18,6 +18,7 @@ from comfyui_stem.nodes.fatezero_edit import FateZeroEdit
 from comfyui_stem.nodes.feature_pca import FeaturePCA
 from comfyui_stem.nodes.frame_context import FrameContext
 from comfyui_stem.nodes.host.self_attention import installed_method
+from comfyui_stem.nodes.host.stem_settings import PRESETS
 from comfyui_stem.nodes.inversion_sampler import InversionSampler
 from comfyui_stem.nodes.load_inversion import LoadInversion
 from comfyui_stem.nodes.reconstruct import Reconstruct
@@ -98,7 +99,7 @@ def test_every_input_and_output_explains_itself(node):
         assert field.tooltip and len(field.tooltip) > 15 and field.tooltip.endswith("."), field.id
 
 
-@pytest.mark.parametrize("preset", ["paper", "paper_literal", "reference_code"])
+@pytest.mark.parametrize("preset", list(PRESETS))
 def test_a_preset_is_kept_by_name_until_a_field_leaves_it(loaded, preset):
     def settings(**inputs):
         return installed_method(run(StemBases, model=loaded.model, preset=preset, **inputs)[0]).settings

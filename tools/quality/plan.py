@@ -14,6 +14,7 @@ from .variants import (
     BASELINE,
     CANDIDATES,
     FATEZERO,
+    FOR_TOKENFLOW,
     FURTHER_EDITS,
     HEALTH,
     MAIN,
@@ -77,11 +78,11 @@ class Item:
 
 
 def main_items(case: Case, seeds: Sequence[int]) -> Iterator[Item]:
-    """What needs no inversion; then the main inversions, reconstructed and edited, and the candidates with one seed."""
+    """What needs no inversion; then inversions, reconstructed and edited; the candidates with one seed."""
     shown = case.index < PICTURE_CLIPS
     yield Item("reference", case, editors=("tokenflow",), shown=shown)
-    for variant in (*MAIN, *CANDIDATES):
-        for seed in seeds if variant in MAIN else seeds[:1]:
+    for variant in (*MAIN, FOR_TOKENFLOW, *CANDIDATES):
+        for seed in seeds[:1] if variant in CANDIDATES else seeds:
             # of an inversion that no seed changes, another seed draws only other keyframes
             again = seed != seeds[0] and not variant.seeded
             editors = ("tokenflow", "fatezero") if variant in FATEZERO and not again else ("tokenflow",)

@@ -66,6 +66,8 @@ MAIN = (*DDIM, stem(64), stem(128), DEFAULT)
 FATEZERO = (DDIM[0], DDIM[1], stem(64), DEFAULT)
 # Beside the main ones: those that reconstruct best with the attention of the inversion, which FateZero's edits have.
 MORE_FATEZERO = tuple(stem(size, "reference_code") for size in (64, 256))
+# What the workflows of TokenFlow have; measured as the main ones are, but without FateZero.
+FOR_TOKENFLOW = stem(256, "tokenflow")
 # Candidates for other defaults: measured with TokenFlow's edits.
 CANDIDATES = tuple(replace(stem(size), change="mass weighting") for size in (64, 256))
 # Edited by TokenFlow with both kinds of attention among keyframes; DDIM shows what the attention does alone.

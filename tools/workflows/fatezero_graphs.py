@@ -30,7 +30,8 @@ def ddim_fatezero_edit() -> Graph:
 def _fatezero_edit(name: str, stem: bool, text: str, target: str, **settings: str) -> Graph:
     graph = Graph(name)
     start = parts.start(graph, typed=True)
-    inversion = parts.invert(graph, start, stem, frames=None if stem else "own and middle frame (2 frames, Eq. 6)")
+    context = {"preset": "paper"} if stem else {"frames": "own and middle frame (2 frames, Eq. 6)"}
+    inversion = parts.invert(graph, start, **context)
     reconstruct, source, round_trip, result = parts.reconstruct(graph, start, inversion)
     edit = graph.add(
         "STEMFateZeroEdit",

@@ -60,7 +60,8 @@ EDIT_PROMPTS = _text(
 )
 
 STEM_INVERSION = _text(
-    "**STEM Bases** sums up the whole clip in `num_bases` bases at every layer, and lets every frame read from them.",
+    "**STEM Bases** sums up the whole clip in `num_bases` bases at every layer, and lets every frame read from them. "
+    "Its `preset` is *tokenflow* for TokenFlow's edits, *paper* for FateZero's.",
     "**STEM Inversion** walks the clip to noise in `steps` steps.",
     "Bypass **STEM Bases** (Ctrl+B) for plain DDIM inversion.",
 )

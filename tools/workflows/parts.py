@@ -68,16 +68,18 @@ def prompt(graph: Graph, checkpoint: Node, title: str, text: str | Node) -> Node
     return graph.add("CLIPTextEncode", title, PROMPT_SIZE, text=text, clip=checkpoint["CLIP"])
 
 
-def invert(graph: Graph, start: Start, stem: bool, frames: str | None = None) -> Inversion:
-    """Inversion through STEM Bases, through Frame Context where `frames` is given, or with the bare MODEL."""
+def invert(graph: Graph, start: Start, preset: str | None = None, frames: str | None = None) -> Inversion:
+    """Inversion through STEM Bases of a preset, through Frame Context with `frames`, or with the bare MODEL."""
     model = start.checkpoint["MODEL"]
     encode = graph.add("VAEEncode", "VAE Encode", pixels=start.clip["images"], vae=start.vae)
-    bases = graph.add("STEMBases", "STEM Bases", model=model, preset="paper", num_bases=256, seed=0) if stem else None
-    if frames:
+    bases = None
+    if preset:
+        bases = graph.add("STEMBases", "STEM Bases", model=model, preset=preset, num_bases=256, seed=0)
+    elif frames:
         bases = graph.add("STEMFrameContext", "Frame Context", model=model, frames=frames)
     sampler = graph.add(
         "STEMInversionSampler",
-        "STEM Inversion" if stem else "DDIM Inversion",
+        "STEM Inversion" if preset else "DDIM Inversion",
         model=bases or model,
         positive=start.source,
         latent=encode,

@@ -6,13 +6,14 @@ from . import notes, parts
 from .graph import Graph, Group, Node
 
 TARGET = "a fat rabbit carved from white marble stretching its arms in front of its burrow, green meadow, sunny day"
+PRESET = "tokenflow"
 
 
 def reconstruct_first() -> Graph:
     """Invert a clip, reconstruct it, and compare."""
     graph = Graph("reconstruct_first")
     start = parts.start(graph)
-    inversion = parts.invert(graph, start, stem=True)
+    inversion = parts.invert(graph, start, PRESET)
     reconstruct, source, round_trip, result = parts.reconstruct(graph, start, inversion)
     create, save_video = parts.video(graph, start, result.decode)
     judging = graph.note("How to judge it", notes.STEM_RECONSTRUCTION, parts.JUDGING_SIZE)
@@ -52,7 +53,7 @@ def _tokenflow_edit(name: str, stem: bool) -> Graph:
     start = parts.start(graph)
     target = parts.prompt(graph, start.checkpoint, "Target prompt", TARGET)
     negative = parts.prompt(graph, start.checkpoint, "Negative prompt", parts.NEGATIVE)
-    inversion = parts.invert(graph, start, stem)
+    inversion = parts.invert(graph, start, PRESET if stem else None)
     reconstruct, source, round_trip, result = parts.reconstruct(graph, start, inversion)
     edit = _edit(graph, start, inversion, target, negative)
     edited = parts.save_latent(graph, start, edit, "edit")

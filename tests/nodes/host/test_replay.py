@@ -39,6 +39,7 @@ METHODS = {
     "stem by mass": stem(num_bases=5, mass_weighted=True),
     "stem with anchors": stem(num_bases=5, scope="anchor_frames", scope_frames=2),
     "paper_literal": stem("paper_literal", num_bases=5),
+    "tokenflow": stem("tokenflow", num_bases=5),
     "reference_code": stem("reference_code", num_bases=5, scope_frames=3),
     "reference_code with empty bases": stem("reference_code", num_bases=40),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from comfyui_stem.nodes.host.stem_settings import PRESETS
 from comfyui_stem.tools import node_pages
 from comfyui_stem.tools.node_pages import DOCS, LOCALES, files, node_definitions
 from comfyui_stem.tools.node_pages.page import WORDS, page
@@ -51,7 +52,7 @@ def test_every_chinese_tooltip_is_chinese_and_a_whole_sentence(english):
 
 def test_options_are_named_in_other_languages_as_the_fields_show_them(english):
     options = {
-        ("STEMBases", "preset"): ("paper", "paper_literal", "reference_code"),
+        ("STEMBases", "preset"): tuple(PRESETS),
         ("STEMBases", "scope"): ("all_frames", "anchor_frames", "frame_chunks"),
         ("STEMInversionSampler", "noise_convention"): ("next", "current"),
         ("STEMTokenFlowEdit", "start_noise"): ("trajectory", "renoised", "shared"),

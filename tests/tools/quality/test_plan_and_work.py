@@ -20,6 +20,7 @@ from comfyui_stem.tools.quality.variants import (
     CONVENTIONS,
     DEFAULT,
     FATEZERO,
+    FOR_TOKENFLOW,
     LITERAL,
     LITERAL_CHANGES,
     MAIN,
@@ -56,7 +57,7 @@ def of(study, clips=4):
 
 def test_the_main_inversions_are_edited_on_every_clip():
     edited = [item for item in of("main") if item.kind == "variant"]
-    assert len(edited) == 4 * (len(MAIN) * len(SEEDS) + len(CANDIDATES))
+    assert len(edited) == 4 * ((len(MAIN) + 1) * len(SEEDS) + len(CANDIDATES))
     assert all("tokenflow" in item.editors for item in edited)
     assert [item.case.index for item in of("main") if item.kind == "reference"] == [0, 1, 2, 3]
 
@@ -71,7 +72,7 @@ def test_another_seed_does_again_only_what_it_changes():
 def test_every_inversion_of_the_grid_is_edited_by_tokenflow():
     found = [item for study in ("main", "edits_next", "edits_current") for item in of(study)]
     edited = {item.variant for item in found if item.kind == "variant" and "tokenflow" in item.editors}
-    assert edited == {*full_grid(), *CANDIDATES}
+    assert edited == {*full_grid(), FOR_TOKENFLOW, *CANDIDATES}
     for convention in CONVENTIONS:
         editors = {item.variant: item.editors for item in of(f"edits_{convention}")}
         assert all(used in editors[BASELINE] for used in itertools.chain(*editors.values()))
