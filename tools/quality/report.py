@@ -103,11 +103,11 @@ def as_markdown(made: Mapping) -> str:
 def _measured(made: Mapping, study: str) -> str:
     """On what a study was measured."""
     about = made["studies"][study]
-    seeds = ", ".join(map(str, about["seeds"]))
+    seeds = f"seed{'s' * (len(about['seeds']) > 1)} " + ", ".join(map(str, about["seeds"]))
     missing = f" **{about['missing_runs']} of {about['runs']} runs are missing.**" if about["missing_runs"] else ""
     took = f", {about['cpu_seconds'] / 60:.0f} minutes" if about["cpu_seconds"] else ""
     return (
-        f"Measured on {about['clips']} clips of {about['frames']} frames, {about['steps']} steps, seed {seeds}; "
+        f"Measured on {about['clips']} clips of {about['frames']} frames, {about['steps']} steps, {seeds}; "
         f"checkpoint `{about['checkpoint_file']}` (SHA-256 `{about['checkpoint'][:16]}…`), code of the fingerprint "
         f"`{about['code']}`{took}.{missing}"
     )
