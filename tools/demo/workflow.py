@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 
 import av
 
@@ -36,14 +37,14 @@ class Workflow:
     settings: Mapping[Field, object] = field(default_factory=dict)
 
 
-def _fatezero(name: str, inversion: str) -> Workflow:
+def _fatezero(name: str, inversion: str, settings: Mapping[Field, object] = MappingProxyType({})) -> Workflow:
     # the prompt itself in both places, not a link to it: the host then knows the inversion of the TokenFlow workflow
     return Workflow(
         name,
         (("Encode source prompt", "text"), ("FateZero Edit", "source_prompt")),
         ("FateZero Edit", "target_prompt"),
         {"inversion": inversion, "reconstruction": "Reconstruct", "edit": "FateZero Edit"},
-        {("FateZero Edit", "negative_prompt"): "", ("FateZero Edit", "cfg"): 4.0},
+        {("FateZero Edit", "negative_prompt"): "", ("FateZero Edit", "cfg"): 4.0, **settings},
     )
 
 
@@ -54,7 +55,8 @@ TOKENFLOW = Workflow(
     {"inversion": "STEM Inversion", "reconstruction": "Reconstruct", "edit": "TokenFlow Edit"},
     {("Negative prompt", "text"): "", ("TokenFlow Edit", "cfg"): 4.0, ("TokenFlow Edit", "batch_size"): 4},
 )
-STEM_FATEZERO = _fatezero("stem_fatezero_object", "STEM Inversion")
+# few bases suit the few tokens of the small model's frames: docs/defaults.md
+STEM_FATEZERO = _fatezero("stem_fatezero_object", "STEM Inversion", {("STEM Bases", "num_bases"): 64})
 DDIM_FATEZERO = _fatezero("ddim_fatezero_edit", "DDIM Inversion")
 WORKFLOWS = (TOKENFLOW, STEM_FATEZERO, DDIM_FATEZERO)
 
