@@ -78,8 +78,7 @@ def test_a_size_and_an_edits_own_settings_change_their_fields_and_no_others():
     assert changed == {
         ("Video Load", "file"): "b.mp4",
         ("Load Checkpoint", "ckpt_name"): "d.safetensors",
-        ("Encode source prompt", "text"): "s",
-        ("FateZero Edit", "source_prompt"): "s",
+        ("Source prompt", "value"): "s",
         ("FateZero Edit", "target_prompt"): "t",
         ("Video Load", "width"): 64,
         ("Video Load", "height"): 32,

@@ -25,23 +25,22 @@ class Workflow:
     """A shipped workflow: its file, and the fields (title, name) that the demo fills in.
 
     name: of the file.
-    source, target: where the prompts go; the source prompt may be needed twice.
+    source, target: where the prompts go.
     stages: titles of the nodes that are timed.
     settings: for the small model, which knows no negative words and needs little guidance.
     """
 
     name: str
-    source: tuple[Field, ...]
+    source: Field
     target: Field
     stages: Mapping[str, str]
     settings: Mapping[Field, object] = field(default_factory=dict)
 
 
 def _fatezero(name: str, inversion: str, settings: Mapping[Field, object] = MappingProxyType({})) -> Workflow:
-    # the prompt itself in both places, not a link to it: the host then knows the inversion of the TokenFlow workflow
     return Workflow(
         name,
-        (("Encode source prompt", "text"), ("FateZero Edit", "source_prompt")),
+        ("Source prompt", "value"),
         ("FateZero Edit", "target_prompt"),
         {"inversion": inversion, "reconstruction": "Reconstruct", "edit": "FateZero Edit"},
         {("FateZero Edit", "negative_prompt"): "", ("FateZero Edit", "cfg"): 4.0, **settings},
@@ -50,7 +49,7 @@ def _fatezero(name: str, inversion: str, settings: Mapping[Field, object] = Mapp
 
 TOKENFLOW = Workflow(
     "stem_tokenflow_edit",
-    (("Source prompt", "text"),),
+    ("Source prompt", "text"),
     ("Target prompt", "text"),
     {"inversion": "STEM Inversion", "reconstruction": "Reconstruct", "edit": "TokenFlow Edit"},
     {("Negative prompt", "text"): "", ("TokenFlow Edit", "cfg"): 4.0, ("TokenFlow Edit", "batch_size"): 4},
@@ -126,7 +125,7 @@ def fill_in(prompt: Mapping[str, dict], choices: Choices, wish: Wish, uploaded: 
     """A copy of the workflow with the uploaded video, the checkpoint, the prompts and the settings filled in."""
     workflow, size = wish.workflow, choices.size
     values = {("Video Load", "file"): uploaded, ("Load Checkpoint", "ckpt_name"): choices.checkpoint.name}
-    values |= dict.fromkeys(workflow.source, choices.source_prompt) | {workflow.target: wish.prompt}
+    values |= {workflow.source: choices.source_prompt, workflow.target: wish.prompt}
     if size is not None:
         values |= {("Video Load", name): getattr(size, name) for name in ("width", "height")}
         values |= {("Video Load", "frame_cap"): size.frames, (workflow.stages["inversion"], "steps"): size.steps}
