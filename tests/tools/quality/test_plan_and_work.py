@@ -115,6 +115,12 @@ def test_the_changes_of_the_printed_form_together_make_the_default():
     assert replace(literal, em=em, initialisation=names["initialisation"], preset="paper") == default
 
 
+def test_the_preset_for_tokenflow_is_the_printed_form_without_empty_bases():
+    without_empty = replace(LITERAL, change="empty bases left out")
+    literal, preset = (methods.method_of(variant, 3).settings for variant in (without_empty, FOR_TOKENFLOW))
+    assert replace(literal, preset="tokenflow") == preset
+
+
 def test_a_key_depends_on_the_item_and_on_every_setting(work):
     assert len({item.key(SETTINGS) for item in work}) == len(work)
     for field in fields(Settings):
