@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from types import MappingProxyType
 
 from . import summary
 from .plan import Item, Settings
-from .variants import BASELINE, BETWEEN, CHANGED_BASES, Variant, changed, full_grid, others, stem
+from .variants import BASELINE, CHANGED_BASES, FURTHER_EDITS, Variant, changed, full_grid, stem
 
 
 def of_study(name: str, work: Sequence[Item], done: summary.Done, settings: Settings, checkpoint: str) -> dict:
@@ -47,6 +48,15 @@ def _main(done: summary.Done) -> dict:
     }
 
 
+def further_edits_key(study: str) -> str:
+    """Under which name docs/quality.json holds the rows of a study of further edits."""
+    return study.replace("edits", "edit_rows")
+
+
+def _further_edits(study: str, done: summary.Done) -> dict:
+    return {further_edits_key(study): summary.rows(done)}
+
+
 def _complete(done: summary.Done, variants: Sequence[Variant]) -> summary.Done:
     """The results of clips on which all of some inversions were measured."""
     by_clip: dict[int, set[Variant]] = {}
@@ -61,17 +71,13 @@ NEEDED = MappingProxyType(
     {
         "grid": full_grid(),
         "changes": changed(),
-        "edits_next": (BASELINE, *others("next")),
-        "edits_current": (BASELINE, *others("current")),
-        "edits_between": (BASELINE, *BETWEEN),
+        **{study: (BASELINE, *tokenflow) for study, (tokenflow, _) in FURTHER_EDITS.items()},
     }
 )
 ENTRIES: Mapping[str, Callable[[summary.Done], dict]] = MappingProxyType(
     {
         "main": _main,
-        "edits_next": lambda done: {"edit_rows_next": summary.rows(done)},
-        "edits_current": lambda done: {"edit_rows_current": summary.rows(done)},
-        "edits_between": lambda done: {"edit_rows_between": summary.rows(done)},
+        **{study: partial(_further_edits, study) for study in FURTHER_EDITS},
         "stem_edits": lambda done: {"stem_edit_rows": summary.rows(done)},
         "guided": lambda done: {"guided_rows": summary.rows(done)},
         "grid": lambda done: {"grid_rows": summary.rows(done)},

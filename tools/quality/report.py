@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from . import pictures, plots, tables
-from .numbers import of_study
+from .numbers import further_edits_key, of_study
 from .plan import CFG, Item, Settings
 from .store import Store
 from .variants import (
@@ -194,7 +194,7 @@ the source through the VAE.
 
 
 def _further_edits(study: str, made: Mapping) -> str:
-    rows = made[study.replace("edits", "edit_rows")]
+    rows = made[further_edits_key(study)]
     parts = [FURTHER_EDIT_TEXTS[study]]
     tokenflow, fatezero = FURTHER_EDITS[study]
     for name, variants in (("TokenFlow", tokenflow), ("FateZero", fatezero)):
