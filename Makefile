@@ -20,7 +20,7 @@ help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what the other commands need, once
-	@"$(PYTHON3)" tools/launch.py environment
+	@"$(PYTHON3)" tools/launch.py host.environment
 
 demo: setup ## edit a clip in a real ComfyUI: [VIDEO=clip.mp4] [CHECKPOINT=sd15.safetensors] [SOURCE="..."] [TARGET="..."]
 	@"$(PYTHON)" tools/launch.py demo --video="$$VIDEO" --checkpoint="$$CHECKPOINT" --source="$$SOURCE" --target="$$TARGET"
@@ -29,16 +29,16 @@ demo: setup ## edit a clip in a real ComfyUI: [VIDEO=clip.mp4] [CHECKPOINT=sd15.
 WORKERS ?= $(shell "$(PYTHON)" -c "import os, torch; print(1 if torch.cuda.is_available() else os.cpu_count())")
 train: setup ## train the small model of the demo anew, or go on: [WORKERS=2] [STEPS=n] [START=file]
 	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" -m torch.distributed.run --standalone \
-		--nproc-per-node=$(WORKERS) tools/launch.py training $(if $(STEPS),--steps $(STEPS)) $(if $(START),--start "$(START)")
+		--nproc-per-node=$(WORKERS) tools/launch.py small_model.training $(if $(STEPS),--steps $(STEPS)) $(if $(START),--start "$(START)")
 
 card: setup ## measure what the small model has learned, write docs/model_card.json: [ARGS="--samples 512"]
-	@COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py model_card $(ARGS)
+	@COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py measured.model_card $(ARGS)
 
 quality: setup ## measure reconstructions and edits with the small model, write docs/quality.md: [ARGS="--clips 24"]
-	@COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py quality $(ARGS)
+	@COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py measured.quality $(ARGS)
 
 bench: setup ## measure time and memory with SD1.5 at full size, write docs/benchmarks.md: [ARGS="--only inversion"]
-	@OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py bench $(ARGS)
+	@OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py measured.bench $(ARGS)
 
 # Each process has a host of its own; a file's tests stay together.
 PROCESSES ?= 2
@@ -55,28 +55,28 @@ format: setup ## format the code
 	@"$(PYTHON)" -m ruff format .
 
 parity: setup ## compare with recorded results of the reference implementations: GOLDEN=folder
-	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py parity --golden "$(GOLDEN)"
+	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py measured.parity --golden "$(GOLDEN)"
 
 workflows: setup ## generate the workflows anew
-	@COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py workflows
+	@COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py shipped.workflows
 
 soak: setup ## many runs in one host: memory, files, time; writes docs/soak.json: [ARGS="--runs 50"]
-	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py soak $(ARGS)
+	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py robustness.soak $(ARGS)
 
 manager: setup ## install the last commit with ComfyUI-Manager into a fresh environment, and run it there
-	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py manager_install
+	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py robustness.manager_install
 
 faults: setup ## faults in a real host, and what the next run is worth; writes docs/faults.md: [ARGS="--only disk"]
-	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py faults $(ARGS)
+	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py robustness.faults $(ARGS)
 
 pages: setup ## generate help pages and locales anew: [ARGS="--pictures"]
-	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py node_pages $(ARGS)
+	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py shipped.pages $(ARGS)
 
 inputs: setup ## odd clips, names, files, prompts and sizes through a real host, write docs/faults_inputs.json
-	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py fault_inputs $(ARGS)
+	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py robustness.inputs $(ARGS)
 
 blueprints: setup ## generate the subgraph blueprints anew; needs Chromium
-	@COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py blueprints
+	@COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py shipped.blueprints
 
 clean: ## remove outputs and caches; delete the folder .setup too to set up afresh
 	rm -rf output .pytest_cache .ruff_cache .hypothesis

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from comfy_api.latest import ComfyExtension, io
 
 from .nodes.bases_preview import BasesPreview
@@ -9,11 +11,10 @@ from .nodes.compare_videos import CompareVideos
 from .nodes.fatezero_edit import FateZeroEdit
 from .nodes.feature_pca import FeaturePCA
 from .nodes.frame_context import FrameContext
-from .nodes.host.host_versions import register_replacements
 from .nodes.inversion_sampler import InversionSampler
 from .nodes.load_inversion import LoadInversion
+from .nodes.methods.seams.host_versions import register_replacements
 from .nodes.reconstruct import Reconstruct
-from .nodes.renamed_nodes import RENAMED_NODES
 from .nodes.save_inversion import SaveInversion
 from .nodes.stem_bases import StemBases
 from .nodes.tokenflow_edit import TokenFlowEdit
@@ -21,6 +22,8 @@ from .nodes.video_flow import VideoFlow
 from .nodes.video_load import VideoLoad
 from .nodes.video_metrics import VideoMetrics
 
+# Old names of nodes, for workflows that still use them: arguments of `register_replacements`. None has been renamed.
+RENAMED_NODES: tuple[dict[str, Any], ...] = ()
 # Help pages; the host serves them to its page.
 WEB_DIRECTORY = "./web"
 

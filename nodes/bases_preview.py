@@ -7,16 +7,16 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..stem_kernels.em import responsibilities
-from ..stem_kernels.principal_components import colours
-from .host.host_versions import found_by
-from .host.inversion import Inversion
-from .host.layer_map import size_at
-from .host.observing import ObservedFit, observed_fits
-from .host.stem_settings import StemSettings
+from .fields.sampled_step import chosen_step, step_inputs, title_of
+from .fields.shared import CATEGORY, InversionSocket
+from .methods.inversion.inversion import Inversion
+from .methods.inversion.observing import ObservedFit, observed_fits
+from .methods.seams.host_versions import found_by
+from .methods.seams.layer_map import size_at
+from .methods.stem.settings import StemSettings
+from .metrics.pictures import enlarged
 from .metrics.plot import bars
-from .pictures.layout import enlarged
-from .sampled_step import chosen_step, step_inputs, title_of
-from .sockets import CATEGORY, InversionSocket
+from .metrics.principal_components import colours
 
 PURPOSE = "Bases Preview"
 PIXELS = 8

@@ -5,9 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
-from .host.host_versions import found_by
-from .pictures.layout import beside, time_slice
-from .sockets import CATEGORY
+from .fields.shared import CATEGORY
+from .methods.seams.host_versions import found_by
+from .metrics.pictures import beside, time_slice
 
 PURPOSE = "Compare Videos"
 NAMES = ("first", "second", "third", "fourth")

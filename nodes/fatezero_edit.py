@@ -11,20 +11,20 @@ from torch.nn.functional import interpolate
 
 from ..stem_kernels.ddim import select_timesteps
 from ..stem_kernels.frame_context import parse_frame_references
-from .fatezero_presets import PRESETS, FateZeroPreset
-from .host.checks import check_calls, check_model, check_same_checkpoint
-from .host.control_hints import controlled_by
-from .host.fatezero import Edited, FateZeroSettings, edit
-from .host.frame_context import OWN_FRAME, FrameContextAttention
-from .host.host_versions import essential, found_by
-from .host.inversion import Inversion
-from .host.prompts import check_source_prompt, encode, read_prompt
-from .host.replay import ReplayableMethod
-from .host.self_attention import installed_method
-from .host.stem_for_edit import stem_for_edit
-from .sockets import CATEGORY, OF_PRESET, choice, edit_inputs, guidance_input, steps_input, tail_input
-from .word_control import WordWishes, read_words
-from .word_settings import parse_levels, parse_weights, parse_window, parse_word_windows, parse_words
+from .fields.shared import CATEGORY, OF_PRESET, choice, edit_inputs, guidance_input, steps_input, tail_input
+from .fields.words import parse_levels, parse_weights, parse_window, parse_word_windows, parse_words
+from .methods.attention.frame_context import OWN_FRAME, FrameContextAttention
+from .methods.attention.installing import installed_method
+from .methods.attention.method import SelfAttentionMethod
+from .methods.fatezero.edit import Edited, FateZeroSettings, edit
+from .methods.fatezero.presets import PRESETS, FateZeroPreset
+from .methods.fatezero.prompts import check_source_prompt, encode, read_prompt
+from .methods.fatezero.word_control import WordWishes, read_words
+from .methods.inversion.inversion import Inversion, stem_for_edit
+from .methods.inversion.matching import check_same_checkpoint
+from .methods.seams.control_hints import controlled_by
+from .methods.seams.host_versions import essential, found_by
+from .methods.seams.refusals import check_calls, check_model
 
 PURPOSE = "FateZero Edit"
 PIXELS_PER_LATENT = 8
@@ -124,7 +124,7 @@ class FateZeroEdit(io.ComfyNode):
 
 
 def _settings(
-    preset: FateZeroPreset, own: ReplayableMethod, fields: dict[str, Any], steps: int, tail: str
+    preset: FateZeroPreset, own: SelfAttentionMethod, fields: dict[str, Any], steps: int, tail: str
 ) -> FateZeroSettings:
     window = fields["self_window"].strip()
     return FateZeroSettings(
@@ -159,7 +159,7 @@ def _wishes(preset: FateZeroPreset, settings: FateZeroSettings, fields: dict[str
     )
 
 
-def _own_attention(model: Any, inversion: Inversion, fields: dict[str, Any]) -> ReplayableMethod:
+def _own_attention(model: Any, inversion: Inversion, fields: dict[str, Any]) -> SelfAttentionMethod:
     """The attention of what is not fused."""
     kind = fields["own_attention"]
     if kind == "own frame":

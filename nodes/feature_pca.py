@@ -7,16 +7,16 @@ from comfy_api.latest import io
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, interpolate
 
-from ..stem_kernels.principal_components import colours
-from ..stem_kernels.warping import moved
-from .host.host_versions import found_by
-from .host.inversion import Inversion
-from .host.layer_map import size_at
-from .host.observing import observed_output
+from .fields.sampled_step import chosen_step, step_inputs, title_of
+from .fields.shared import CATEGORY, FlowSocket, InversionSocket
+from .methods.inversion.inversion import Inversion
+from .methods.inversion.observing import observed_output
+from .methods.seams.host_versions import found_by
+from .methods.seams.layer_map import size_at
 from .metrics.optical_flow import OpticalFlow
-from .pictures.layout import enlarged, heat
-from .sampled_step import chosen_step, step_inputs, title_of
-from .sockets import CATEGORY, FlowSocket, InversionSocket
+from .metrics.pictures import enlarged, heat
+from .metrics.principal_components import colours
+from .metrics.warping import moved
 
 PURPOSE = "Feature PCA"
 PIXELS = 8

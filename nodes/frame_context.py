@@ -7,11 +7,11 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..stem_kernels.frame_context import parse_frame_references
-from .host.checks import check_model
-from .host.frame_context import FrameContextAttention
-from .host.host_versions import found_by
-from .host.self_attention import install
-from .sockets import CATEGORY
+from .fields.shared import CATEGORY
+from .methods.attention.frame_context import FrameContextAttention
+from .methods.attention.installing import install
+from .methods.seams.host_versions import found_by
+from .methods.seams.refusals import check_model
 
 CONTEXTS = {
     "own and middle frame (2 frames, Eq. 6)": "0, mid",

@@ -7,10 +7,10 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..stem_kernels.ddim import MAX_STEPS, to_exploding
-from .host.checks import check_conditioning, check_latent, check_model
-from .host.ddim_sampling import invert
-from .host.host_versions import found_by
-from .sockets import CATEGORY, InversionSocket
+from .fields.shared import CATEGORY, InversionSocket
+from .methods.inversion.sampling import invert
+from .methods.seams.host_versions import found_by
+from .methods.seams.refusals import check_conditioning, check_latent, check_model
 
 PURPOSE = "STEM Inversion Sampler"
 

@@ -6,12 +6,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .host.checks import check_model
-from .host.host_versions import found_by
-from .host.inversion_file import load_inversion
-from .inversion_folder import FOLDER, inversion_path, saved_inversions
-from .sockets import CATEGORY, InversionSocket
-from .video.input_file import file_state
+from .fields.shared import CATEGORY, InversionSocket
+from .folders import FOLDER, file_state, inversion_path, saved_inversions
+from .methods.inversion.file import load_inversion
+from .methods.seams.host_versions import found_by
+from .methods.seams.refusals import check_model
 
 PURPOSE = "Load Inversion"
 

@@ -6,11 +6,12 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .host.checks import check_conditioning, check_model, check_same_checkpoint
-from .host.host_versions import found_by
-from .host.inversion import Inversion
-from .host.reconstruction import reconstruct
-from .sockets import CATEGORY, InversionSocket, steps_input, tail_input
+from .fields.shared import CATEGORY, InversionSocket, steps_input, tail_input
+from .methods.inversion.inversion import Inversion
+from .methods.inversion.matching import check_same_checkpoint
+from .methods.inversion.reconstruction import reconstruct
+from .methods.seams.host_versions import found_by
+from .methods.seams.refusals import check_conditioning, check_model
 
 PURPOSE = "Reconstruct"
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from .host.host_versions import found_by
-from .host.inversion import Inversion
-from .host.inversion_file import save_inversion
-from .inversion_folder import FOLDER, free_path
-from .sockets import CATEGORY, InversionSocket
+from .fields.shared import CATEGORY, InversionSocket
+from .folders import FOLDER, free_path
+from .methods.inversion.file import save_inversion
+from .methods.inversion.inversion import Inversion
+from .methods.seams.host_versions import found_by
 
 PURPOSE = "Save Inversion"
 

@@ -7,13 +7,13 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .host.checks import check_model
-from .host.host_versions import found_by
-from .host.self_attention import install
-from .host.stem_attention import StemSelfAttention
-from .host.stem_settings import PRESETS, StemSettings
-from .sockets import CATEGORY, OF_PRESET
-from .stem_bases_inputs import basic_inputs, fitting_inputs, running_inputs
+from .fields.shared import CATEGORY, OF_PRESET
+from .fields.stem_bases import basic_inputs, fitting_inputs, running_inputs
+from .methods.attention.installing import install
+from .methods.seams.host_versions import found_by
+from .methods.seams.refusals import check_model
+from .methods.stem.attention import StemSelfAttention
+from .methods.stem.settings import PRESETS, StemSettings
 
 
 class StemBases(io.ComfyNode):

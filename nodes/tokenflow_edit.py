@@ -6,12 +6,12 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .host.checks import check_calls, check_conditioning, check_latent, check_model, check_same_checkpoint, check_start
-from .host.host_versions import essential, found_by
-from .host.inversion import Inversion
-from .host.stem_for_edit import stem_for_edit
-from .host.tokenflow import TokenFlowSettings, edit
-from .sockets import CATEGORY, choice, edit_inputs, guidance_input, steps_input, tail_input
+from .fields.shared import CATEGORY, choice, edit_inputs, guidance_input, steps_input, tail_input
+from .methods.inversion.inversion import Inversion, stem_for_edit
+from .methods.inversion.matching import check_same_checkpoint, check_start
+from .methods.seams.host_versions import essential, found_by
+from .methods.seams.refusals import check_calls, check_conditioning, check_latent, check_model
+from .methods.tokenflow.edit import TokenFlowSettings, edit
 
 PURPOSE = "TokenFlow Edit"
 

@@ -10,9 +10,9 @@ import comfy.utils
 import folder_paths
 from comfy_api.latest import io
 
-from .host.host_versions import found_by
+from .fields.shared import CATEGORY, FlowSocket
+from .methods.seams.host_versions import found_by
 from .metrics.optical_flow import DIS, dis, estimate, raft, weight_files
-from .sockets import CATEGORY, FlowSocket
 
 
 def weights_folder() -> Path:

@@ -11,10 +11,10 @@ import comfy.utils
 import folder_paths
 from comfy_api.latest import Input, InputImpl, Types, io
 
-from .host.host_versions import essential, found_by, is_unedited_file
+from .folders import file_state, inside_folder, outside_folder
+from .methods.seams.host_versions import essential, found_by, is_unedited_file
 from .video.errors import VideoError
 from .video.frame_selection import Selection, exact_rate
-from .video.input_file import file_state, inside_folder, outside_folder
 from .video.loading import LoadRequest, load_clip
 from .video.sources import ClipSource, PicturesInMemory, VideoFile
 

@@ -7,12 +7,12 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from .host.clip_embeddings import frame_embeddings, text_embedding
-from .host.host_versions import found_by
+from .fields.shared import CATEGORY, FlowSocket
+from .methods.seams.host_versions import found_by
+from .metrics.clip_embeddings import frame_embeddings, text_embedding
 from .metrics.measurements import Report, add_closeness, add_embeddings, add_steadiness
 from .metrics.optical_flow import OpticalFlow, dis, estimate
 from .metrics.plot import curves
-from .sockets import CATEGORY, FlowSocket
 
 PURPOSE = "Video Metrics"
 

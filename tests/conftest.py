@@ -26,8 +26,8 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from comfy.cli_args import args  # noqa: E402
 from comfyui_stem.tools import locations  # noqa: E402
-from comfyui_stem.tools.host_client import HostClient  # noqa: E402
-from comfyui_stem.tools.host_process import HostProcess, device_arguments  # noqa: E402
+from comfyui_stem.tools.host.client import HostClient  # noqa: E402
+from comfyui_stem.tools.host.process import HostProcess, device_arguments  # noqa: E402
 
 args.cpu = not torch.cuda.is_available()
 

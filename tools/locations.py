@@ -14,9 +14,9 @@ PACK = "ComfyUI-STEM"
 # The trained small model, and the classifier that judges edits made with it.
 TRAINED = ROOT / "assets" / "emoji_sd15.safetensors"
 CLASSIFIER = ROOT / "assets" / "emoji_classifier.safetensors"
-PACKS = {PACK: ROOT, "tiny_sd15": TOOLS / "tiny_sd15"}
+PACKS = {PACK: ROOT, "tiny_sd15": TOOLS / "host" / "tiny_sd15"}
 # With the nodes that cause faults.
-TEST_PACKS = {**PACKS, "fault_nodes": TOOLS / "fault_nodes"}
+TEST_PACKS = {**PACKS, "fault_nodes": TOOLS / "robustness" / "fault_nodes"}
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .host.inversion import Inversion
-from .host.layer_map import AttentionLayer, self_attention_layers
+from ..methods.inversion.inversion import Inversion
+from ..methods.seams.layer_map import AttentionLayer, self_attention_layers
 
 MOST_LAYERS = 256
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .host.host_versions import advanced
-from .host.stem_settings import MOST_BASES, MOST_ITERATIONS
-from .sockets import OF_PRESET
+from ..methods.seams.host_versions import advanced
+from ..methods.stem.settings import MOST_BASES, MOST_ITERATIONS
+from .shared import OF_PRESET
 
 
 def basic_inputs() -> list[io.Input]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ..stem_kernels.prompt_alignment import DEFAULT_WINDOW, Window
+from ...stem_kernels.prompt_alignment import DEFAULT_WINDOW, Window
 
 _NUMBER = r"\s*(\d+(?:\.\d*)?|\.\d+)\s*"
 _WINDOW = re.compile(rf"{_NUMBER}(?:(?:-|–|to|,){_NUMBER})?")

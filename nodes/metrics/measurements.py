@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from ...stem_kernels.embedding_scores import frame_accuracy, prompt_similarity, temporal_consistency
-from ...stem_kernels.video_metrics import psnr, ssim
-from ...stem_kernels.warping import warp_error
+from .closeness import psnr, ssim
+from .embedding_scores import frame_accuracy, prompt_similarity, temporal_consistency
 from .optical_flow import OpticalFlow
+from .warping import warp_error
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...stem_kernels.warping import visible
+from .warping import visible
 
 DIS = "DIS"
 # DIS looks at pyramids of 8x8 patches.

@@ -14,14 +14,7 @@ from torch import Tensor
 
 from .errors import BrokenStreamError, VideoError
 from .frame_buffer import FrameBuffer, as_text, available_memory, bytes_needed
-from .frame_selection import (
-    Selection,
-    ShownFrame,
-    expected_count,
-    hold_until_next,
-    result_rate,
-    select_frames,
-)
+from .frame_selection import Selection, ShownFrame, expected_count, hold_until_next, result_rate, select_frames
 from .resizing import Fit, fit_picture, target_size
 from .sources import ClipSource
 

@@ -6,9 +6,9 @@ import json
 
 import pytest
 from comfyui_stem.tools import locations
-from comfyui_stem.tools.browser import BROWSERS, browser_path, opened_page
 from comfyui_stem.tools.demo import CLIP, FOLDER
-from comfyui_stem.tools.host_process import link
+from comfyui_stem.tools.host.browser import BROWSERS, browser_path, opened_page
+from comfyui_stem.tools.host.process import link
 
 
 @pytest.fixture(scope="module")

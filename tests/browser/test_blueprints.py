@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from comfyui_stem.tools import locations
-from comfyui_stem.tools.blueprints import BLUEPRINTS, FOLDER, LOAD
 from comfyui_stem.tools.demo.example import CAR, SCENE, write_clip
+from comfyui_stem.tools.shipped.blueprints import BLUEPRINTS, FOLDER, LOAD
 
 pytestmark = [pytest.mark.host, pytest.mark.browser]
 

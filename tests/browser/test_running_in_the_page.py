@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from comfyui_stem.tools import locations
-from comfyui_stem.tools.browser import screenshot
 from comfyui_stem.tools.demo.example import FRAMES, SCENE, write_clip
-from comfyui_stem.tools.workflows import FOLDER
+from comfyui_stem.tools.host.browser import screenshot
+from comfyui_stem.tools.shipped.workflows import FOLDER
 
 pytestmark = [pytest.mark.host, pytest.mark.browser]
 

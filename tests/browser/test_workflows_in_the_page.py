@@ -6,8 +6,8 @@ import json
 
 import pytest
 from comfyui_stem.tests.workflows.newer_nodes import newer_nodes
-from comfyui_stem.tools.browser import screenshot
-from comfyui_stem.tools.workflows import FOLDER
+from comfyui_stem.tools.host.browser import screenshot
+from comfyui_stem.tools.shipped.workflows import FOLDER
 
 pytestmark = [pytest.mark.host, pytest.mark.browser]
 

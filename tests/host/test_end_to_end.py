@@ -11,8 +11,8 @@ import pytest
 from comfyui_stem.tools import locations
 from comfyui_stem.tools.demo import CLIP, FOLDER
 from comfyui_stem.tools.demo.workflow import TOKENFLOW, Choices, Wish, fill_in, node_titled, outputs_by_title
-from comfyui_stem.tools.host_client import HostError
-from comfyui_stem.tools.host_process import HostProcess, device_arguments
+from comfyui_stem.tools.host.client import HostError
+from comfyui_stem.tools.host.process import HostProcess, device_arguments
 from PIL import Image
 
 pytestmark = pytest.mark.host

@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 import pytest
-from comfyui_stem.tools.host_client import HostError
+from comfyui_stem.tools.host.client import HostError
 from comfyui_stem.tools.locations import ROOT
 from PIL import Image
 

@@ -11,8 +11,8 @@ import comfy.sd
 import folder_paths
 import pytest
 import torch
-from comfyui_stem.tools import tiny_sd15
-from comfyui_stem.tools.loaded_model import Loaded
+from comfyui_stem.tools.host import tiny_sd15
+from comfyui_stem.tools.host.loaded_model import Loaded
 
 SETUP = pathlib.Path(os.environ.get("STEM_SETUP_DIR") or pathlib.Path(__file__).resolve().parents[2] / ".setup")
 FRAMES, HEIGHT, WIDTH = 5, 8, 12

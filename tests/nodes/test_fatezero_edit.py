@@ -6,11 +6,11 @@ import pytest
 import torch
 from comfyui_stem.nodes import fatezero_edit
 from comfyui_stem.nodes.fatezero_edit import FateZeroEdit
-from comfyui_stem.nodes.fatezero_presets import PRESETS
 from comfyui_stem.nodes.frame_context import FrameContext
-from comfyui_stem.nodes.host.frame_context import OWN_FRAME, FrameContextAttention
-from comfyui_stem.nodes.host.stem_attention import StemSelfAttention
 from comfyui_stem.nodes.inversion_sampler import InversionSampler
+from comfyui_stem.nodes.methods.attention.frame_context import OWN_FRAME, FrameContextAttention
+from comfyui_stem.nodes.methods.fatezero.presets import PRESETS
+from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
 from comfyui_stem.nodes.stem_bases import StemBases
 from comfyui_stem.nodes.tokenflow_edit import TokenFlowEdit
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import os
 
 import pytest
+from comfyui_stem.nodes.folders import file_state, inside_folder
 from comfyui_stem.nodes.video.errors import VideoError
-from comfyui_stem.nodes.video.input_file import file_state, inside_folder
 
 
 @pytest.fixture

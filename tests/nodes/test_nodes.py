@@ -17,10 +17,10 @@ from comfyui_stem.nodes.compare_videos import CompareVideos
 from comfyui_stem.nodes.fatezero_edit import FateZeroEdit
 from comfyui_stem.nodes.feature_pca import FeaturePCA
 from comfyui_stem.nodes.frame_context import FrameContext
-from comfyui_stem.nodes.host.self_attention import installed_method
-from comfyui_stem.nodes.host.stem_settings import PRESETS
 from comfyui_stem.nodes.inversion_sampler import InversionSampler
 from comfyui_stem.nodes.load_inversion import LoadInversion
+from comfyui_stem.nodes.methods.attention.installing import installed_method
+from comfyui_stem.nodes.methods.stem.settings import PRESETS
 from comfyui_stem.nodes.reconstruct import Reconstruct
 from comfyui_stem.nodes.save_inversion import SaveInversion
 from comfyui_stem.nodes.stem_bases import StemBases

@@ -9,13 +9,13 @@ import torch
 from comfyui_stem.nodes.bases_preview import BasesPreview
 from comfyui_stem.nodes.compare_videos import CompareVideos
 from comfyui_stem.nodes.feature_pca import FeaturePCA, neighbour_likeness
-from comfyui_stem.nodes.host.ddim_sampling import invert
-from comfyui_stem.nodes.host.frame_context import FrameContextAttention
-from comfyui_stem.nodes.host.layer_map import self_attention_layers, size_at
-from comfyui_stem.nodes.host.observing import observed_fits, observed_output
-from comfyui_stem.nodes.host.self_attention import install
-from comfyui_stem.nodes.host.stem_attention import StemSelfAttention
-from comfyui_stem.nodes.host.stem_settings import PRESETS, StemSettings
+from comfyui_stem.nodes.methods.attention.frame_context import FrameContextAttention
+from comfyui_stem.nodes.methods.attention.installing import install
+from comfyui_stem.nodes.methods.inversion.observing import observed_fits, observed_output
+from comfyui_stem.nodes.methods.inversion.sampling import invert
+from comfyui_stem.nodes.methods.seams.layer_map import self_attention_layers, size_at
+from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
+from comfyui_stem.nodes.methods.stem.settings import PRESETS, StemSettings
 from comfyui_stem.nodes.metrics.optical_flow import OpticalFlow
 from comfyui_stem.stem_kernels.em import EMSettings, responsibilities
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import folder_paths
 import pytest
 import torch
-from comfyui_stem.nodes.host.ddim_sampling import invert
-from comfyui_stem.nodes.inversion_folder import free_path, inversion_path, saved_inversions
+from comfyui_stem.nodes.folders import free_path, inversion_path, saved_inversions
 from comfyui_stem.nodes.load_inversion import LoadInversion
+from comfyui_stem.nodes.methods.inversion.sampling import invert
 from comfyui_stem.nodes.save_inversion import SaveInversion
 from comfyui_stem.tests.nodes.odd_names import odd_names
 from hypothesis import HealthCheck, given, settings

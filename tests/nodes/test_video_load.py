@@ -17,7 +17,7 @@ from comfy_extras.nodes_video import CreateVideo, GetVideoComponents, LoadVideo
 from comfyui_stem.nodes.video.errors import VideoError
 from comfyui_stem.nodes.video_load import VideoLoad
 from comfyui_stem.tests.nodes.odd_names import odd_names
-from comfyui_stem.tests.video.clip_factory import LOSSLESS, NTSC_FILM, read_number, write_clip
+from comfyui_stem.tools.robustness.inputs.clip_factory import LOSSLESS, NTSC_FILM, read_number, write_clip
 from hypothesis import HealthCheck, given, settings
 
 REQUEST = {

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from comfyui_stem.nodes.host.stem_attention import StemSelfAttention
-from comfyui_stem.nodes.host.stem_settings import PRESETS
+from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
+from comfyui_stem.nodes.methods.stem.settings import PRESETS
 from comfyui_stem.stem_kernels.em import fit_bases
 from comfyui_stem.stem_kernels.initialisation import DrawKey, initial_bases
 

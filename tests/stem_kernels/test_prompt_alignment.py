@@ -14,7 +14,7 @@ from comfyui_stem.stem_kernels.prompt_alignment import (
     word_time_table,
 )
 from comfyui_stem.stem_kernels.prompt_words import Word, tokenized_prompt
-from comfyui_stem.tools.parity import text_cases
+from comfyui_stem.tools.measured.parity import text_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

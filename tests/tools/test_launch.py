@@ -14,7 +14,7 @@ def launch(*arguments, code=None):
 
 
 def test_a_tool_runs_by_name_from_any_folder():
-    run = launch("environment", "--help")
+    run = launch("host.environment", "--help")
     assert run.returncode == 0, run.stderr
     assert "make setup" in run.stdout
 
@@ -23,7 +23,7 @@ def test_neither_the_checkout_nor_the_tools_are_on_the_module_path():
     """There they would hide modules of the host: it has a `nodes` of its own."""
     code = (
         f"import sys; sys.path.insert(0, {str(TOOLS)!r}); import launch, contextlib;"
-        "sys.argv = ['launch.py', 'environment', '--help']\n"
+        "sys.argv = ['launch.py', 'host.environment', '--help']\n"
         "with contextlib.suppress(SystemExit): launch.main()\n"
         f"print('on the path:', {{{str(TOOLS)!r}, {str(TOOLS.parent)!r}}} & set(sys.path))"
     )
@@ -34,7 +34,7 @@ def test_neither_the_checkout_nor_the_tools_are_on_the_module_path():
 def test_an_old_python_is_told_what_is_needed():
     code = (
         f"import sys; sys.path.insert(0, {str(TOOLS)!r}); import launch; sys.version_info = (3, 8, 1);"
-        "sys.argv = ['launch.py', 'environment']; launch.main()"
+        "sys.argv = ['launch.py', 'host.environment']; launch.main()"
     )
     run = launch(code=code)
     assert run.returncode == 1
@@ -44,7 +44,7 @@ def test_an_old_python_is_told_what_is_needed():
 def test_the_set_up_needs_nothing_but_the_standard_library():
     code = (
         f"import sys; sys.path.insert(0, {str(TOOLS)!r}); import launch; launch.register_pack();"
-        "import comfyui_stem.tools.environment;"
+        "import comfyui_stem.tools.host.environment;"
         "print({name.split('.')[0] for name in sys.modules} & {'torch', 'numpy', 'psutil', 'aiohttp', 'tqdm', 'av'})"
     )
     run = launch(code=code)

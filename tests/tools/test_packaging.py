@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 import yaml
-from comfyui_stem.tools.environment.packages import lines, name
+from comfyui_stem.tools.host.environment.packages import lines, name
 from comfyui_stem.tools.locations import ROOT
 from PIL import Image
 
@@ -149,7 +149,7 @@ def test_nothing_of_the_archive_needs_what_is_left_out():
 
 
 def test_the_icon_and_the_banner_are_drawn_by_the_script(project):
-    from comfyui_stem.tools import branding
+    from comfyui_stem.tools.shipped import branding
 
     for kind, drawn in (("icon", branding.icon()), ("banner", branding.banner())):
         shipped = Image.open(ROOT / "assets" / f"{kind}.png").convert("RGB")

@@ -10,7 +10,7 @@ import pytest
 from comfyui_stem.tests.workflows.newer_nodes import newer_nodes
 from comfyui_stem.tools.demo.workflow import SAVES, TOKENFLOW
 from comfyui_stem.tools.locations import PACK, ROOT
-from comfyui_stem.tools.workflows import FOLDER, generate
+from comfyui_stem.tools.shipped.workflows import FOLDER, generate
 
 pytestmark = pytest.mark.host
 

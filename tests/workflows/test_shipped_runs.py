@@ -8,8 +8,8 @@ from collections import Counter
 import pytest
 from comfyui_stem.tools import locations
 from comfyui_stem.tools.demo import CLIP
-from comfyui_stem.tools.host_process import link
-from comfyui_stem.tools.workflows import FOLDER
+from comfyui_stem.tools.host.process import link
+from comfyui_stem.tools.shipped.workflows import FOLDER
 
 pytestmark = pytest.mark.host
 

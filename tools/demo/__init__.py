@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from .. import locations
-from ..host_client import HostClient, HostError
-from ..host_events import Event
-from ..host_process import HostProcess, device_arguments
+from ..host.client import HostClient, HostError
+from ..host.events import Event
+from ..host.process import HostProcess, device_arguments
 from . import example, pictures, report
 from .errors import DemoError
 from .progress import ProgressLines

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..rendered_clips import Background, Scene, Thing, random_motion, render
-from ..rendered_clips.rendering import SIDE, as_bytes
+from ..small_model.rendered_clips import Background, Scene, Thing, random_motion, render
+from ..small_model.rendered_clips.rendering import SIDE, as_bytes
 from . import pictures
 from .workflow import DDIM_FATEZERO, STEM_FATEZERO, TOKENFLOW, Field, Wish, Workflow
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ...stem_kernels import video_metrics
-from ..host_process import HostProcess
+from ...nodes.metrics import closeness as video_metrics
+from ..host.process import HostProcess
 from .workflow import RECONSTRUCTION, ROUND_TRIP, SOURCE, Choices
 
 

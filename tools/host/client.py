@@ -16,7 +16,7 @@ from typing import Any
 
 import aiohttp
 
-from .host_events import Event, Follower, describe_rejection
+from .events import Event, Follower, describe_rejection
 
 REQUEST_SECONDS = 60
 HISTORY_SECONDS = 30

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import locations
+from .. import locations
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import psutil
 
-from . import locations
-from .host_client import HostClient, HostError
+from .. import locations
+from .client import HostClient, HostError
 
 STOP_SECONDS = 15
 FOLDERS = ("custom_nodes", "models/checkpoints", "input", "output", "temp", "user")

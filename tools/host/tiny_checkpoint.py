@@ -16,7 +16,8 @@ from pathlib import Path
 
 import torch
 
-from . import locations, tensor_file
+from .. import locations
+from . import tensor_file
 
 TINY_CHANNELS = 32
 TINY_TEXT_WIDTH = 64

@@ -13,11 +13,11 @@ import numpy as np
 import psutil
 from tqdm import trange
 
-from . import locations
-from .demo import CLIP
-from .demo.workflow import STEM_FATEZERO, TOKENFLOW, Choices, Wish, fill_in, node_titled
-from .host_process import HostProcess, temporary_host
-from .workflows import FOLDER as WORKFLOWS
+from .. import locations
+from ..demo import CLIP
+from ..demo.workflow import STEM_FATEZERO, TOKENFLOW, Choices, Wish, fill_in, node_titled
+from ..host.process import HostProcess, temporary_host
+from ..shipped.workflows import FOLDER as WORKFLOWS
 
 FILE = locations.ROOT / "docs" / "soak.json"
 # By turns, in batches of frames, so that everything that keeps state is run.

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import locations
-from .browser import browser_path, opened_page
-from .host_process import HostProcess
+from .. import locations
+from ..host.browser import browser_path, opened_page
+from ..host.process import HostProcess
 from .workflows import FOLDER as WORKFLOWS
 
 FOLDER = locations.ROOT / "subgraphs"

@@ -1,4 +1,4 @@
-"""`python tools/launch.py branding`: draws the icon and the banner of the registry.
+"""`python tools/launch.py shipped.branding`: draws the icon and the banner of the registry.
 
 A strip of film whose pictures are mosaics of the same few colours: a video of a handful of bases.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from . import locations
+from .. import locations
 
 BACKGROUND, FILM, HOLE = "#12141c", "#2a2f3f", "#12141c"
 BASES = ("#ef476f", "#f78c6b", "#ffd166", "#06d6a0", "#118ab2", "#7b61ff")

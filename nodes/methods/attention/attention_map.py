@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ...stem_kernels.attention import join_frames, split_frames
-from .self_attention import host_attention
+from ....stem_kernels.attention import join_frames, split_frames
+from .rows import host_attention
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
-from ...stem_kernels.attention import join_frames, split_frames
-from ...stem_kernels.frame_context import FrameReference, context_frames, gather_frames
+from ....stem_kernels.attention import join_frames, split_frames
+from ....stem_kernels.frame_context import FrameReference, context_frames, gather_frames
+from ..seams.layer_map import AttentionLayer
 from .attention_map import AttentionMap
-from .layer_map import AttentionLayer
-from .self_attention import groups_of, host_attention
+from .method import SelfAttentionMethod
+from .rows import groups_of, host_attention
 
 
 @dataclass(frozen=True)
-class FrameContextAttention:
-    """Every frame attends to a list of frames, or to all of them. Can be replayed (see `replay.ReplayableMethod`).
+class FrameContextAttention(SelfAttentionMethod):
+    """Every frame attends to a list of frames, or to all of them.
 
     Attributes:
         references: see `parse_frame_references`; None means all frames of the clip.
@@ -26,13 +26,7 @@ class FrameContextAttention:
     references: tuple[FrameReference, ...] | None
     finest_level: int = 0
     name: str = "Frame Context"
-    replayable: bool = True
-
-    def start_run(self, model: Any) -> None:
-        return None
-
-    def context(self, tokens: Tensor, layer: AttentionLayer, extra_options: dict) -> tuple[Tensor, Tensor]:
-        return tokens, tokens
+    replay_obstacle = ""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict) -> Tensor:
         if self._keeps_to_own_frame(layer):

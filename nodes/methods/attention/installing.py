@@ -7,46 +7,20 @@ OUTER_SAMPLE wrapper makes and drops, so that nothing outlives the run, whether 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import comfy.model_patcher
-from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from .frame_batches import BatchedMethod, add_batching, remove_batching
-from .host_versions import runs_on_several_devices
-from .layer_map import AttentionLayer, self_attention_layers
-from .patch_marks import is_marked, mark, method_of, origin
+from ..batching.frame_batches import add_batching, remove_batching
+from ..seams.host_versions import runs_on_several_devices
+from ..seams.layer_map import AttentionLayer, self_attention_layers
+from ..seams.patch_marks import is_marked, mark, method_of, origin
+from .method import RUN, SelfAttentionMethod
+from .rows import key_of
 
-RUN = "stem_inversion_run"
 _WRAPPER_KEY = "stem_inversion"
-
-
-class SelfAttentionMethod(Protocol):
-    """What to do at every self-attention layer. Methods are immutable: the host shares them between clones."""
-
-    name: str
-
-    def start_run(self, model: Any) -> Any:
-        """What the method remembers during one run of MODEL; the layers find it as `extra_options[RUN]`."""
-
-    def context(self, tokens: Tensor, layer: AttentionLayer, extra_options: dict) -> tuple[Tensor, Tensor]:
-        """What queries and keys/values are projected from, given the normalised tokens [rows, p, c]."""
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict) -> Tensor:
-        """The attention output before the output projection, [rows, p, c]."""
-
-
-@runtime_checkable
-class CrossAttentionMethod(SelfAttentionMethod, Protocol):
-    """A method that also computes the cross-attention of some layers."""
-
-    def controls(self, layer: AttentionLayer) -> bool:
-        """Whether the cross-attention of a layer is the method's."""
-
-    def attend_cross(self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict) -> Tensor:
-        """The cross-attention output before the output projection, [rows, p, c]; k and v are [rows, tokens, c]."""
 
 
 def install(model: Any, method: SelfAttentionMethod, layers: Sequence[AttentionLayer] | None = None) -> Any:
@@ -67,8 +41,7 @@ def install(model: Any, method: SelfAttentionMethod, layers: Sequence[AttentionL
         clone.set_model_attn2_replace(_replace_patch(method, method.attend_cross, layer), *layer.key)
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, _WRAPPER_KEY, _run_wrapper(method))
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, _WRAPPER_KEY, _call_wrapper(method, layers))
-    if isinstance(method, BatchedMethod):
-        add_batching(clone, method, RUN)
+    add_batching(clone, method, RUN)
     return clone
 
 
@@ -120,50 +93,6 @@ def refuse_foreign_patches(model_options: dict, layers: Sequence[AttentionLayer]
             )
 
 
-def host_attention(q: Tensor, k: Tensor, v: Tensor, extra_options: dict, mask: Tensor | None = None) -> Tensor:
-    """Multi-head attention by whatever backend the user has chosen, [b, p, c]; `mask` is added to the logits."""
-    return optimized_attention(
-        q,
-        k,
-        v,
-        extra_options["n_heads"],
-        mask=mask,
-        attn_precision=extra_options["attn_precision"],
-        transformer_options=extra_options,
-    )
-
-
-def key_of(extra_options: dict) -> tuple[str, int, int]:
-    """The name of the layer that is under way, as `AttentionLayer.key`."""
-    return (*extra_options["block"], extra_options.get("block_index", 0))
-
-
-def groups_of(tokens: Tensor, extra_options: dict) -> int:
-    """Number of conds (negative, positive, …) whose frames were joined into one batch: rows are group-major."""
-    groups = len(extra_options["cond_or_uncond"])
-    if tokens.shape[0] % groups:
-        raise ValueError(
-            f"{tokens.shape[0]} rows arrived at self-attention for {groups} conditionings; another node changes the "
-            "batch inside the model. Remove it from the MODEL's way."
-        )
-    return groups
-
-
-def check_pass(tokens: Tensor, frames: int | None, extra_options: dict, name: str) -> None:
-    """Raise unless rows arrive in a pass of an edit that is under way, with its number of frames for each cond."""
-    if frames is None:
-        raise ValueError(
-            f"{name}: another node runs the model for itself within a step (perturbed-attention guidance does), which "
-            "this edit cannot follow. Remove that node from the MODEL's way."
-        )
-    groups = groups_of(tokens, extra_options)
-    if tokens.shape[0] != groups * frames:
-        raise ValueError(
-            f"{name}: {tokens.shape[0]} rows arrived at attention for {groups} conditionings of {frames} frames; "
-            "another node changes the batch. Remove it from the MODEL's way."
-        )
-
-
 def _context_patch(method: SelfAttentionMethod, layers: Sequence[AttentionLayer]) -> Callable:
     by_key = {layer.key: layer for layer in layers}
 
@@ -180,7 +109,7 @@ def _context_patch(method: SelfAttentionMethod, layers: Sequence[AttentionLayer]
 
 def _controlled(method: SelfAttentionMethod, layers: Sequence[AttentionLayer]) -> list[AttentionLayer]:
     """The layers whose cross-attention is the method's."""
-    return [layer for layer in layers if isinstance(method, CrossAttentionMethod) and method.controls(layer)]
+    return [layer for layer in layers if method.controls(layer)]
 
 
 def _replace_patch(method: SelfAttentionMethod, attend: Callable, layer: AttentionLayer) -> Callable:

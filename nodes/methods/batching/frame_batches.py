@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import comfy.model_management
 import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...stem_kernels.correspondence import frame_batches
-from .frames_alike import same_for_all_frames
-from .host_versions import free_memory
+from ....stem_kernels.correspondence import frame_batches
+from ..seams.frames_alike import same_for_all_frames
+from ..seams.host_versions import free_memory
 from .lockstep import Meet, run_in_lockstep
 from .memory_budget import frames_that_fit, frames_to_budget, room_for
 
@@ -40,26 +40,11 @@ class FrameBatch:
         return self.meet(tensors, of_all)
 
 
-@runtime_checkable
-class BatchedMethod(Protocol):
-    """A self-attention method whose runs can be split into batches of frames.
+def add_batching(model: Any, method: Any, run_key: str) -> None:
+    """Lets a MODEL's calls be split into batches of `frames_per_batch` of its `SelfAttentionMethod`.
 
-    Attributes:
-        frames_per_batch: 0 for as many as memory allows; None for all, always.
+    `run_key` is where the method's run is found among the transformer options.
     """
-
-    name: str
-    frames_per_batch: int | None
-
-    def of_batch(self, run: Any, batch: FrameBatch) -> Any:
-        """What the method remembers during one batch of one call of the network, given what it does during the run."""
-
-    def gather(self, run: Any, runs: Sequence[Any], batches: Sequence[slice]) -> None:
-        """Brings what the batches' runs have left into the run."""
-
-
-def add_batching(model: Any, method: BatchedMethod, run_key: str) -> None:
-    """Lets a MODEL's calls be split; `run_key` is where the method's run is found among the transformer options."""
     if method.frames_per_batch is not None:
         wrapper = _split_call(model, method, run_key)
         model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, _WRAPPER_KEY, wrapper)
@@ -99,7 +84,7 @@ def rows_of(value: Any, frames: slice, groups: int, total: int, what: str) -> An
     return value.unflatten(0, (groups, total))[:, frames].flatten(0, 1)
 
 
-def _split_call(model: Any, method: BatchedMethod, run_key: str) -> Callable:
+def _split_call(model: Any, method: Any, run_key: str) -> Callable:
     base, size_of, device = model.model, method.frames_per_batch, model.load_device
 
     def diffusion_model(
@@ -152,14 +137,14 @@ def _split_call(model: Any, method: BatchedMethod, run_key: str) -> Callable:
 
 def budget_of(model: Any, method: Any, frames: int, size: Sequence[int]) -> int:
     """For how many frames the host should leave room in a run of MODEL with `method`; `size` is the latent's."""
-    if not isinstance(method, BatchedMethod) or method.frames_per_batch is None:
+    if method is None or method.frames_per_batch is None:
         return frames
     # the host leaves room for two conds where it can
     batch = method.frames_per_batch or frames_that_fit(model.model, frames, 2, size, room_for(model))
     return frames_to_budget(model.model, frames, batch, size)
 
 
-def _smaller_budget(method: BatchedMethod) -> Callable:
+def _smaller_budget(method: Any) -> Callable:
     def prepare_sampling(executor: Any, model: Any, noise_shape: Sequence[int], *args: Any, **kwargs: Any) -> Any:
         budget = budget_of(model, method, noise_shape[0], noise_shape[-2:])
         return executor(model, [budget, *noise_shape[1:]], *args, **kwargs)

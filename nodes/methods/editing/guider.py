@@ -11,10 +11,10 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from .control_hints import own_controls, without_controls
-from .ddim_sampling import Tail, denoise, denoising_sigmas
-from .inversion import Inversion
-from .self_attention import RUN
+from ..attention.method import RUN
+from ..inversion.inversion import Inversion
+from ..inversion.sampling import Tail, denoise, denoising_sigmas
+from ..seams.control_hints import own_controls, without_controls
 
 
 @dataclass(frozen=True)

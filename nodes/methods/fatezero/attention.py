@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...stem_kernels.cross_control import CrossControl
-from ...stem_kernels.masks import word_attention
-from .layer_map import AttentionLayer
-from .replay import ReplayableMethod, SourceRecord, one_block
-from .self_attention import RUN, check_pass, groups_of, host_attention
+from ....stem_kernels.cross_control import CrossControl
+from ....stem_kernels.masks import word_attention
+from ..attention.method import RUN, SelfAttentionMethod
+from ..attention.rows import check_pass, groups_of, host_attention
+from ..seams.layer_map import AttentionLayer
+from .replay import SourceRecord, one_block
 
 POSITIVE = 0
 
@@ -64,7 +65,7 @@ class FateZeroRun:
 
 
 @dataclass(frozen=True)
-class FateZeroAttention:
+class FateZeroAttention(SelfAttentionMethod):
     """The method of the edit's MODEL.
 
     Attributes:
@@ -73,7 +74,7 @@ class FateZeroAttention:
         fuse_unconditional: fuse the self-attention of the negative prompt's rows as well.
     """
 
-    own: ReplayableMethod
+    own: SelfAttentionMethod
     levels: frozenset[int]
     fuse_unconditional: bool = False
     name: str = "FateZero Edit"

@@ -2,49 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...stem_kernels.cross_control import CrossControl, Reweighting, TokenMapping, control_at
-from ...stem_kernels.ddim import select_timesteps, to_exploding
-from ...stem_kernels.masks import Resizing, attention_mask, blend, word_attention
-from ...stem_kernels.prompt_alignment import Window, window_range
-from .ddim_sampling import Tail
-from .edit_guider import EditGuider, StepSchedule
-from .fatezero_attention import FateZeroAttention, FateZeroRun, FusedStep
-from .frame_context import OWN_FRAME
-from .inversion import Inversion
-from .layer_map import self_attention_layers
-from .replay import ReplayableMethod, SourceRecord, replay_options, replayed, weights_of
-from .self_attention import RUN, install
-
-
-@dataclass(frozen=True)
-class WordControl:
-    """What the two prompts ask for, in token columns.
-
-    Attributes:
-        alpha: [steps + 1, columns], the word-time table (see `word_time_table`).
-        mapping: from source to target tokens.
-        factors: [columns], the equalizer of the target's words.
-        reweighting: when the equalizer acts (see `control_at`).
-        source_words, target_words: columns of the words that masks are read from; empty for none.
-    """
-
-    alpha: Tensor
-    mapping: TokenMapping
-    factors: Tensor
-    reweighting: Reweighting = "within_window"
-    source_words: Sequence[int] = ()
-    target_words: Sequence[int] = ()
-
-    def at(self, step: int) -> CrossControl:
-        """The control of a step; 0 is the noisiest."""
-        return control_at(self.mapping, self.alpha[step], self.factors, self.reweighting)
+from ....stem_kernels.ddim import select_timesteps, to_exploding
+from ....stem_kernels.masks import Resizing, attention_mask, blend, word_attention
+from ....stem_kernels.prompt_alignment import Window, window_range
+from ..attention.frame_context import OWN_FRAME
+from ..attention.installing import install
+from ..attention.method import RUN, SelfAttentionMethod
+from ..editing.guider import EditGuider, StepSchedule
+from ..inversion.inversion import Inversion
+from ..inversion.sampling import Tail
+from ..seams.layer_map import self_attention_layers
+from .attention import FateZeroAttention, FateZeroRun, FusedStep
+from .replay import SourceRecord, replay_options, replayed, weights_of
+from .word_control import WordControl
 
 
 @dataclass(frozen=True)
@@ -77,7 +53,7 @@ class FateZeroSettings:
     resizing: Resizing = "nearest"
     levels: frozenset[int] = frozenset((1, 2, 3))
     fuse_unconditional: bool = False
-    own: ReplayableMethod = OWN_FRAME
+    own: SelfAttentionMethod = OWN_FRAME
     steps: int = 0
     tail: Tail = "alpha0"
 

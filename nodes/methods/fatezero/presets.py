@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..stem_kernels.prompt_alignment import Window
+from ....stem_kernels.prompt_alignment import Window
 from .word_control import Control
 
 

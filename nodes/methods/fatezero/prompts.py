@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ...stem_kernels.prompt_words import TokenizedPrompt, plain_prompt, tokenized_prompt
-from .inversion import Inversion
+from ....stem_kernels.prompt_words import TokenizedPrompt, plain_prompt, tokenized_prompt
+from ..inversion.inversion import Inversion
 
 # Relative difference of a token's embedding. A word more or less moves some token by more than the second; a single
 # other word, or a LoRA on the text encoder, by something between.

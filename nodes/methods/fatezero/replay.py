@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
@@ -18,33 +18,14 @@ import comfy.patcher_extension
 import torch
 from torch import Tensor
 
-from ...stem_kernels.prompt_alignment import TOKENS
-from .attention_map import AttentionMap
-from .frame_batches import BatchedMethod, FrameBatch, budget_of
-from .frame_context import OWN_FRAME
-from .layer_map import AttentionLayer
-from .self_attention import RUN, SelfAttentionMethod, host_attention, install, installed_method
-
-
-@runtime_checkable
-class ReplayableMethod(SelfAttentionMethod, Protocol):
-    """A method whose attention can be applied to other values than its own.
-
-    Attributes:
-        replayable: whether a step can be run again without the steps before it.
-    """
-
-    replayable: bool
-
-    def recorded(
-        self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict
-    ) -> tuple[Tensor, list[AttentionMap]]:
-        """The output of `attend`, and the attention of every part of the frames that computed it."""
-
-    def attend_pixels(
-        self, tokens: Tensor, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, timestep: int, extra_options: dict
-    ) -> Tensor:
-        """The output where tokens, keys and values are those of the pixels, [rows, p, c] each."""
+from ....stem_kernels.prompt_alignment import TOKENS
+from ..attention.attention_map import AttentionMap
+from ..attention.frame_context import OWN_FRAME
+from ..attention.installing import install, installed_method
+from ..attention.method import RUN, SelfAttentionMethod, check_replayable
+from ..attention.rows import host_attention
+from ..batching.frame_batches import FrameBatch, budget_of
+from ..seams.layer_map import AttentionLayer
 
 
 @dataclass(frozen=True)
@@ -74,7 +55,7 @@ class ReplayRun:
 
 
 @dataclass(frozen=True)
-class SourceReplay:
+class SourceReplay(SelfAttentionMethod):
     """The inversion's own self-attention, recorded.
 
     Attributes:
@@ -83,13 +64,13 @@ class SourceReplay:
             masks.
     """
 
-    inner: ReplayableMethod
+    inner: SelfAttentionMethod
     levels: frozenset[int]
     name: str = "FateZero Edit, in the MODEL that the INVERSION was made with"
 
     @property
     def frames_per_batch(self) -> int | None:
-        return self.inner.frames_per_batch if isinstance(self.inner, BatchedMethod) else None
+        return self.inner.frames_per_batch
 
     def start_run(self, model: Any) -> ReplayRun:
         return ReplayRun(self.inner.start_run(model), SourceRecord())
@@ -159,15 +140,6 @@ def one_block(tokens: Tensor, whose: str) -> Tensor:
     return tokens[:, :TOKENS]
 
 
-def check_replayable(method: SelfAttentionMethod | None, purpose: str) -> None:
-    """Raise unless a step of an inversion with `method` can be run again without the steps before it."""
-    if not getattr(method, "replayable", True):
-        raise ValueError(
-            f"{purpose}: the INVERSION was made with warm_start, so the bases of a step depend on all steps before it, "
-            "and it cannot be run again alone. Set warm_start of STEM Bases to 0 and invert again."
-        )
-
-
 def replayed(model: Any, levels: frozenset[int]) -> Any:
     """A clone of the MODEL of an inversion that records its attention.
 
@@ -175,11 +147,6 @@ def replayed(model: Any, levels: frozenset[int]) -> Any:
         ValueError: a patch of another pack sits on one of the layers.
     """
     method = installed_method(model) or OWN_FRAME
-    if not isinstance(method, ReplayableMethod):
-        raise ValueError(
-            f"FateZero Edit: the INVERSION was made with {method.name}, whose attention cannot be run again. Invert "
-            "with STEM Bases, with Frame Context or with the bare MODEL."
-        )
     check_replayable(method, "FateZero Edit")
     return install(model, SourceReplay(method, levels))
 

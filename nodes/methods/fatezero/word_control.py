@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..stem_kernels.cross_control import Reweighting, refined, replaced
-from ..stem_kernels.prompt_alignment import (
+from torch import Tensor
+
+from ....stem_kernels.cross_control import CrossControl, Reweighting, TokenMapping, control_at, refined, replaced
+from ....stem_kernels.prompt_alignment import (
     DEFAULT_WINDOW,
     Window,
     align_tokens,
@@ -16,11 +18,34 @@ from ..stem_kernels.prompt_alignment import (
     replace_mapper,
     word_time_table,
 )
-from ..stem_kernels.prompt_words import TokenizedPrompt, Word, folded, match_phrases
-from .host.fatezero import WordControl
-from .host.prompts import Prompt
+from ....stem_kernels.prompt_words import TokenizedPrompt, Word, folded, match_phrases
+from .prompts import Prompt
 
 Control = Literal["auto", "refine", "replace"]
+
+
+@dataclass(frozen=True)
+class WordControl:
+    """What the two prompts ask for, in token columns.
+
+    Attributes:
+        alpha: [steps + 1, columns], the word-time table (see `word_time_table`).
+        mapping: from source to target tokens.
+        factors: [columns], the equalizer of the target's words.
+        reweighting: when the equalizer acts (see `control_at`).
+        source_words, target_words: columns of the words that masks are read from; empty for none.
+    """
+
+    alpha: Tensor
+    mapping: TokenMapping
+    factors: Tensor
+    reweighting: Reweighting = "within_window"
+    source_words: Sequence[int] = ()
+    target_words: Sequence[int] = ()
+
+    def at(self, step: int) -> CrossControl:
+        """The control of a step; 0 is the noisiest."""
+        return control_at(self.mapping, self.alpha[step], self.factors, self.reweighting)
 
 
 @dataclass(frozen=True)

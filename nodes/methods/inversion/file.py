@@ -22,15 +22,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...stem_kernels.ddim import TRAIN_TIMESTEPS
-from ...stem_kernels.frame_context import NAMED_FRAMES
-from .checks import check_conditioning, check_identity, check_noise_levels
-from .frame_context import FrameContextAttention
+from ....stem_kernels.ddim import TRAIN_TIMESTEPS
+from ....stem_kernels.frame_context import NAMED_FRAMES
+from ..attention.frame_context import FrameContextAttention
+from ..attention.installing import install, installed_method, remove
+from ..seams.refusals import check_conditioning
+from ..stem.attention import StemSelfAttention
+from ..stem.settings import MOST_BASES, MOST_ITERATIONS, StemSettings
 from .inversion import Inversion, ModelIdentity
-from .self_attention import install, installed_method, remove
+from .matching import check_identity, check_noise_levels
 from .settings_json import from_json, to_json
-from .stem_attention import StemSelfAttention
-from .stem_settings import MOST_BASES, MOST_ITERATIONS, StemSettings
 
 KEY = "stem_inversion"
 VERSION = 1

@@ -9,10 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ...stem_kernels.ddim import to_exploding
-from .self_attention import installed_method
-from .stem_attention import StemSelfAttention
-from .stem_settings import StemSettings
+from ....stem_kernels.ddim import to_exploding
+from ..attention.installing import installed_method
+from ..stem.attention import StemSelfAttention
+from ..stem.settings import StemSettings
 from .trajectory import bytes_in_memory
 
 NoiseConvention = Literal["next", "current"]
@@ -100,3 +100,21 @@ def identity_of(model: Any) -> ModelIdentity:
     except (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError):
         return ModelIdentity(family, None)
     return ModelIdentity(family, tuple(values.tolist()))
+
+
+def stem_for_edit(model: Any, inversion: Inversion, purpose: str) -> StemSelfAttention:
+    """STEM self-attention with the settings of STEM Bases on the MODEL of an edit, or else of its inversion.
+
+    Raises:
+        ValueError: neither went through STEM Bases.
+    """
+    method = installed_method(model)
+    if isinstance(method, StemSelfAttention):
+        return method
+    if inversion.stem is None:
+        raise ValueError(
+            f"{purpose}: attention is set to stem, but neither the MODEL nor the INVERSION went through STEM Bases, so "
+            "there are no settings for the bases. Put STEM Bases before this node or before the inversion, or choose "
+            "another attention."
+        )
+    return StemSelfAttention.from_settings(inversion.stem)

@@ -8,16 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...stem_kernels.em import Bases
-from ...stem_kernels.initialisation import DrawKey
-from ...stem_kernels.token_parts import Tokens, parts_of
-from .base_fitting import BaseFitting
-from .ddim_sampling import SourceGuider, invert_between
+from ....stem_kernels.em import Bases
+from ....stem_kernels.initialisation import DrawKey
+from ....stem_kernels.token_parts import Tokens, parts_of
+from ..attention.installing import install, installed_method
+from ..attention.method import check_replayable
+from ..attention.rows import key_of
+from ..seams.layer_map import AttentionLayer
+from ..stem.attention import StemSelfAttention
+from ..stem.fitting import BaseFitting
 from .inversion import Inversion
-from .layer_map import AttentionLayer
-from .replay import check_replayable
-from .self_attention import install, installed_method, key_of
-from .stem_attention import StemSelfAttention
+from .sampling import SourceGuider, invert_between
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import Any
 import comfy.samplers
 from torch import Tensor
 
-from ...stem_kernels.ddim import select_timesteps
-from .ddim_sampling import SourceGuider, Tail, denoise, denoising_sigmas
+from ....stem_kernels.ddim import select_timesteps
 from .inversion import Inversion
+from .sampling import SourceGuider, Tail, denoise, denoising_sigmas
 
 
 def reconstruct(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import trange
 
-from ...stem_kernels.ddim import (
+from ....stem_kernels.ddim import (
     declare_at,
     first_non_finite_frame,
     inversion_timesteps,

@@ -9,17 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...stem_kernels.attention import join_frames, merge_heads, split_heads
-from ...stem_kernels.em import Bases, EMSettings, pool
-from ...stem_kernels.initialisation import DrawKey, Draws, SeededDraws
-from ...stem_kernels.token_parts import Tokens, parts_of
-from .attention_map import AttentionMap
-from .base_fitting import BaseFitting, WarmStart
-from .frame_batches import FrameBatch
-from .layer_map import AttentionLayer
+from ....stem_kernels.attention import join_frames, merge_heads, split_heads
+from ....stem_kernels.em import Bases, EMSettings, pool
+from ....stem_kernels.initialisation import DrawKey, Draws, SeededDraws
+from ....stem_kernels.token_parts import Tokens, parts_of
+from ..attention.attention_map import AttentionMap
+from ..attention.method import RUN, SelfAttentionMethod
+from ..attention.rows import groups_of
+from ..batching.frame_batches import FrameBatch
+from ..seams.layer_map import AttentionLayer
+from .fitting import BaseFitting, WarmStart
 from .scopes import Scope, scopes
-from .self_attention import RUN, groups_of
-from .stem_settings import StemSettings
+from .settings import StemSettings
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,8 @@ class StemRun:
 
 
 @dataclass(frozen=True)
-class StemSelfAttention:
-    """The method that STEM Bases installs. Can be replayed (`replay.ReplayableMethod`) and split into batches of frames
-    (`frame_batches.BatchedMethod`)."""
+class StemSelfAttention(SelfAttentionMethod):
+    """The method that STEM Bases installs. It can be replayed, and split into batches of frames."""
 
     settings: StemSettings
     draws: Draws
@@ -108,18 +108,19 @@ class StemSelfAttention:
         return BaseFitting(self.settings, self.draws)
 
     @property
-    def replayable(self) -> bool:
-        """Whether a step can be run again without the steps before it."""
-        return self.settings.warm_start == 0
+    def replay_obstacle(self) -> str:
+        if self.settings.warm_start == 0:
+            return ""
+        return (
+            "warm_start, so the bases of a step depend on all steps before it, and it cannot be run again alone. Set "
+            "warm_start of STEM Bases to 0 and invert again."
+        )
 
     def start_run(self, model: Any) -> StemRun:
         return StemRun(model.get_model_object("model_sampling").timestep)
 
     def of_batch(self, run: StemRun, batch: FrameBatch) -> StemRun:
         return replace(run, batch=batch, pending={})
-
-    def gather(self, run: StemRun, runs: Sequence[StemRun], batches: Sequence[slice]) -> None:
-        return None
 
     def context(self, tokens: Tensor, layer: AttentionLayer, extra_options: dict) -> tuple[Tensor, Tensor]:
         """In feature space the bases themselves are what the host projects to keys and values: K rows, not N * P."""

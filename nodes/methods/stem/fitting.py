@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ...stem_kernels.adaptive_size import smallest_size
-from ...stem_kernels.em import Bases, fit_bases
-from ...stem_kernels.initialisation import DrawKey, Draws, initial_bases
-from ...stem_kernels.token_parts import Tokens
-from .stem_settings import StemSettings
+from ....stem_kernels.adaptive_size import smallest_size
+from ....stem_kernels.em import Bases, fit_bases
+from ....stem_kernels.initialisation import DrawKey, Draws, initial_bases
+from ....stem_kernels.token_parts import Tokens
+from .settings import StemSettings
 
 
 @dataclass(frozen=True)

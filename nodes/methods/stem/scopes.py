@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .stem_settings import StemSettings
+from .settings import StemSettings
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from ...stem_kernels.em import EMSettings
-from ...stem_kernels.initialisation import Initialisation
+from ....stem_kernels.em import EMSettings
+from ....stem_kernels.initialisation import Initialisation
 
 EMSpace = Literal["features", "keys_per_head"]
 ScopeKind = Literal["all_frames", "anchor_frames", "frame_chunks"]

@@ -12,13 +12,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ...stem_kernels.attention import join_frames, split_frames
-from ...stem_kernels.correspondence import Correspondence, PropagationPlan, correspond, propagate
-from ...stem_kernels.initialisation import DrawKey
-from .layer_map import AttentionLayer
-from .self_attention import RUN, check_pass, host_attention
-from .stem_attention import StemSelfAttention
-from .tokenflow_passes import KeyRow
+from ....stem_kernels.attention import join_frames, split_frames
+from ....stem_kernels.correspondence import Correspondence, PropagationPlan, correspond, propagate
+from ....stem_kernels.initialisation import DrawKey
+from ..attention.method import RUN, SelfAttentionMethod
+from ..attention.rows import check_pass, host_attention
+from ..seams.layer_map import AttentionLayer
+from ..stem.attention import StemSelfAttention
+from .passes import KeyRow
 
 SourceRows = Literal["true", "propagated"]
 _SOURCE = "source"
@@ -99,7 +100,7 @@ class TokenFlowRun:
 
 
 @dataclass(frozen=True)
-class TokenFlowAttention:
+class TokenFlowAttention(SelfAttentionMethod):
     """Self-attention of every pass of a TokenFlow step.
 
     Attributes:

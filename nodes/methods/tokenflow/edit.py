@@ -11,26 +11,26 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...stem_kernels.correspondence import (
+from ....stem_kernels.correspondence import (
     KeyframeChoice,
     PropagationWeights,
     choose_keyframes,
     frame_batches,
     propagation_plan,
 )
-from ...stem_kernels.ddim import add_noise, alpha_of, renoise, select_timesteps, to_preserving
-from ...stem_kernels.random_streams import Purpose, keyed_generator
-from .control_hints import controls_of_frames
-from .ddim_sampling import Tail
-from .edit_guider import EditGuider, StepSchedule
+from ....stem_kernels.ddim import add_noise, alpha_of, renoise, select_timesteps, to_preserving
+from ....stem_kernels.random_streams import Purpose, keyed_generator
+from ..attention.installing import install
+from ..editing.guider import EditGuider, StepSchedule
+from ..inversion.inversion import Inversion
+from ..inversion.sampling import Tail
+from ..seams.control_hints import controls_of_frames
+from ..seams.frames_alike import same_for_all_frames
+from ..seams.layer_map import feature_block, self_attention_layers
+from ..stem.attention import StemSelfAttention
+from .attention import Pass, SourceRows, TokenFlowAttention, TokenFlowRun
 from .feature_injection import inject_feature
-from .frames_alike import same_for_all_frames
-from .inversion import Inversion
-from .layer_map import feature_block, self_attention_layers
-from .self_attention import install
-from .stem_attention import StemSelfAttention
-from .tokenflow_attention import Pass, SourceRows, TokenFlowAttention, TokenFlowRun
-from .tokenflow_passes import batch_passes
+from .passes import batch_passes
 
 StartNoise = Literal["trajectory", "renoised", "shared"]
 _WRAPPER_KEY = "stem_inversion_tokenflow"

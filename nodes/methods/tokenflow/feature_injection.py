@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .self_attention import RUN
-from .tokenflow_attention import TokenFlowRun
+from ..attention.method import RUN
+from .attention import TokenFlowRun
 
 
 def inject_feature(block: int, executor: Any, *args: Any, **kwargs: Any) -> Tensor:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...stem_kernels.correspondence import PropagationPlan
+from ....stem_kernels.correspondence import PropagationPlan
 
 
 @dataclass(frozen=True)

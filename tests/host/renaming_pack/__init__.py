@@ -7,7 +7,7 @@ from pathlib import Path
 
 from comfy_api.latest import ComfyExtension
 
-FILE = Path(__file__).resolve().parents[3] / "nodes" / "host" / "host_versions.py"
+FILE = Path(__file__).resolve().parents[3] / "nodes" / "methods" / "seams" / "host_versions.py"
 spec = importlib.util.spec_from_file_location("stem_host_versions_of_the_renaming_pack", FILE)
 host_versions = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(host_versions)

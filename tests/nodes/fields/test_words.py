@@ -1,13 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from comfyui_stem.nodes.word_settings import (
-    parse_levels,
-    parse_weights,
-    parse_window,
-    parse_word_windows,
-    parse_words,
-)
+from comfyui_stem.nodes.fields.words import parse_levels, parse_weights, parse_window, parse_word_windows, parse_words
 from comfyui_stem.stem_kernels.prompt_alignment import window_range
 from hypothesis import given, settings
 from hypothesis import strategies as st

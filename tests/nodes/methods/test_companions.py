@@ -22,24 +22,24 @@ from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from comfy_extras.nodes_perpneg import PerpNeg
 from comfy_extras.nodes_sag import SelfAttentionGuidance
 from comfy_extras.nodes_tomesd import TomePatchModel
-from comfyui_stem.nodes.host.checks import check_calls, check_conditioning, check_model
-from comfyui_stem.nodes.host.ddim_sampling import invert
-from comfyui_stem.nodes.host.fatezero import FateZeroSettings
-from comfyui_stem.nodes.host.fatezero import edit as edit_by_fatezero
-from comfyui_stem.nodes.host.frame_context import FrameContextAttention
-from comfyui_stem.nodes.host.layer_map import self_attention_layers
-from comfyui_stem.nodes.host.prompts import read_prompt
-from comfyui_stem.nodes.host.reconstruction import reconstruct
-from comfyui_stem.nodes.host.self_attention import install
-from comfyui_stem.nodes.host.stem_attention import StemSelfAttention
-from comfyui_stem.nodes.host.stem_settings import StemSettings
-from comfyui_stem.nodes.host.tokenflow import TokenFlowSettings
-from comfyui_stem.nodes.host.tokenflow import edit as edit_by_tokenflow
-from comfyui_stem.nodes.word_control import WordWishes, read_words
+from comfyui_stem.nodes.methods.attention.frame_context import FrameContextAttention
+from comfyui_stem.nodes.methods.attention.installing import install
+from comfyui_stem.nodes.methods.fatezero.edit import FateZeroSettings
+from comfyui_stem.nodes.methods.fatezero.edit import edit as edit_by_fatezero
+from comfyui_stem.nodes.methods.fatezero.prompts import read_prompt
+from comfyui_stem.nodes.methods.fatezero.word_control import WordWishes, read_words
+from comfyui_stem.nodes.methods.inversion.reconstruction import reconstruct
+from comfyui_stem.nodes.methods.inversion.sampling import invert
+from comfyui_stem.nodes.methods.seams.layer_map import self_attention_layers
+from comfyui_stem.nodes.methods.seams.refusals import check_calls, check_conditioning, check_model
+from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
+from comfyui_stem.nodes.methods.stem.settings import StemSettings
+from comfyui_stem.nodes.methods.tokenflow.edit import TokenFlowSettings
+from comfyui_stem.nodes.methods.tokenflow.edit import edit as edit_by_tokenflow
 from comfyui_stem.stem_kernels.ddim import alpha_of, move_preserving
 from comfyui_stem.stem_kernels.em import EMSettings
-from comfyui_stem.tools.parity.case import relative_error as relative
-from comfyui_stem.tools.tiny_checkpoint import TINY_TEXT_WIDTH
+from comfyui_stem.tools.host.tiny_checkpoint import TINY_TEXT_WIDTH
+from comfyui_stem.tools.measured.parity.case import relative_error as relative
 
 FRAMES, STEPS, GUIDANCE = 2, 2, 3.0
 STEM = StemSettings(em=EMSettings(num_bases=8))

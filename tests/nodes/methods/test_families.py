@@ -10,27 +10,27 @@ import pytest
 import torch
 from comfyui_stem.nodes.bases_preview import BasesPreview
 from comfyui_stem.nodes.feature_pca import FeaturePCA
-from comfyui_stem.nodes.host.ddim_sampling import invert
-from comfyui_stem.nodes.host.fatezero import FateZeroSettings, WordControl
-from comfyui_stem.nodes.host.fatezero import edit as edit_by_fatezero
-from comfyui_stem.nodes.host.frame_context import FrameContextAttention
-from comfyui_stem.nodes.host.inversion_file import load_inversion, save_inversion
-from comfyui_stem.nodes.host.layer_map import feature_block, self_attention_layers
-from comfyui_stem.nodes.host.prompts import read_prompt
-from comfyui_stem.nodes.host.reconstruction import reconstruct
-from comfyui_stem.nodes.host.self_attention import install
-from comfyui_stem.nodes.host.stem_attention import StemSelfAttention
-from comfyui_stem.nodes.host.stem_settings import PRESETS, StemSettings
-from comfyui_stem.nodes.host.tokenflow import TokenFlowSettings
-from comfyui_stem.nodes.host.tokenflow import edit as edit_by_tokenflow
-from comfyui_stem.nodes.host.tokenflow_attention import TokenFlowRun
-from comfyui_stem.nodes.word_control import WordWishes, read_words
+from comfyui_stem.nodes.methods.attention.frame_context import FrameContextAttention
+from comfyui_stem.nodes.methods.attention.installing import install
+from comfyui_stem.nodes.methods.fatezero.edit import FateZeroSettings
+from comfyui_stem.nodes.methods.fatezero.edit import edit as edit_by_fatezero
+from comfyui_stem.nodes.methods.fatezero.prompts import read_prompt
+from comfyui_stem.nodes.methods.fatezero.word_control import WordControl, WordWishes, read_words
+from comfyui_stem.nodes.methods.inversion.file import load_inversion, save_inversion
+from comfyui_stem.nodes.methods.inversion.reconstruction import reconstruct
+from comfyui_stem.nodes.methods.inversion.sampling import invert
+from comfyui_stem.nodes.methods.seams.layer_map import feature_block, self_attention_layers
+from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
+from comfyui_stem.nodes.methods.stem.settings import PRESETS, StemSettings
+from comfyui_stem.nodes.methods.tokenflow.attention import TokenFlowRun
+from comfyui_stem.nodes.methods.tokenflow.edit import TokenFlowSettings
+from comfyui_stem.nodes.methods.tokenflow.edit import edit as edit_by_tokenflow
 from comfyui_stem.stem_kernels.ddim import alpha_of, move_preserving
 from comfyui_stem.stem_kernels.em import EMSettings
-from comfyui_stem.tools import tiny_families
-from comfyui_stem.tools.loaded_model import Loaded
-from comfyui_stem.tools.parity.case import relative_error as relative
-from comfyui_stem.tools.tiny_checkpoint import unet_config
+from comfyui_stem.tools.host import tiny_families
+from comfyui_stem.tools.host.loaded_model import Loaded
+from comfyui_stem.tools.host.tiny_checkpoint import unet_config
+from comfyui_stem.tools.measured.parity.case import relative_error as relative
 
 STEPS = 2
 FRAMES = 3

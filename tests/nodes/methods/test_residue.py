@@ -7,19 +7,19 @@ import gc
 import comfy.model_management
 import pytest
 import torch
-from comfyui_stem.nodes.host.ddim_sampling import invert
-from comfyui_stem.nodes.host.fatezero import FateZeroSettings
-from comfyui_stem.nodes.host.fatezero import edit as edit_by_fatezero
-from comfyui_stem.nodes.host.fatezero_attention import FateZeroRun
-from comfyui_stem.nodes.host.prompts import read_prompt
-from comfyui_stem.nodes.host.reconstruction import reconstruct
-from comfyui_stem.nodes.host.replay import ReplayRun, SourceRecord
-from comfyui_stem.nodes.host.self_attention import install
-from comfyui_stem.nodes.host.stem_attention import StemRun, StemSelfAttention
-from comfyui_stem.nodes.host.stem_settings import StemSettings
-from comfyui_stem.nodes.host.tokenflow import TokenFlowSettings, edit
-from comfyui_stem.nodes.host.tokenflow_attention import TokenFlowRun
-from comfyui_stem.nodes.word_control import WordWishes, read_words
+from comfyui_stem.nodes.methods.attention.installing import install
+from comfyui_stem.nodes.methods.fatezero.attention import FateZeroRun
+from comfyui_stem.nodes.methods.fatezero.edit import FateZeroSettings
+from comfyui_stem.nodes.methods.fatezero.edit import edit as edit_by_fatezero
+from comfyui_stem.nodes.methods.fatezero.prompts import read_prompt
+from comfyui_stem.nodes.methods.fatezero.replay import ReplayRun, SourceRecord
+from comfyui_stem.nodes.methods.fatezero.word_control import WordWishes, read_words
+from comfyui_stem.nodes.methods.inversion.reconstruction import reconstruct
+from comfyui_stem.nodes.methods.inversion.sampling import invert
+from comfyui_stem.nodes.methods.stem.attention import StemRun, StemSelfAttention
+from comfyui_stem.nodes.methods.stem.settings import StemSettings
+from comfyui_stem.nodes.methods.tokenflow.attention import TokenFlowRun
+from comfyui_stem.nodes.methods.tokenflow.edit import TokenFlowSettings, edit
 from comfyui_stem.stem_kernels.em import EMSettings
 
 METHOD = StemSelfAttention.from_settings(StemSettings(em=EMSettings(num_bases=8)))

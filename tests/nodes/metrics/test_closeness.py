@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from comfyui_stem.stem_kernels.video_metrics import psnr, ssim
+from comfyui_stem.nodes.metrics.closeness import psnr, ssim
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from comfyui_stem.nodes.metrics.optical_flow import dis, estimate, raft, weight_files
-from comfyui_stem.tools.quality.clips import held_out_cases
-from comfyui_stem.tools.rendered_clips import render
+from comfyui_stem.tools.measured.quality.clips import held_out_cases
+from comfyui_stem.tools.small_model.rendered_clips import render
 
 
 def drifting(dx, dy, frames=3, size=(64, 96)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from comfyui_stem.stem_kernels.principal_components import colours, principal_components
+from comfyui_stem.nodes.metrics.principal_components import colours, principal_components
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from comfyui_stem.stem_kernels.warping import moved, sampled_at, visible, warp_error
+from comfyui_stem.nodes.metrics.warping import moved, sampled_at, visible, warp_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from comfyui_stem.nodes.video.audio import cut_audio, read_audio
 from comfyui_stem.nodes.video.errors import VideoError
-from comfyui_stem.tests.video.clip_factory import LOSSLESS, write_clip
+from comfyui_stem.tools.robustness.inputs.clip_factory import LOSSLESS, write_clip
 
 RATE = 8000
 SECONDS = 5

@@ -16,7 +16,7 @@ from comfyui_stem.nodes.video import decoding
 from comfyui_stem.nodes.video.decoding import count_packets
 from comfyui_stem.nodes.video.frame_selection import Selection, ShownFrame, hold_until_next, select_frames
 from comfyui_stem.nodes.video.sources import VideoFile
-from comfyui_stem.tests.video.clip_factory import (
+from comfyui_stem.tools.robustness.inputs.clip_factory import (
     LOSSLESS,
     NTSC_FILM,
     numbered_picture,
@@ -24,7 +24,7 @@ from comfyui_stem.tests.video.clip_factory import (
     set_display_matrix,
     write_clip,
 )
-from comfyui_stem.tools.fault_inputs.clips import LONG, write
+from comfyui_stem.tools.robustness.inputs.clips import LONG, write
 
 FRAMES = 120
 GROUPS = {"g": "24", "keyint_min": "24", "sc_threshold": "0", "b_strategy": "0", "crf": "10"}

@@ -17,7 +17,7 @@ from comfyui_stem.nodes.video.frame_buffer import FrameBuffer
 from comfyui_stem.nodes.video.frame_selection import Selection
 from comfyui_stem.nodes.video.loading import LoadRequest, load_clip
 from comfyui_stem.nodes.video.sources import PicturesInMemory, VideoFile
-from comfyui_stem.tests.video.clip_factory import LOSSLESS, NTSC_FILM, read_number, write_clip
+from comfyui_stem.tools.robustness.inputs.clip_factory import LOSSLESS, NTSC_FILM, read_number, write_clip
 from PIL import Image
 
 GROUPS = {"g": "24", "bf": "2", "b_strategy": "0", "crf": "10"}

@@ -14,7 +14,7 @@ from comfyui_stem.tools.demo import pictures, report
 from comfyui_stem.tools.demo.errors import DemoError
 from comfyui_stem.tools.demo.progress import ProgressLines
 from comfyui_stem.tools.demo.workflow import EDIT, RECONSTRUCTION, ROUND_TRIP, SOURCE, Choices
-from comfyui_stem.tools.host_events import Event
+from comfyui_stem.tools.host.events import Event
 from PIL import Image
 
 RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)

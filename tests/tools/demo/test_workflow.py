@@ -30,8 +30,8 @@ from comfyui_stem.tools.demo.workflow import (
     steps_of,
 )
 from comfyui_stem.tools.locations import Locations
-from comfyui_stem.tools.rendered_clips import render
-from comfyui_stem.tools.rendered_clips.rendering import as_bytes
+from comfyui_stem.tools.small_model.rendered_clips import render
+from comfyui_stem.tools.small_model.rendered_clips.rendering import as_bytes
 
 
 def node(title, **inputs):

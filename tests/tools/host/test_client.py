@@ -7,7 +7,7 @@ import threading
 
 import pytest
 from aiohttp import web
-from comfyui_stem.tools.host_client import HostClient, HostError
+from comfyui_stem.tools.host.client import HostClient, HostError
 
 PROMPT = {"1": {"class_type": "Loader", "inputs": {}}, "2": {"class_type": "SaveImage", "inputs": {}}}
 SUCCESS = [

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from comfyui_stem.tools.host_client import HostError
-from comfyui_stem.tools.host_process import HostProcess, failed_imports, free_port, link, peak_resident_bytes
+from comfyui_stem.tools.host.client import HostError
+from comfyui_stem.tools.host.process import HostProcess, failed_imports, free_port, link, peak_resident_bytes
 
 SERVER = """
 import http.server, sys

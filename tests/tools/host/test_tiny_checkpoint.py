@@ -5,8 +5,8 @@ from __future__ import annotations
 import comfy.sd
 import pytest
 import torch
-from comfyui_stem.tools import tiny_checkpoint
-from comfyui_stem.tools.tiny_sd15 import TEXT_MODEL, TinySD15, clip_config
+from comfyui_stem.tools.host import tiny_checkpoint
+from comfyui_stem.tools.host.tiny_sd15 import TEXT_MODEL, TinySD15, clip_config
 from hypothesis import given
 from hypothesis import strategies as st
 

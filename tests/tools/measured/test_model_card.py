@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from comfyui_stem.tools import locations, model_card
-from comfyui_stem.tools.model_card import samples
-from comfyui_stem.tools.quality.clips import KINDS, WORDS
+from comfyui_stem.tools import locations
+from comfyui_stem.tools.measured import model_card
+from comfyui_stem.tools.measured.model_card import samples
+from comfyui_stem.tools.measured.quality.clips import KINDS, WORDS
 from PIL import Image
 
 

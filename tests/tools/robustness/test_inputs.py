@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 import pytest
-from comfyui_stem.tools.fault_inputs import CASES, FILE
-from comfyui_stem.tools.fault_inputs.bench import Bench
+from comfyui_stem.tools.robustness.inputs import CASES, FILE
+from comfyui_stem.tools.robustness.inputs.bench import Bench
 
 pytestmark = pytest.mark.host
 

@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 from comfyui_stem.tools import locations
-from comfyui_stem.tools.environment.packages import lines, name
-from comfyui_stem.tools.manager_install import closure, show
+from comfyui_stem.tools.host.environment.packages import lines, name
+from comfyui_stem.tools.robustness.manager_install import closure, show
 
 
 def test_what_a_package_needs_is_shown_with_it_as_far_as_it_is_installed():

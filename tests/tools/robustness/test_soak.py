@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from comfyui_stem.tools.soak import FILE, Run, slope_of, summary
+from comfyui_stem.tools.robustness.soak import FILE, Run, slope_of, summary
 
 
 def test_a_leak_is_seen_and_noise_is_not():

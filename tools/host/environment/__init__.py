@@ -9,7 +9,7 @@ import argparse
 import os
 import shutil
 
-from .. import locations
+from ... import locations
 from . import host_archive, packages, virtual_environment
 from .commands import Commands
 from .steps import SetupError, Step, run_steps
@@ -44,7 +44,7 @@ def plan(where: locations.Locations, commands: Commands) -> list[Step]:
                 "torchvision and torchaudio beside this torch",
                 (VERSIONS["cpu_wheels"],),
                 where.python.exists,
-                lambda: commands.tool("environment.cpu_wheels"),
+                lambda: commands.tool("host.environment.cpu_wheels"),
                 (installed,),
             )
         )
@@ -58,14 +58,14 @@ def plan(where: locations.Locations, commands: Commands) -> list[Step]:
                 lambda: host_archive.fetch(where.host, commands),
             )
         )
-    maker = [locations.TOOLS / "tiny_checkpoint.py", locations.TOOLS / "tiny_sd15" / "__init__.py"]
+    maker = [locations.TOOLS / "host" / "tiny_checkpoint.py", locations.TOOLS / "host" / "tiny_sd15" / "__init__.py"]
     steps.append(
         Step(
             "checkpoint",
             "tiny checkpoint",
             (VERSIONS["checkpoint"], *(file.read_text(encoding="utf-8") for file in maker)),
             where.checkpoint.is_file,
-            lambda: commands.tool("tiny_checkpoint", str(where.checkpoint)),
+            lambda: commands.tool("host.tiny_checkpoint", str(where.checkpoint)),
         )
     )
     return steps

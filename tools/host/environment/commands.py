@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..locations import TOOLS, Locations
+from ...locations import TOOLS, Locations
 from .steps import SetupError
 
 LINES_SHOWN = 25

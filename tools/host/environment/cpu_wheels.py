@@ -12,7 +12,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-MARK = "# Declared for a torch without CUDA by tools/environment/cpu_wheels.py"
+MARK = "# Declared for a torch without CUDA by tools/host/environment/cpu_wheels.py"
 # torchvision registers shape functions for these two operators even without its compiled part, which declares them.
 SCHEMAS = f"""
 

@@ -6,9 +6,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..locations import ROOT, TOOLS, Locations
+from ...locations import ROOT, Locations
 from .commands import Commands
 
+HERE = Path(__file__).parent
 TORCH = frozenset({"torch", "torchvision", "torchaudio"})
 # Their declared dependencies are hundreds of MB of media that only the host's template browser shows.
 WITHOUT_DEPENDENCIES = frozenset({"comfyui-workflow-templates", "comfyui-embedded-docs"})
@@ -47,13 +48,13 @@ def wanted(where: Locations) -> Packages:
     * with a host of the person's own, that host's requirements.txt, with this project's pins of torch kept; or
     * with an interpreter of the person's own, only what the tests add: torch and the host's needs are visible there.
     """
-    common = [*lines(TOOLS / "requirements-test.txt"), *lines(ROOT / "requirements.txt")]
-    torch = lines(TOOLS / "requirements-torch.txt")
-    pinned_nodeps = lines(TOOLS / "requirements-nodeps.txt")
+    common = [*lines(HERE / "requirements-test.txt"), *lines(ROOT / "requirements.txt")]
+    torch = lines(HERE / "requirements-torch.txt")
+    pinned_nodeps = lines(HERE / "requirements-nodeps.txt")
     if where.foreign_python:
         return Packages(tuple(common), ())
     if where.foreign_host is None:
-        host = lines(TOOLS / "requirements-host.txt")
+        host = lines(HERE / "requirements-host.txt")
         return Packages((*torch, *host, *common), tuple(pinned_nodeps))
     theirs = lines(where.foreign_host / "requirements.txt")
     set_apart = TORCH | WITHOUT_DEPENDENCIES

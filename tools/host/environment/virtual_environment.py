@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ..locations import Locations
+from ...locations import Locations
 from .commands import Commands
 from .steps import SetupError
 

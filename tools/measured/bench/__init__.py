@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from .. import loaded_model, locations, tensor_file
+from ... import locations
+from ...host import loaded_model, tensor_file
 from .rows import Size, load, merged, rows_of, save
 
 NUMBERS, PAGE = "benchmarks.json", "benchmarks.md"
@@ -36,7 +37,7 @@ def random_checkpoint() -> Path:
     """SD1.5 at full size with random weights, made once: time and memory do not depend on what weights say."""
     file = locations.from_environment().setup / "models" / "random_sd15.safetensors"
     if not file.is_file():
-        from .. import tiny_checkpoint
+        from ...host import tiny_checkpoint
 
         tensor_file.write(tiny_checkpoint.build(full=True), file)
     return file
@@ -49,7 +50,7 @@ def measurements(
     import torch
     from comfy.ldm.modules.attention import optimized_attention
 
-    from ...stem_kernels.em import EMSettings
+    from ....stem_kernels.em import EMSettings
     from . import editing, em, inversion, sizes
     from .live_tensors import live_mb
     from .measuring import by_turns

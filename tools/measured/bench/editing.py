@@ -9,20 +9,20 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from ...nodes.host.ddim_sampling import denoise
-from ...nodes.host.edit_guider import StepSchedule
-from ...nodes.host.fatezero import FateZeroSettings
-from ...nodes.host.fatezero import edit as edit_fatezero
-from ...nodes.host.frame_context import OWN_FRAME, FrameContextAttention
-from ...nodes.host.inversion import Inversion, identity_of, noise_levels
-from ...nodes.host.prompts import read_prompt
-from ...nodes.host.self_attention import install
-from ...nodes.host.stem_attention import StemSelfAttention
-from ...nodes.host.stem_settings import PRESETS
-from ...nodes.host.tokenflow import TokenFlowGuider, TokenFlowSettings, prepared
-from ...nodes.host.tokenflow_attention import Pass, TokenFlowRun
-from ...nodes.word_control import WordWishes, read_words
-from ..loaded_model import Loaded
+from ....nodes.methods.attention.frame_context import OWN_FRAME, FrameContextAttention
+from ....nodes.methods.attention.installing import install
+from ....nodes.methods.editing.guider import StepSchedule
+from ....nodes.methods.fatezero.edit import FateZeroSettings
+from ....nodes.methods.fatezero.edit import edit as edit_fatezero
+from ....nodes.methods.fatezero.prompts import read_prompt
+from ....nodes.methods.fatezero.word_control import WordWishes, read_words
+from ....nodes.methods.inversion.inversion import Inversion, identity_of, noise_levels
+from ....nodes.methods.inversion.sampling import denoise
+from ....nodes.methods.stem.attention import StemSelfAttention
+from ....nodes.methods.stem.settings import PRESETS
+from ....nodes.methods.tokenflow.attention import Pass, TokenFlowRun
+from ....nodes.methods.tokenflow.edit import TokenFlowGuider, TokenFlowSettings, prepared
+from ...host.loaded_model import Loaded
 from .measuring import Case
 from .rows import Size
 

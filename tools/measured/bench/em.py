@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import torch
 
-from ...nodes.host.layer_map import size_at
-from ...stem_kernels.backends.choice import chosen
-from ...stem_kernels.em import EMSettings, fit_bases
+from ....nodes.methods.seams.layer_map import size_at
+from ....stem_kernels.backends.choice import chosen
+from ....stem_kernels.em import EMSettings, fit_bases
 from .measuring import Case
 from .rows import Size
 

@@ -9,16 +9,16 @@ from typing import Any
 
 import torch
 
-from ...nodes.host.base_fitting import BaseFitting
-from ...nodes.host.ddim_sampling import invert
-from ...nodes.host.frame_context import FrameContextAttention
-from ...nodes.host.self_attention import install
-from ...nodes.host.stem_attention import StemSelfAttention
-from ...nodes.host.stem_settings import PRESETS
-from ...stem_kernels.em import Bases
-from ...stem_kernels.initialisation import DrawKey
-from ...stem_kernels.token_parts import Tokens, parts_of
-from ..loaded_model import Loaded
+from ....nodes.methods.attention.frame_context import FrameContextAttention
+from ....nodes.methods.attention.installing import install
+from ....nodes.methods.inversion.sampling import invert
+from ....nodes.methods.stem.attention import StemSelfAttention
+from ....nodes.methods.stem.fitting import BaseFitting
+from ....nodes.methods.stem.settings import PRESETS
+from ....stem_kernels.em import Bases
+from ....stem_kernels.initialisation import DrawKey
+from ....stem_kernels.token_parts import Tokens, parts_of
+from ...host.loaded_model import Loaded
 from .editing import SOURCE, latents
 from .measuring import Case, synchronize
 from .rows import Size

@@ -12,19 +12,19 @@ from typing import Any
 
 from torch import Tensor
 
-from ...nodes.host.base_fitting import BaseFitting
-from ...nodes.host.ddim_sampling import invert
-from ...nodes.host.inversion import Inversion
-from ...nodes.host.reconstruction import reconstruct
-from ...nodes.host.self_attention import install
-from ...nodes.host.stem_attention import StemSelfAttention
-from ...nodes.host.stem_settings import PRESETS, StemSettings
-from ...stem_kernels.initialisation import SeededDraws
-from ...stem_kernels.video_metrics import psnr
-from ..loaded_model import Loaded
+from ....nodes.methods.attention.installing import install
+from ....nodes.methods.inversion.inversion import Inversion
+from ....nodes.methods.inversion.reconstruction import reconstruct
+from ....nodes.methods.inversion.sampling import invert
+from ....nodes.methods.stem.attention import StemSelfAttention
+from ....nodes.methods.stem.fitting import BaseFitting
+from ....nodes.methods.stem.settings import PRESETS, StemSettings
+from ....nodes.metrics.closeness import psnr
+from ....stem_kernels.initialisation import SeededDraws
+from ...host.loaded_model import Loaded
+from ...small_model.rendered_clips import render
 from ..quality.clips import Case as Clip
 from ..quality.clips import held_out_cases
-from ..rendered_clips import render
 from .measuring import Case, Measured, by_turns
 from .rows import Size, rows_of
 

@@ -7,7 +7,8 @@ import json
 import os
 from pathlib import Path
 
-from .. import loaded_model, locations
+from ... import locations
+from ...host import loaded_model
 
 STEPS, CFG = 20, 4.0
 NUMBERS = "model_card.json"
@@ -36,7 +37,7 @@ def main(arguments: list[str]) -> int:
     import torch
 
     torch.set_num_threads(os.cpu_count() or 1)
-    from ..training.classifier import load_classifier
+    from ...small_model.training.classifier import load_classifier
     from . import samples
 
     scenes = samples.scenes(options.samples)

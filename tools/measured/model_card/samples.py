@@ -10,15 +10,15 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ...nodes.host.ddim_sampling import denoise
-from ...nodes.host.inversion import noise_levels
-from ...stem_kernels.ddim import inversion_timesteps
-from ..loaded_model import Loaded
+from ....nodes.methods.inversion.inversion import noise_levels
+from ....nodes.methods.inversion.sampling import denoise
+from ....stem_kernels.ddim import inversion_timesteps
+from ...host.loaded_model import Loaded
+from ...small_model.rendered_clips import Scene, Thing
+from ...small_model.rendered_clips.rendering import SIDE, as_bytes
+from ...small_model.rendered_clips.scene import random_scene
+from ...small_model.rendered_clips.vocabulary import COLOURS, OBJECTS, STYLES
 from ..quality.clips import KINDS, WORDS
-from ..rendered_clips import Scene, Thing
-from ..rendered_clips.rendering import SIDE, as_bytes
-from ..rendered_clips.scene import random_scene
-from ..rendered_clips.vocabulary import COLOURS, OBJECTS, STYLES
 
 BATCH = 16
 LATENT = (4, SIDE // 8, SIDE // 8)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from ..locations import ROOT, from_environment
+from ...locations import ROOT, from_environment
 from .case import Case
 
 SHIPPED = ROOT / "tests" / "data"

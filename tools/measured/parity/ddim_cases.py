@@ -9,8 +9,8 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from ...nodes.host.ddim_sampling import SourceGuider, denoise, invert_between
-from ...nodes.host.inversion import noise_levels
+from ....nodes.methods.inversion.inversion import noise_levels
+from ....nodes.methods.inversion.sampling import SourceGuider, denoise, invert_between
 from . import golden
 from .case import Case, relative_error
 

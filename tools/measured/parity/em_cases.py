@@ -8,9 +8,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ...nodes.host.stem_settings import PRESETS
-from ...stem_kernels.em import Bases, EMSettings, fit_bases, pool
-from ...stem_kernels.initialisation import DrawKey, initial_bases
+from ....nodes.methods.stem.settings import PRESETS
+from ....stem_kernels.em import Bases, EMSettings, fit_bases, pool
+from ....stem_kernels.initialisation import DrawKey, initial_bases
 from . import golden
 from .case import Case, measured_limit, relative_error
 

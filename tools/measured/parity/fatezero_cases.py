@@ -9,15 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...nodes.host.ddim_sampling import invert
-from ...nodes.host.edit_guider import StepSchedule
-from ...nodes.host.fatezero import FateZeroGuider, FateZeroSettings, WordControl
-from ...nodes.host.frame_context import FrameContextAttention
-from ...nodes.host.inversion import Inversion
-from ...nodes.host.replay import SourceRecord
-from ...nodes.host.self_attention import install
-from ...stem_kernels.cross_control import refined, replaced
-from ...stem_kernels.prompt_alignment import RefineAlignment
+from ....nodes.methods.attention.frame_context import FrameContextAttention
+from ....nodes.methods.attention.installing import install
+from ....nodes.methods.editing.guider import StepSchedule
+from ....nodes.methods.fatezero.edit import FateZeroGuider, FateZeroSettings
+from ....nodes.methods.fatezero.replay import SourceRecord
+from ....nodes.methods.fatezero.word_control import WordControl
+from ....nodes.methods.inversion.inversion import Inversion
+from ....nodes.methods.inversion.sampling import invert
+from ....stem_kernels.cross_control import refined, replaced
+from ....stem_kernels.prompt_alignment import RefineAlignment
 from . import golden
 from .case import Case, relative_error, share_that_differs
 from .pooled_norm import pooled_group_norm

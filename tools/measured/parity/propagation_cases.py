@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ...stem_kernels.correspondence import choose_keyframes, frame_batches, propagation_plan
+from ....stem_kernels.correspondence import choose_keyframes, frame_batches, propagation_plan
 from . import golden
 from .case import Case, relative_error
 

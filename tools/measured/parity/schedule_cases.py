@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ...stem_kernels.ddim import alpha_of, inversion_timesteps
+from ....stem_kernels.ddim import alpha_of, inversion_timesteps
 from . import golden
 from .case import Case, relative_error, share_that_differs
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import Tensor
 
-from ...nodes.host.ddim_sampling import SourceGuider, invert_between
-from ...nodes.host.inversion import noise_levels
-from ...nodes.host.self_attention import install, installed_method
-from ...nodes.host.stem_attention import SharedKeys, StemSelfAttention
-from ...nodes.host.stem_settings import PRESETS
-from ...stem_kernels.attention import join_frames, split_heads
-from ...stem_kernels.initialisation import DrawKey
+from ....nodes.methods.attention.installing import install, installed_method
+from ....nodes.methods.inversion.inversion import noise_levels
+from ....nodes.methods.inversion.sampling import SourceGuider, invert_between
+from ....nodes.methods.stem.attention import SharedKeys, StemSelfAttention
+from ....nodes.methods.stem.settings import PRESETS
+from ....stem_kernels.attention import join_frames, split_heads
+from ....stem_kernels.initialisation import DrawKey
 from . import golden
 from .case import Case, measured_limit, relative_error
 from .ddim_cases import reconstructed

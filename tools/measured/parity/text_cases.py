@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ...stem_kernels.prompt_alignment import (
+from ....stem_kernels.prompt_alignment import (
     DEFAULT_WINDOW,
     TOKENS,
     equalizer,
@@ -23,7 +23,7 @@ from ...stem_kernels.prompt_alignment import (
     replace_mapper,
     word_time_table,
 )
-from ...stem_kernels.prompt_words import Word
+from ....stem_kernels.prompt_words import Word
 from .case import Case, relative_error
 
 STEPS = (10, 50)

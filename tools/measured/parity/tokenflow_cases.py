@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...nodes.host.ddim_sampling import denoise, denoising_sigmas
-from ...nodes.host.edit_guider import StepSchedule
-from ...nodes.host.inversion import Inversion, identity_of, noise_levels
-from ...nodes.host.self_attention import RUN
-from ...nodes.host.tokenflow import TokenFlowGuider, TokenFlowSettings, prepared, start_latent
+from ....nodes.methods.attention.method import RUN
+from ....nodes.methods.editing.guider import StepSchedule
+from ....nodes.methods.inversion.inversion import Inversion, identity_of, noise_levels
+from ....nodes.methods.inversion.sampling import denoise, denoising_sigmas
+from ....nodes.methods.tokenflow.edit import TokenFlowGuider, TokenFlowSettings, prepared, start_latent
 from . import golden
 from .case import Case, relative_error, share_that_differs
 

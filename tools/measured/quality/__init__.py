@@ -6,7 +6,8 @@ import argparse
 import os
 from pathlib import Path
 
-from .. import loaded_model, locations
+from ... import locations
+from ...host import loaded_model
 from . import report
 from .clips import held_out_cases
 from .plan import STUDIES, Item, Settings, items, share
@@ -46,9 +47,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def settings_of(options: argparse.Namespace, checkpoint: Path, classifier: Path | None) -> Settings:
     sources = [
         *(locations.ROOT / "stem_kernels").rglob("*.py"),
-        *(locations.ROOT / "nodes" / "host").glob("*.py"),
-        *(locations.TOOLS / "rendered_clips").glob("*.py"),
-        locations.TOOLS / "loaded_model.py",
+        *(locations.ROOT / "nodes" / "methods").rglob("*.py"),
+        *(locations.ROOT / "nodes" / "metrics").rglob("*.py"),
+        *(locations.TOOLS / "small_model" / "rendered_clips").glob("*.py"),
+        locations.TOOLS / "host" / "loaded_model.py",
         *(file for file in HERE.glob("*.py") if file.stem not in PRESENTATION),
     ]
     return Settings(
@@ -68,7 +70,7 @@ def run_here(work: list[Item], settings: Settings, store: Store, files: tuple[Pa
 
     classify = None
     if classifier is not None:
-        from ..training.classifier import load_classifier
+        from ...small_model.training.classifier import load_classifier
 
         classify = load_classifier(classifier)
     do(work, settings, store, Runner(loaded_model.load(checkpoint), settings, classify, store.folder / "frames"), quiet)

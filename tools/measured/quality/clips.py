@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from ..rendered_clips import Motion, Scene, Thing, random_motion, random_scene
-from ..rendered_clips.vocabulary import COLOURS, OBJECTS, STYLES, WORDS
+from ...small_model.rendered_clips import Motion, Scene, Thing, random_motion, random_scene
+from ...small_model.rendered_clips.vocabulary import COLOURS, OBJECTS, STYLES, WORDS
 
 KINDS = tuple(WORDS)
 HELD_OUT = sum(Thing(o, s, c).held_out for o in OBJECTS for s in STYLES for c in COLOURS)

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...nodes.host.base_fitting import BaseFitting
-from ...nodes.host.stem_attention import StemSelfAttention
-from ...stem_kernels.em import Bases, EMSettings, responsibilities
-from ...stem_kernels.initialisation import DrawKey
-from ...stem_kernels.token_parts import Tokens, parts_of
+from ....nodes.methods.stem.attention import StemSelfAttention
+from ....nodes.methods.stem.fitting import BaseFitting
+from ....stem_kernels.em import Bases, EMSettings, responsibilities
+from ....stem_kernels.initialisation import DrawKey
+from ....stem_kernels.token_parts import Tokens, parts_of
 
 # Bases that answer for less than this many tokens count as empty, whatever the preset does with them.
 EMPTY_MASS = 1e-6

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ...nodes.fatezero_presets import PRESETS
-from ...nodes.host.fatezero import FateZeroSettings, edit
-from ...nodes.host.frame_context import OWN_FRAME
-from ...nodes.host.inversion import Inversion
-from ...nodes.host.prompts import read_prompt
-from ...nodes.host.self_attention import installed_method
-from ...nodes.word_control import WordWishes, read_words
-from ..loaded_model import Loaded
+from ....nodes.methods.attention.frame_context import OWN_FRAME
+from ....nodes.methods.attention.installing import installed_method
+from ....nodes.methods.fatezero.edit import FateZeroSettings, edit
+from ....nodes.methods.fatezero.presets import PRESETS
+from ....nodes.methods.fatezero.prompts import read_prompt
+from ....nodes.methods.fatezero.word_control import WordWishes, read_words
+from ....nodes.methods.inversion.inversion import Inversion
+from ...host.loaded_model import Loaded
 from .clips import Edit
 
 PRESET_OF = {"object": "shape", "style": "style", "colour": "attribute"}

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..rendered_clips.rendering import as_bytes
+from ...small_model.rendered_clips.rendering import as_bytes
 
 
 def save_frames(file: Path, video: Tensor) -> None:

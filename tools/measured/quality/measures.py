@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
-from ...stem_kernels.video_metrics import SMALLEST_ERROR, check_shapes, psnr, ssim
-from ...stem_kernels.warping import moved, warp_error
-from ..rendered_clips import Clip
+from ....nodes.metrics.closeness import SMALLEST_ERROR, check_shapes, psnr, ssim
+from ....nodes.metrics.warping import moved, warp_error
+from ...small_model.rendered_clips import Clip
 
 # A video to the words of each kind ("object", "style", "colour") that its frames show.
 Classifier = Callable[[Tensor], Mapping[str, Sequence[str]]]

@@ -10,10 +10,10 @@ from .variants import Variant, changes_of
 
 def method_of(variant: Variant, seed: int) -> Any:
     """The self-attention method of a variant; None where the model is left as it is."""
-    from ...nodes.host.frame_context import FrameContextAttention
-    from ...nodes.host.stem_attention import StemSelfAttention
-    from ...nodes.host.stem_settings import PRESETS
-    from ...stem_kernels.frame_context import parse_frame_references
+    from ....nodes.methods.attention.frame_context import FrameContextAttention
+    from ....nodes.methods.stem.attention import StemSelfAttention
+    from ....nodes.methods.stem.settings import PRESETS
+    from ....stem_kernels.frame_context import parse_frame_references
 
     if variant.plain:
         return None
@@ -30,6 +30,6 @@ def method_of(variant: Variant, seed: int) -> Any:
 
 def installed(model: Any, method: Any) -> Any:
     """MODEL with a method on its self-attention, or MODEL itself."""
-    from ...nodes.host.self_attention import install
+    from ....nodes.methods.attention.installing import install
 
     return model if method is None else install(model, method)

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...nodes.host.ddim_sampling import invert
-from ...nodes.host.inversion import Inversion
-from ...nodes.host.reconstruction import reconstruct
-from ...nodes.host.stem_attention import StemSelfAttention
-from ...nodes.host.tokenflow import TokenFlowSettings, edit
-from ...stem_kernels.video_metrics import psnr
-from ..loaded_model import Loaded
-from ..rendered_clips import Clip, render
+from ....nodes.methods.inversion.inversion import Inversion
+from ....nodes.methods.inversion.reconstruction import reconstruct
+from ....nodes.methods.inversion.sampling import invert
+from ....nodes.methods.stem.attention import StemSelfAttention
+from ....nodes.methods.tokenflow.edit import TokenFlowSettings, edit
+from ....nodes.metrics.closeness import psnr
+from ...host.loaded_model import Loaded
+from ...small_model.rendered_clips import Clip, render
 from . import fatezero
 from .clips import Edit
 from .em_health import ObservedStem

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from tqdm import tqdm
 
-from ..locations import TOOLS
+from ...locations import TOOLS
 from .plan import Item, Settings
 from .store import Store
 
@@ -42,7 +42,7 @@ def in_processes(arguments: Sequence[str], workers: int, work: Sequence[Item], s
     """
     threads = str(max(1, (os.cpu_count() or 1) // workers))
     environment = {"OMP_NUM_THREADS": threads} | os.environ
-    command = [sys.executable, str(TOOLS / "launch.py"), "quality", *arguments]
+    command = [sys.executable, str(TOOLS / "launch.py"), "measured.quality", *arguments]
     processes = [subprocess.Popen([*command, "--worker", str(n)], env=environment) for n in range(workers)]
     wanted = {item.key(settings) for item in work}
     try:

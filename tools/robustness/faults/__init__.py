@@ -13,8 +13,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .. import locations
-from ..host_process import temporary_host
+from ... import locations
+from ...host.process import temporary_host
 from . import beside, inside
 from .bench import Bench
 from .full_disk import full_disks

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import psutil
 
-from ..demo import CLIP
-from ..demo.pictures import decode
-from ..demo.workflow import node_titled
-from ..host_client import Result
-from ..host_events import Event
-from ..host_process import HostProcess
+from ...demo import CLIP
+from ...demo.pictures import decode
+from ...demo.workflow import node_titled
+from ...host.client import Result
+from ...host.events import Event
+from ...host.process import HostProcess
 from .graphs import Prompt
 
 SECONDS = 300

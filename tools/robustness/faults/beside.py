@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..host_client import Result
+from ...host.client import Result
 from .bench import SECONDS, Bench, same
 from .graphs import NONE, SAMPLERS, Fault, Prompt, Sampler, in_the_way, prompt_of, prompt_with
 

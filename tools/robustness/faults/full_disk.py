@@ -13,9 +13,9 @@ from pathlib import Path
 import av
 import numpy as np
 
-from .. import locations
-from ..demo.workflow import node_titled
-from ..host_process import new_host
+from ... import locations
+from ...demo.workflow import node_titled
+from ...host.process import new_host
 from .bench import Bench, same
 from .graphs import NONE, SAMPLERS, Prompt, copying, loading, only, prompt_of, saving, small
 from .killed import FOLDER, LARGE, SMALL, enlarged

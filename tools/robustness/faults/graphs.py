@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from .. import locations
-from ..demo.workflow import node_titled
-from ..workflows import FOLDER
+from ... import locations
+from ...demo.workflow import node_titled
+from ...shipped.workflows import FOLDER
 
 Prompt = dict[str, dict]
 STEPS = 3

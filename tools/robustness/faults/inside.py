@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..demo.workflow import node_titled
-from ..host_client import Result
-from ..host_events import Event
+from ...demo.workflow import node_titled
+from ...host.client import Result
+from ...host.events import Event
 from .bench import Bench, same
 from .graphs import NONE, Fault, Prompt, Sampler, prompt_of
 

@@ -12,9 +12,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from .. import locations
-from ..host_client import HostError
-from ..host_process import new_host
+from ... import locations
+from ...host.client import HostError
+from ...host.process import new_host
 from .bench import Bench, same
 from .graphs import NONE, SAMPLERS, copying, loading, prompt_of, saving
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..markdown import one_line, table
+from ...measured.markdown import one_line, table
 from .graphs import SAMPLERS
 from .inside import ELSEWHERE, FAILED, NOT_REACHED, REFUSED, WENT_ON
 
@@ -13,9 +13,9 @@ INTRODUCTION = """# Faults
 Written by `make faults` from `faults.json`. What happens when something goes wrong in the middle of a run: somebody
 stops it, another node breaks, memory or the disk runs out, the host is killed? Every fault was caused in a real ComfyUI
 that was driven over HTTP, on a CPU, with the shipped workflows at a small size (3 frames, 3 steps, the tiny
-checkpoint). A node of a test pack (`tools/fault_nodes`) puts patches, wrappers and callbacks on the MODEL, as other
-people's nodes do, and one of them fails at a chosen call, once. Calls are counted in the whole workflow, so "1 of 2"
-may be the inversion's, of an inversion and a reconstruction.
+checkpoint). A node of a test pack (`tools/robustness/fault_nodes`) puts patches, wrappers and callbacks on the MODEL,
+as other people's nodes do, and one of them fails at a chosen call, once. Calls are counted in the whole workflow, so "1
+of 2" may be the inversion's, of an inversion and a reconstruction.
 
 Each fault is followed by a good run. By turns that is the *same* MODEL again, as the host keeps it in its cache, and
 the same workflow with the fault switched off. "Equal" says that all pixels were those of an undisturbed run, bit by

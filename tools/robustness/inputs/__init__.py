@@ -1,6 +1,6 @@
 """`make inputs`: odd and broken clips, names, files, prompts and sizes, through a real host; docs/faults_inputs.json.
 
-The same cases are tests: tests/host/test_fault_inputs.py runs those that are quick.
+The same cases are tests: tests/tools/robustness/test_inputs.py runs those that are quick.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from .. import locations
-from ..host_process import temporary_host
-from ..markdown import one_line, table
+from ... import locations
+from ...host.process import temporary_host
+from ...measured.markdown import one_line, table
 from .bench import Bench, Case, Outcome
 from .edit_cases import EDITS
 from .file_cases import FILES

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...tests.video.clip_factory import read_number
-from ..demo.pictures import decode
-from ..host_client import HostError
-from ..host_process import HostProcess
+from ...demo.pictures import decode
+from ...host.client import HostError
+from ...host.process import HostProcess
 from . import clips
+from .clip_factory import read_number
 
 Prompt = dict[str, dict]
 RESULT = "result"

@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from ...tests.video.clip_factory import LOSSLESS, numbered_picture, set_display_matrix, write_clip
+from .clip_factory import LOSSLESS, numbered_picture, set_display_matrix, write_clip
 
 FRAMES = 24
 SIZE = (64, 48)

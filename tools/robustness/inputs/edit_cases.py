@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from .. import locations
+from ... import locations
 from .bench import RESULT, Bench, Case, Prompt
 
 SAMPLER = "STEM Inversion Sampler"

@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .. import loaded_model, locations
+from ... import locations
+from ...host import loaded_model
 
 ENGLISH = "en"
 DOCS = locations.ROOT / "web" / "docs"

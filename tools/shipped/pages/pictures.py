@@ -10,30 +10,31 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ...nodes.bases_preview import BasesPreview
-from ...nodes.compare_videos import CompareVideos
-from ...nodes.feature_pca import FeaturePCA
-from ...nodes.host.ddim_sampling import invert
-from ...nodes.host.fatezero import FateZeroSettings
-from ...nodes.host.fatezero import edit as edit_fatezero
-from ...nodes.host.frame_context import FrameContextAttention
-from ...nodes.host.inversion import Inversion
-from ...nodes.host.prompts import read_prompt
-from ...nodes.host.reconstruction import reconstruct
-from ...nodes.host.self_attention import install, installed_method
-from ...nodes.host.stem_attention import StemSelfAttention
-from ...nodes.host.stem_settings import PRESETS
-from ...nodes.host.tokenflow import TokenFlowSettings
-from ...nodes.host.tokenflow import edit as edit_tokenflow
-from ...nodes.pictures.layout import labelled
-from ...nodes.video_flow import VideoFlow
-from ...nodes.video_metrics import VideoMetrics
-from ...nodes.word_control import WordWishes, read_words
-from ...stem_kernels.frame_context import context_frames
-from .. import loaded_model, locations
-from ..demo.example import CAR, MOTION, SCENE
-from ..rendered_clips import Scene, render
-from ..rendered_clips.rendering import as_bytes
+from ....nodes.bases_preview import BasesPreview
+from ....nodes.compare_videos import CompareVideos
+from ....nodes.feature_pca import FeaturePCA
+from ....nodes.methods.attention.frame_context import FrameContextAttention
+from ....nodes.methods.attention.installing import install, installed_method
+from ....nodes.methods.fatezero.edit import FateZeroSettings
+from ....nodes.methods.fatezero.edit import edit as edit_fatezero
+from ....nodes.methods.fatezero.prompts import read_prompt
+from ....nodes.methods.fatezero.word_control import WordWishes, read_words
+from ....nodes.methods.inversion.inversion import Inversion
+from ....nodes.methods.inversion.reconstruction import reconstruct
+from ....nodes.methods.inversion.sampling import invert
+from ....nodes.methods.stem.attention import StemSelfAttention
+from ....nodes.methods.stem.settings import PRESETS
+from ....nodes.methods.tokenflow.edit import TokenFlowSettings
+from ....nodes.methods.tokenflow.edit import edit as edit_tokenflow
+from ....nodes.metrics.pictures import labelled
+from ....nodes.video_flow import VideoFlow
+from ....nodes.video_metrics import VideoMetrics
+from ....stem_kernels.frame_context import context_frames
+from ... import locations
+from ...demo.example import CAR, MOTION, SCENE
+from ...host import loaded_model
+from ...small_model.rendered_clips import Scene, render
+from ...small_model.rendered_clips.rendering import as_bytes
 
 FRAMES, STEPS, SHOWN = 8, 20, 4
 BASES, CFG = 64, 4.0

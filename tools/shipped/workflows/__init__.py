@@ -9,9 +9,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from .. import locations
-from ..host_client import HostError
-from ..host_process import HostProcess
+from ... import locations
+from ...host.client import HostError
+from ...host.process import HostProcess
 from .api_form import WorkflowError, api_form
 from .schema import read_schemas
 from .shipped import SHIPPED

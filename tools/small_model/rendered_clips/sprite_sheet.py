@@ -3,7 +3,7 @@
     npm install @iconify-json/noto@1.2.9 @iconify-json/twemoji@1.2.5 @iconify-json/fluent-emoji-flat@1.2.6 \
         @lobehub/fluent-emoji-3d@1.1.0
     pip install resvg-py==0.5.0
-    python tools/launch.py rendered_clips.sprite_sheet node_modules
+    python tools/launch.py small_model.rendered_clips.sprite_sheet node_modules
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..locations import ROOT
+from ...locations import ROOT
 from .vocabulary import COLOURS, OBJECTS, STYLES
 
 SHEET = ROOT / "assets" / "sprites" / "sprites.webp"

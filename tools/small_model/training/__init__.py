@@ -11,7 +11,7 @@ import random
 import sys
 from pathlib import Path
 
-from .. import locations
+from ... import locations
 
 DENOISER_FRAMES = 24_000
 VAE_FRAMES = 12_000
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
     from .precision import best_device
 
     args.cpu = best_device().type == "cpu"
-    from .. import tensor_file
+    from ...host import tensor_file
     from . import autoencoder, checkpoint, classifier, denoiser, frames, unfinished, workers
 
     workers.join()

@@ -1,11 +1,11 @@
-"""The checkpoint: one .safetensors file that the host's Load Checkpoint opens, once tools/tiny_sd15 is installed."""
+"""The checkpoint: one .safetensors file that Load Checkpoint opens, once tools/host/tiny_sd15 is installed."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from ..tiny_checkpoint import TEXT_MODEL, UNET, VAE
+from ...host.tiny_checkpoint import TEXT_MODEL, UNET, VAE
 from .autoencoder import Autoencoder, host_weights
 from .denoiser import Denoiser, without_unseen
 

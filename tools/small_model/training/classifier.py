@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, cross_entropy
 
-from .. import tensor_file
+from ...host import tensor_file
 from ..rendered_clips.vocabulary import WORDS
 from . import workers
 from .frames import Frames

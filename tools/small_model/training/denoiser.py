@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from ...stem_kernels.ddim import inversion_timesteps, move_preserving
+from ....stem_kernels.ddim import inversion_timesteps, move_preserving
+from ...host.tiny_checkpoint import unet_config
+from ...host.tiny_sd15 import TinySD15, clip_config
 from ..rendered_clips.rendering import SIDE
-from ..tiny_checkpoint import unet_config
-from ..tiny_sd15 import TinySD15, clip_config
 from . import workers
 from .autoencoder import Autoencoder, encode
 from .frames import training_frames

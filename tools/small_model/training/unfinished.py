@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from .. import tensor_file
+from ...host import tensor_file
 from .autoencoder import Autoencoder
 from .denoiser import Denoiser, without_unseen
 from .loop import Start

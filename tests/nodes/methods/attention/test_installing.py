@@ -4,12 +4,12 @@ import copy
 
 import pytest
 import torch
-from comfyui_stem.nodes.host.ddim_sampling import invert
-from comfyui_stem.nodes.host.frame_context import FrameContextAttention
-from comfyui_stem.nodes.host.layer_map import feature_block, self_attention_layers
-from comfyui_stem.nodes.host.self_attention import install, installed_method, remove
-from comfyui_stem.nodes.host.stem_attention import StemSelfAttention
-from comfyui_stem.nodes.host.stem_settings import StemSettings
+from comfyui_stem.nodes.methods.attention.frame_context import FrameContextAttention
+from comfyui_stem.nodes.methods.attention.installing import install, installed_method, remove
+from comfyui_stem.nodes.methods.inversion.sampling import invert
+from comfyui_stem.nodes.methods.seams.layer_map import feature_block, self_attention_layers
+from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
+from comfyui_stem.nodes.methods.stem.settings import StemSettings
 
 
 def attention_patches(model):

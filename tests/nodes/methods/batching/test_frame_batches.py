@@ -7,21 +7,21 @@ from dataclasses import replace
 import comfy.model_management
 import pytest
 import torch
-from comfyui_stem.nodes.host import frame_batches
-from comfyui_stem.nodes.host.ddim_sampling import invert
-from comfyui_stem.nodes.host.fatezero import FateZeroSettings
-from comfyui_stem.nodes.host.fatezero import edit as edit_by_fatezero
-from comfyui_stem.nodes.host.frame_batches import join_batches, rows_of
-from comfyui_stem.nodes.host.memory_budget import frames_that_fit, frames_to_budget
-from comfyui_stem.nodes.host.prompts import read_prompt
-from comfyui_stem.nodes.host.reconstruction import reconstruct
-from comfyui_stem.nodes.host.self_attention import install, remove
-from comfyui_stem.nodes.host.stem_attention import StemSelfAttention
-from comfyui_stem.nodes.host.stem_settings import PRESETS, StemSettings
-from comfyui_stem.nodes.word_control import WordWishes, read_words
+from comfyui_stem.nodes.methods.attention.installing import install, remove
+from comfyui_stem.nodes.methods.batching import frame_batches
+from comfyui_stem.nodes.methods.batching.frame_batches import join_batches, rows_of
+from comfyui_stem.nodes.methods.batching.memory_budget import frames_that_fit, frames_to_budget
+from comfyui_stem.nodes.methods.fatezero.edit import FateZeroSettings
+from comfyui_stem.nodes.methods.fatezero.edit import edit as edit_by_fatezero
+from comfyui_stem.nodes.methods.fatezero.prompts import read_prompt
+from comfyui_stem.nodes.methods.fatezero.word_control import WordWishes, read_words
+from comfyui_stem.nodes.methods.inversion.reconstruction import reconstruct
+from comfyui_stem.nodes.methods.inversion.sampling import invert
+from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
+from comfyui_stem.nodes.methods.stem.settings import PRESETS, StemSettings
 from comfyui_stem.stem_kernels import correspondence
 from comfyui_stem.stem_kernels.em import EMSettings
-from comfyui_stem.tools.parity.case import relative_error as relative
+from comfyui_stem.tools.measured.parity.case import relative_error as relative
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

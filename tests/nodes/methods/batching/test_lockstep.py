@@ -6,7 +6,7 @@ import contextvars
 import weakref
 
 import pytest
-from comfyui_stem.nodes.host.lockstep import run_in_lockstep
+from comfyui_stem.nodes.methods.batching.lockstep import run_in_lockstep
 
 
 def test_calls_wait_for_each_other_and_get_what_is_made_of_all_values():

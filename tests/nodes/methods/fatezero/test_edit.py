@@ -5,19 +5,19 @@ from dataclasses import replace
 import comfy.model_patcher
 import pytest
 import torch
-from comfyui_stem.nodes.host.ddim_sampling import invert
-from comfyui_stem.nodes.host.edit_guider import StepSchedule
-from comfyui_stem.nodes.host.fatezero import FateZeroGuider, FateZeroSettings, WordControl, edit
-from comfyui_stem.nodes.host.frame_context import FrameContextAttention
-from comfyui_stem.nodes.host.prompts import read_prompt
-from comfyui_stem.nodes.host.reconstruction import reconstruct
-from comfyui_stem.nodes.host.self_attention import install
-from comfyui_stem.nodes.host.stem_attention import StemSelfAttention
-from comfyui_stem.nodes.host.stem_settings import PRESETS, StemSettings
-from comfyui_stem.nodes.word_control import WordWishes, read_words
+from comfyui_stem.nodes.methods.attention.frame_context import FrameContextAttention
+from comfyui_stem.nodes.methods.attention.installing import install
+from comfyui_stem.nodes.methods.editing.guider import StepSchedule
+from comfyui_stem.nodes.methods.fatezero.edit import FateZeroGuider, FateZeroSettings, edit
+from comfyui_stem.nodes.methods.fatezero.prompts import read_prompt
+from comfyui_stem.nodes.methods.fatezero.word_control import WordControl, WordWishes, read_words
+from comfyui_stem.nodes.methods.inversion.reconstruction import reconstruct
+from comfyui_stem.nodes.methods.inversion.sampling import invert
+from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
+from comfyui_stem.nodes.methods.stem.settings import PRESETS, StemSettings
 from comfyui_stem.stem_kernels.ddim import select_timesteps
 from comfyui_stem.stem_kernels.em import EMSettings
-from comfyui_stem.tools.parity.case import relative_error as relative
+from comfyui_stem.tools.measured.parity.case import relative_error as relative
 
 STEPS = 3
 SOURCE, TARGET = "a red hill", "a red castle"

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from comfyui_stem.nodes.host.frame_context import OWN_FRAME, FrameContextAttention
-from comfyui_stem.nodes.host.layer_map import AttentionLayer
-from comfyui_stem.nodes.host.self_attention import RUN
-from comfyui_stem.nodes.host.stem_attention import StemRun, StemSelfAttention
-from comfyui_stem.nodes.host.stem_settings import PRESETS
+from comfyui_stem.nodes.methods.attention.frame_context import OWN_FRAME, FrameContextAttention
+from comfyui_stem.nodes.methods.attention.method import RUN
+from comfyui_stem.nodes.methods.seams.layer_map import AttentionLayer
+from comfyui_stem.nodes.methods.stem.attention import StemRun, StemSelfAttention
+from comfyui_stem.nodes.methods.stem.settings import PRESETS
 from comfyui_stem.stem_kernels.attention import attention, join_frames
 from comfyui_stem.stem_kernels.em import fit_bases, responsibilities
 from comfyui_stem.stem_kernels.initialisation import DrawKey, SeededDraws, initial_bases

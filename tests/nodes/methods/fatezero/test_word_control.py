@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from comfyui_stem.nodes.host import prompts
-from comfyui_stem.nodes.host.prompts import check_source_prompt, read_prompt
-from comfyui_stem.nodes.word_control import WordWishes, differing_words, read_words
+from comfyui_stem.nodes.methods.fatezero import prompts
+from comfyui_stem.nodes.methods.fatezero.prompts import check_source_prompt, read_prompt
+from comfyui_stem.nodes.methods.fatezero.word_control import WordWishes, differing_words, read_words
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -13,17 +13,17 @@ from dataclasses import replace
 import folder_paths
 import pytest
 import torch
-from comfyui_stem.nodes.host import inversion_file
-from comfyui_stem.nodes.host.ddim_sampling import invert
-from comfyui_stem.nodes.host.frame_context import FrameContextAttention
-from comfyui_stem.nodes.host.inversion_file import KEY, load_inversion, save_inversion
-from comfyui_stem.nodes.host.reconstruction import reconstruct
-from comfyui_stem.nodes.host.self_attention import install, installed_method
-from comfyui_stem.nodes.host.stem_attention import StemSelfAttention
-from comfyui_stem.nodes.host.stem_settings import PRESETS, StemSettings
-from comfyui_stem.nodes.host.tokenflow import TokenFlowSettings, edit
+from comfyui_stem.nodes.methods.attention.frame_context import FrameContextAttention
+from comfyui_stem.nodes.methods.attention.installing import install, installed_method
+from comfyui_stem.nodes.methods.inversion import file as inversion_file
+from comfyui_stem.nodes.methods.inversion.file import KEY, load_inversion, save_inversion
+from comfyui_stem.nodes.methods.inversion.reconstruction import reconstruct
+from comfyui_stem.nodes.methods.inversion.sampling import invert
+from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
+from comfyui_stem.nodes.methods.stem.settings import PRESETS, StemSettings
+from comfyui_stem.nodes.methods.tokenflow.edit import TokenFlowSettings, edit
 from comfyui_stem.stem_kernels.em import EMSettings
-from comfyui_stem.tools.faults.full_disk import CannotMount, full, small_disk
+from comfyui_stem.tools.robustness.faults.full_disk import CannotMount, full, small_disk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open

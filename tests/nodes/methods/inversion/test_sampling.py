@@ -3,10 +3,16 @@ from __future__ import annotations
 import comfy.samplers
 import pytest
 import torch
-from comfyui_stem.nodes.host.ddim_sampling import SourceGuider, denoise, denoising_sigmas, invert, invert_between
-from comfyui_stem.nodes.host.reconstruction import reconstruct
+from comfyui_stem.nodes.methods.inversion.reconstruction import reconstruct
+from comfyui_stem.nodes.methods.inversion.sampling import (
+    SourceGuider,
+    denoise,
+    denoising_sigmas,
+    invert,
+    invert_between,
+)
 from comfyui_stem.stem_kernels.ddim import alpha_of, inversion_timesteps, move_preserving
-from comfyui_stem.tools.parity.case import relative_error as relative
+from comfyui_stem.tools.measured.parity.case import relative_error as relative
 
 STEPS = 5
 

@@ -7,9 +7,9 @@ import os
 
 import pytest
 import torch
-from comfyui_stem.nodes.host import trajectory
-from comfyui_stem.nodes.host.ddim_sampling import invert
-from comfyui_stem.nodes.host.trajectory import bytes_in_memory, new_trajectory
+from comfyui_stem.nodes.methods.inversion import trajectory
+from comfyui_stem.nodes.methods.inversion.sampling import invert
+from comfyui_stem.nodes.methods.inversion.trajectory import bytes_in_memory, new_trajectory
 
 SHAPE = (4, 3, 4, 8, 8)
 

@@ -9,23 +9,23 @@ import comfy.model_management
 import comfy.t2i_adapter.adapter
 import pytest
 import torch
-from comfyui_stem.nodes.host import tokenflow
-from comfyui_stem.nodes.host.checks import check_conditioning
-from comfyui_stem.nodes.host.control_hints import controlled_by
-from comfyui_stem.nodes.host.ddim_sampling import invert
-from comfyui_stem.nodes.host.fatezero import FateZeroSettings
-from comfyui_stem.nodes.host.fatezero import edit as edit_by_fatezero
-from comfyui_stem.nodes.host.frame_context import FrameContextAttention
-from comfyui_stem.nodes.host.prompts import read_prompt
-from comfyui_stem.nodes.host.reconstruction import reconstruct
-from comfyui_stem.nodes.host.self_attention import install
-from comfyui_stem.nodes.host.tokenflow import TokenFlowGuider, TokenFlowSettings, edit
-from comfyui_stem.nodes.host.tokenflow_passes import batch_passes
-from comfyui_stem.nodes.word_control import WordWishes, read_words
+from comfyui_stem.nodes.methods.attention.frame_context import FrameContextAttention
+from comfyui_stem.nodes.methods.attention.installing import install
+from comfyui_stem.nodes.methods.fatezero.edit import FateZeroSettings
+from comfyui_stem.nodes.methods.fatezero.edit import edit as edit_by_fatezero
+from comfyui_stem.nodes.methods.fatezero.prompts import read_prompt
+from comfyui_stem.nodes.methods.fatezero.word_control import WordWishes, read_words
+from comfyui_stem.nodes.methods.inversion.reconstruction import reconstruct
+from comfyui_stem.nodes.methods.inversion.sampling import invert
+from comfyui_stem.nodes.methods.seams.control_hints import controlled_by
+from comfyui_stem.nodes.methods.seams.refusals import check_conditioning
+from comfyui_stem.nodes.methods.tokenflow import edit as tokenflow
+from comfyui_stem.nodes.methods.tokenflow.edit import TokenFlowGuider, TokenFlowSettings, edit
+from comfyui_stem.nodes.methods.tokenflow.passes import batch_passes
 from comfyui_stem.stem_kernels.correspondence import frame_batches, propagation_plan
-from comfyui_stem.tools.parity.case import relative_error as relative
-from comfyui_stem.tools.tiny_checkpoint import TINY_CHANNELS, TINY_TEXT_WIDTH, random_weights, unet_config
-from comfyui_stem.tools.tiny_sd15 import TinySD15
+from comfyui_stem.tools.host.tiny_checkpoint import TINY_CHANNELS, TINY_TEXT_WIDTH, random_weights, unet_config
+from comfyui_stem.tools.host.tiny_sd15 import TinySD15
+from comfyui_stem.tools.measured.parity.case import relative_error as relative
 
 FRAMES, STEPS = 3, 2
 # Attention over all frames and no injection: what the host computes in one batch, where every frame is a keyframe.

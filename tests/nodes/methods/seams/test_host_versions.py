@@ -6,8 +6,8 @@ import asyncio
 
 import comfy.model_management
 from comfy_api.latest import io
-from comfyui_stem.nodes.host import host_versions
-from comfyui_stem.nodes.host.host_versions import (
+from comfyui_stem.nodes.methods.seams import host_versions
+from comfyui_stem.nodes.methods.seams.host_versions import (
     advanced,
     essential,
     found_by,

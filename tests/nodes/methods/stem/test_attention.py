@@ -5,15 +5,15 @@ from dataclasses import replace
 import comfy.ldm.modules.attention as host_attention_module
 import pytest
 import torch
-from comfyui_stem.nodes.host import self_attention
-from comfyui_stem.nodes.host.ddim_sampling import invert
-from comfyui_stem.nodes.host.frame_context import FrameContextAttention
-from comfyui_stem.nodes.host.self_attention import install
-from comfyui_stem.nodes.host.stem_attention import StemSelfAttention
-from comfyui_stem.nodes.host.stem_settings import PRESETS, StemSettings
+from comfyui_stem.nodes.methods.attention import rows
+from comfyui_stem.nodes.methods.attention.frame_context import FrameContextAttention
+from comfyui_stem.nodes.methods.attention.installing import install
+from comfyui_stem.nodes.methods.inversion.sampling import invert
+from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
+from comfyui_stem.nodes.methods.stem.settings import PRESETS, StemSettings
 from comfyui_stem.stem_kernels.em import EMSettings
 from comfyui_stem.stem_kernels.initialisation import SeededDraws
-from comfyui_stem.tools.parity.case import relative_error as relative
+from comfyui_stem.tools.measured.parity.case import relative_error as relative
 
 STEPS = 2
 TOKENS = 5 * 8 * 12
@@ -108,13 +108,13 @@ def test_more_bases_than_tokens_are_legal(loaded, video, space, empty_bases):
 def test_every_attention_backend_of_the_host_gives_the_same(loaded, video, monkeypatch, backend, changes):
     results = []
     for name in ("attention_pytorch", backend):
-        monkeypatch.setattr(self_attention, "optimized_attention", getattr(host_attention_module, name))
+        monkeypatch.setattr(rows, "optimized_attention", getattr(host_attention_module, name))
         results.append(inverted(loaded, video[:3], stem(num_bases=16, **changes)))
     assert relative(*results) < 1e-4
 
 
 def test_the_groups_of_a_guided_run_have_bases_of_their_own(loaded, video, monkeypatch):
-    from comfyui_stem.nodes.host.reconstruction import reconstruct
+    from comfyui_stem.nodes.methods.inversion.reconstruction import reconstruct
 
     model = install(loaded.model, stem(num_bases=16))
     inversion = invert(model, loaded.prompt("a hill"), video, STEPS, "next")

@@ -6,17 +6,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from comfyui_stem.nodes.host import base_fitting
-from comfyui_stem.nodes.host.base_fitting import BaseFitting, WarmStart
-from comfyui_stem.nodes.host.ddim_sampling import invert
-from comfyui_stem.nodes.host.fatezero import FateZeroSettings
-from comfyui_stem.nodes.host.replay import replayed
-from comfyui_stem.nodes.host.self_attention import install
-from comfyui_stem.nodes.host.stem_attention import StemSelfAttention
-from comfyui_stem.nodes.host.stem_settings import StemSettings
+from comfyui_stem.nodes.methods.attention.installing import install
+from comfyui_stem.nodes.methods.fatezero.edit import FateZeroSettings
+from comfyui_stem.nodes.methods.fatezero.replay import replayed
+from comfyui_stem.nodes.methods.inversion.sampling import invert
+from comfyui_stem.nodes.methods.stem import fitting as base_fitting
+from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
+from comfyui_stem.nodes.methods.stem.fitting import BaseFitting, WarmStart
+from comfyui_stem.nodes.methods.stem.settings import StemSettings
 from comfyui_stem.stem_kernels.em import EMSettings, fit_bases
 from comfyui_stem.stem_kernels.initialisation import DrawKey, SeededDraws
-from comfyui_stem.tools.parity.case import relative_error as relative
+from comfyui_stem.tools.measured.parity.case import relative_error as relative
 
 SETTINGS = StemSettings(em=EMSettings(num_bases=8))
 KEY = DrawKey(401, 3)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from comfyui_stem.nodes.host.scopes import scopes
-from comfyui_stem.nodes.host.stem_settings import StemSettings
+from comfyui_stem.nodes.methods.stem.scopes import scopes
+from comfyui_stem.nodes.methods.stem.settings import StemSettings
 from comfyui_stem.stem_kernels.correspondence import frame_batches
 from hypothesis import given, settings
 from hypothesis import strategies as st

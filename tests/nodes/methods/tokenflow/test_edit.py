@@ -4,23 +4,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from comfyui_stem.nodes.host import tokenflow
-from comfyui_stem.nodes.host.ddim_sampling import invert
-from comfyui_stem.nodes.host.edit_guider import StepSchedule
-from comfyui_stem.nodes.host.reconstruction import reconstruct
-from comfyui_stem.nodes.host.self_attention import install
-from comfyui_stem.nodes.host.stem_attention import StemSelfAttention
-from comfyui_stem.nodes.host.stem_settings import StemSettings
-from comfyui_stem.nodes.host.tokenflow import (
-    TokenFlowGuider,
-    TokenFlowSettings,
-    edit,
-    prepared,
-    start_latent,
-)
-from comfyui_stem.nodes.host.tokenflow_passes import batch_passes
+from comfyui_stem.nodes.methods.attention.installing import install
+from comfyui_stem.nodes.methods.editing.guider import StepSchedule
+from comfyui_stem.nodes.methods.inversion.reconstruction import reconstruct
+from comfyui_stem.nodes.methods.inversion.sampling import invert
+from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
+from comfyui_stem.nodes.methods.stem.settings import StemSettings
+from comfyui_stem.nodes.methods.tokenflow import edit as tokenflow
+from comfyui_stem.nodes.methods.tokenflow.edit import TokenFlowGuider, TokenFlowSettings, edit, prepared, start_latent
+from comfyui_stem.nodes.methods.tokenflow.passes import batch_passes
 from comfyui_stem.stem_kernels.em import EMSettings
-from comfyui_stem.tools.parity.case import relative_error as relative
+from comfyui_stem.tools.measured.parity.case import relative_error as relative
 
 STEPS = 3
 PLAIN = TokenFlowSettings(cfg=1.0, attention_injection=0.0, feature_injection=0.0, batch_size=2)

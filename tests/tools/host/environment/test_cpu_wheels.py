@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from comfyui_stem.tools.environment import cpu_wheels
+from comfyui_stem.tools.host.environment import cpu_wheels
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from comfyui_stem.tools import environment, locations
-from comfyui_stem.tools.environment import host_archive, packages, virtual_environment
-from comfyui_stem.tools.environment.commands import Commands
-from comfyui_stem.tools.environment.steps import SetupError
+from comfyui_stem.tools import locations
+from comfyui_stem.tools.host import environment
+from comfyui_stem.tools.host.environment import host_archive, packages, virtual_environment
+from comfyui_stem.tools.host.environment.commands import Commands
+from comfyui_stem.tools.host.environment.steps import SetupError
 
 
 def test_empty_variables_count_as_unset():
@@ -56,7 +57,7 @@ def test_a_foreign_host_brings_its_own_needs_but_the_pinned_torch_stays(tmp_path
     wanted = packages.wanted(locations.Locations(tmp_path, foreign_host))
     assert "av>=14.2.0" in wanted.with_dependencies and "torchsde" in wanted.with_dependencies
     assert [line for line in wanted.with_dependencies if packages.name(line) in packages.TORCH] == packages.lines(
-        locations.TOOLS / "requirements-torch.txt"
+        locations.TOOLS / "host" / "environment" / "requirements-torch.txt"
     )
     assert names(wanted.without_dependencies) == {
         "torchaudio",

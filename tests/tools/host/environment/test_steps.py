@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from comfyui_stem.tools.environment.steps import Step, run_steps
+from comfyui_stem.tools.host.environment.steps import Step, run_steps
 
 
 class Workshop:

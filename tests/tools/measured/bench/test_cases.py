@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from comfyui_stem.stem_kernels.em import EMSettings, fit_bases
-from comfyui_stem.tools import bench, loaded_model, locations
-from comfyui_stem.tools.bench import report
-from comfyui_stem.tools.bench.rows import Size
+from comfyui_stem.tools import locations
+from comfyui_stem.tools.host import loaded_model
+from comfyui_stem.tools.measured import bench
+from comfyui_stem.tools.measured.bench import report
+from comfyui_stem.tools.measured.bench.rows import Size
 
 GROUPS = [group for group in bench.GROUPS if group != "sizes"]
 
@@ -24,7 +26,7 @@ def rows():
 
 
 def test_the_layers_are_those_of_sd15():
-    from comfyui_stem.tools.bench.em import layer_shapes
+    from comfyui_stem.tools.measured.bench.em import layer_shapes
 
     shapes = layer_shapes(Size(4, 360, 640))
     assert shapes[0] == (4 * 45 * 80, 320)
@@ -35,7 +37,7 @@ def test_the_layers_are_those_of_sd15():
 
 
 def test_written_plainly_em_is_the_same_em():
-    from comfyui_stem.tools.bench.em import written_plainly
+    from comfyui_stem.tools.measured.bench.em import written_plainly
 
     tokens = torch.randn(200, 16, generator=torch.Generator().manual_seed(0))
     settings = EMSettings(temperature=0.3)
@@ -44,7 +46,7 @@ def test_written_plainly_em_is_the_same_em():
 
 
 def test_operations_are_counted_as_the_products_have_them():
-    from comfyui_stem.tools.bench.em import flops, moved
+    from comfyui_stem.tools.measured.bench.em import flops, moved
 
     assert flops(10, 3, 5, iterations=2) == 2 * (2 * 10 * 3 * 5 + 2 * 10 * 3 * 5)
     assert moved(10, 3, 5, item=2, iterations=1) == 10 * 3 * 2 + 4 * (5 * 3 + 5 * 3 + 5)
@@ -97,6 +99,6 @@ def replace_device(row):
 
 
 def em_floor():
-    from comfyui_stem.tools.bench.em import FLOOR
+    from comfyui_stem.tools.measured.bench.em import FLOOR
 
     return FLOOR

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from comfyui_stem.tools.bench.live_tensors import LiveTensors, live_mb
+from comfyui_stem.tools.measured.bench.live_tensors import LiveTensors, live_mb
 
 MB = 250_000  # numbers of four bytes
 

@@ -6,8 +6,8 @@ import time
 
 import numpy as np
 import pytest
-from comfyui_stem.tools.bench.measuring import Case, Measured, by_turns, once
-from comfyui_stem.tools.bench.rows import Size, load, merged, rows_of, save
+from comfyui_stem.tools.measured.bench.measuring import Case, Measured, by_turns, once
+from comfyui_stem.tools.measured.bench.rows import Size, load, merged, rows_of, save
 
 SIZE = Size(4, 64, 96)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from comfyui_stem.tools.parity.pooled_norm import pooled_group_norm
+from comfyui_stem.tools.measured.parity.pooled_norm import pooled_group_norm
 from torch import nn
 from torch.nn.functional import group_norm
 

@@ -10,12 +10,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from comfyui_stem.tools import parity
-from comfyui_stem.tools.parity import ddim_cases
-from comfyui_stem.tools.parity.case import Case
+from comfyui_stem.tools.measured import parity
+from comfyui_stem.tools.measured.parity import ddim_cases
+from comfyui_stem.tools.measured.parity.case import Case
 from safetensors.torch import load_file, save_file
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 DATA = ROOT / "tests" / "data"
 
 
@@ -65,7 +65,7 @@ def test_every_shipped_case_is_ok_and_every_group_that_is_shipped_runs(run):
 
 def test_a_wrong_number_makes_the_command_exit_with_1(copy):
     edit_json(copy / "propagation.json", lambda recorded: recorded["weights"].__setitem__(9, 0.66))
-    launch = [sys.executable, str(ROOT / "tools" / "launch.py"), "parity"]
+    launch = [sys.executable, str(ROOT / "tools" / "launch.py"), "measured.parity"]
     finished = subprocess.run(
         [*launch, "--golden", str(copy), "--only", "propagation"],
         capture_output=True,

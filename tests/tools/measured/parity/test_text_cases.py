@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from comfyui_stem.tools.parity import text_cases
-from comfyui_stem.tools.parity.case import relative_error
+from comfyui_stem.tools.measured.parity import text_cases
+from comfyui_stem.tools.measured.parity.case import relative_error
 from safetensors.torch import save_file
 
-DATA = Path(__file__).parents[2] / "data"
+DATA = Path(__file__).parents[3] / "data"
 RECORDED = text_cases.load(DATA)
 PAIRS = range(len(RECORDED.pairs))
 

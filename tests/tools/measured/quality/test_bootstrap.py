@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from comfyui_stem.tools.quality.bootstrap import estimate
+from comfyui_stem.tools.measured.quality.bootstrap import estimate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

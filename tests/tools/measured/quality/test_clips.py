@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from comfyui_stem.tools.quality.clips import HELD_OUT, KINDS, WORDS, held_out_cases
+from comfyui_stem.tools.measured.quality.clips import HELD_OUT, KINDS, WORDS, held_out_cases
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from comfyui_stem.nodes.host.stem_attention import StemSelfAttention
-from comfyui_stem.nodes.host.stem_settings import PRESETS
+from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
+from comfyui_stem.nodes.methods.stem.settings import PRESETS
 from comfyui_stem.stem_kernels.em import Bases, EMSettings
 from comfyui_stem.stem_kernels.initialisation import DrawKey
-from comfyui_stem.tools.quality.em_health import ObservedStem, health
+from comfyui_stem.tools.measured.quality.em_health import ObservedStem, health
 
 
 def test_evenly_and_surely_used_bases_have_the_perplexity_of_their_number():

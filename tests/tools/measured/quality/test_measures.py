@@ -6,8 +6,8 @@ import random
 
 import pytest
 import torch
-from comfyui_stem.tools.quality import measures
-from comfyui_stem.tools.rendered_clips import random_motion, random_scene, render
+from comfyui_stem.tools.measured.quality import measures
+from comfyui_stem.tools.small_model.rendered_clips import random_motion, random_scene, render
 from hypothesis import given
 from hypothesis import strategies as st
 

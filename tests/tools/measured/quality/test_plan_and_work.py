@@ -6,13 +6,13 @@ import itertools
 from dataclasses import fields, replace
 
 import pytest
-from comfyui_stem.nodes.host.stem_settings import StemSettings
+from comfyui_stem.nodes.methods.stem.settings import StemSettings
 from comfyui_stem.stem_kernels.em import EMSettings
-from comfyui_stem.tools.quality import methods
-from comfyui_stem.tools.quality.clips import held_out_cases
-from comfyui_stem.tools.quality.plan import CFG, STUDIES, Settings, items, share
-from comfyui_stem.tools.quality.store import Store, code_digest
-from comfyui_stem.tools.quality.variants import (
+from comfyui_stem.tools.measured.quality import methods
+from comfyui_stem.tools.measured.quality.clips import held_out_cases
+from comfyui_stem.tools.measured.quality.plan import CFG, STUDIES, Settings, items, share
+from comfyui_stem.tools.measured.quality.store import Store, code_digest
+from comfyui_stem.tools.measured.quality.variants import (
     BASELINE,
     BETWEEN,
     CANDIDATES,
@@ -30,7 +30,7 @@ from comfyui_stem.tools.quality.variants import (
     changed,
     full_grid,
 )
-from comfyui_stem.tools.quality.work import do, pending
+from comfyui_stem.tools.measured.quality.work import do, pending
 
 SETTINGS = Settings(frames=4, steps=2, checkpoint="c", classifier="", code="x")
 

@@ -8,12 +8,12 @@ import shutil
 
 import pytest
 import torch
-from comfyui_stem.tools.quality import plots, report, summary
-from comfyui_stem.tools.quality.clips import held_out_cases
-from comfyui_stem.tools.quality.frames_on_disk import load_frames, save_frames
-from comfyui_stem.tools.quality.plan import CFG, STUDIES, Settings, items
-from comfyui_stem.tools.quality.store import Store
-from comfyui_stem.tools.quality.variants import BASELINE, CONVENTIONS, MAIN, others
+from comfyui_stem.tools.measured.quality import plots, report, summary
+from comfyui_stem.tools.measured.quality.clips import held_out_cases
+from comfyui_stem.tools.measured.quality.frames_on_disk import load_frames, save_frames
+from comfyui_stem.tools.measured.quality.plan import CFG, STUDIES, Settings, items
+from comfyui_stem.tools.measured.quality.store import Store
+from comfyui_stem.tools.measured.quality.variants import BASELINE, CONVENTIONS, MAIN, others
 from hypothesis import given
 from hypothesis import strategies as st
 

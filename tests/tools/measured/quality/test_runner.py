@@ -5,12 +5,13 @@ from __future__ import annotations
 import statistics
 
 import pytest
-from comfyui_stem.tools import loaded_model, locations
-from comfyui_stem.tools.quality.clips import held_out_cases
-from comfyui_stem.tools.quality.frames_on_disk import load_frames
-from comfyui_stem.tools.quality.plan import Item, Settings
-from comfyui_stem.tools.quality.runner import Runner
-from comfyui_stem.tools.quality.variants import BASELINE, stem
+from comfyui_stem.tools import locations
+from comfyui_stem.tools.host import loaded_model
+from comfyui_stem.tools.measured.quality.clips import held_out_cases
+from comfyui_stem.tools.measured.quality.frames_on_disk import load_frames
+from comfyui_stem.tools.measured.quality.plan import Item, Settings
+from comfyui_stem.tools.measured.quality.runner import Runner
+from comfyui_stem.tools.measured.quality.variants import BASELINE, stem
 
 SETTINGS = Settings(frames=4, steps=2, checkpoint="", classifier="", code="")
 (CASE,) = held_out_cases(1)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from comfyui_stem.tools.quality import summary
-from comfyui_stem.tools.quality.clips import held_out_cases
-from comfyui_stem.tools.quality.plan import Item
-from comfyui_stem.tools.quality.variants import BASELINE, DEFAULT
+from comfyui_stem.tools.measured.quality import summary
+from comfyui_stem.tools.measured.quality.clips import held_out_cases
+from comfyui_stem.tools.measured.quality.plan import Item
+from comfyui_stem.tools.measured.quality.variants import BASELINE, DEFAULT
 
 CASES = held_out_cases(3, edits=2)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from itertools import islice
 
 import pytest
-from comfyui_stem.tools.faults import beside, inside
-from comfyui_stem.tools.faults.bench import Bench
-from comfyui_stem.tools.faults.graphs import SAMPLERS
-from comfyui_stem.tools.faults.inside import ENDS_AND_MIDDLE, FIRST_AND_LATER, POSTED, Case
-from comfyui_stem.tools.faults.report import is_right
+from comfyui_stem.tools.robustness.faults import beside, inside
+from comfyui_stem.tools.robustness.faults.bench import Bench
+from comfyui_stem.tools.robustness.faults.graphs import SAMPLERS
+from comfyui_stem.tools.robustness.faults.inside import ENDS_AND_MIDDLE, FIRST_AND_LATER, POSTED, Case
+from comfyui_stem.tools.robustness.faults.report import is_right
 
 pytestmark = pytest.mark.host
 INVERSION, TOKENFLOW, FATEZERO, SOURCE_PASS = (SAMPLERS[number] for number in (0, 4, 5, 6))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from comfyui_stem.tools.faults import JSON, PARTS
-from comfyui_stem.tools.faults.graphs import SAMPLERS
-from comfyui_stem.tools.faults.inside import calls_at
-from comfyui_stem.tools.faults.report import is_right, page
+from comfyui_stem.tools.robustness.faults import JSON, PARTS
+from comfyui_stem.tools.robustness.faults.graphs import SAMPLERS
+from comfyui_stem.tools.robustness.faults.inside import calls_at
+from comfyui_stem.tools.robustness.faults.report import is_right, page
 
 ROW = {
     "sampler": SAMPLERS[0].name,

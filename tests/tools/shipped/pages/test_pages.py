@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from comfyui_stem.nodes.host.stem_settings import PRESETS
-from comfyui_stem.tools import node_pages
-from comfyui_stem.tools.node_pages import DOCS, LOCALES, files, node_definitions
-from comfyui_stem.tools.node_pages.page import WORDS, page
+from comfyui_stem.nodes.methods.stem.settings import PRESETS
+from comfyui_stem.tools.shipped import pages as node_pages
+from comfyui_stem.tools.shipped.pages import DOCS, LOCALES, files, node_definitions
+from comfyui_stem.tools.shipped.pages.page import WORDS, page
 from PIL import Image
 
 LANGUAGES = ("en", "zh")

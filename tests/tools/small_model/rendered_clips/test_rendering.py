@@ -3,9 +3,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from comfyui_stem.tools.rendered_clips import Background, Motion, Scene, Thing, random_motion, random_scene, render
-from comfyui_stem.tools.rendered_clips.motion import Path, Pose
-from comfyui_stem.tools.rendered_clips.rendering import pixel_centres, render_frame
+from comfyui_stem.tools.small_model.rendered_clips import (
+    Background,
+    Motion,
+    Scene,
+    Thing,
+    random_motion,
+    random_scene,
+    render,
+)
+from comfyui_stem.tools.small_model.rendered_clips.motion import Path, Pose
+from comfyui_stem.tools.small_model.rendered_clips.rendering import pixel_centres, render_frame
 from torch.nn.functional import grid_sample
 
 SEEDS = range(6)

@@ -2,8 +2,8 @@ import random
 from itertools import product
 
 import pytest
-from comfyui_stem.tools.rendered_clips import Background, Scene, Thing, random_scene
-from comfyui_stem.tools.rendered_clips.vocabulary import COLOURS, HELD_OUT_SHARE, OBJECTS, STYLES, held_out
+from comfyui_stem.tools.small_model.rendered_clips import Background, Scene, Thing, random_scene
+from comfyui_stem.tools.small_model.rendered_clips.vocabulary import COLOURS, HELD_OUT_SHARE, OBJECTS, STYLES, held_out
 
 APPLE = Thing("apple", "3d", "red")
 CAR = Thing("car", "flat", "blue")

@@ -2,8 +2,8 @@ from itertools import product
 
 import pytest
 import torch
-from comfyui_stem.tools.rendered_clips.sprites import TILE, brightness, sheet, sprite
-from comfyui_stem.tools.rendered_clips.vocabulary import COLOURS, OBJECTS, STYLES
+from comfyui_stem.tools.small_model.rendered_clips.sprites import TILE, brightness, sheet, sprite
+from comfyui_stem.tools.small_model.rendered_clips.vocabulary import COLOURS, OBJECTS, STYLES
 
 
 def test_the_sheet_holds_a_picture_for_every_object_and_style():

@@ -1,9 +1,9 @@
 import comfy.sd
 import pytest
 import torch
-from comfyui_stem.nodes.host.layer_map import self_attention_layers
-from comfyui_stem.tools import tensor_file
-from comfyui_stem.tools.training import autoencoder, checkpoint, denoiser
+from comfyui_stem.nodes.methods.seams.layer_map import self_attention_layers
+from comfyui_stem.tools.host import tensor_file
+from comfyui_stem.tools.small_model.training import autoencoder, checkpoint, denoiser
 
 CAPTION = "a 3d red apple on a plain green background"
 

@@ -1,8 +1,16 @@
 import pytest
 import torch
-from comfyui_stem.tools.rendered_clips import random_scene
-from comfyui_stem.tools.training import denoiser
-from comfyui_stem.tools.training.denoiser import Denoiser, Examples, alphas, attention, loss_of, sample, tokenise
+from comfyui_stem.tools.small_model.rendered_clips import random_scene
+from comfyui_stem.tools.small_model.training import denoiser
+from comfyui_stem.tools.small_model.training.denoiser import (
+    Denoiser,
+    Examples,
+    alphas,
+    attention,
+    loss_of,
+    sample,
+    tokenise,
+)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,5 @@
 import torch
-from comfyui_stem.tools.training.frames import training_frames
+from comfyui_stem.tools.small_model.training.frames import training_frames
 
 
 def test_training_pictures_never_show_a_held_out_combination():

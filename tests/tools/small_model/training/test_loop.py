@@ -1,7 +1,7 @@
 import pytest
 import torch
-from comfyui_stem.tools.training import loop
-from comfyui_stem.tools.training.loop import Plan, train
+from comfyui_stem.tools.small_model.training import loop
+from comfyui_stem.tools.small_model.training.loop import Plan, train
 from torch import nn
 
 PLAN = Plan(steps=60, learning_rate=0.05, warmup=5, ema=0.9, weight_decay=0.0)

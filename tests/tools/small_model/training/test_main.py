@@ -5,8 +5,9 @@ from dataclasses import replace
 import comfy.sd
 import pytest
 import torch
-from comfyui_stem.tools import locations, training
-from comfyui_stem.tools.training import autoencoder, classifier, denoiser
+from comfyui_stem.tools import locations
+from comfyui_stem.tools.small_model import training
+from comfyui_stem.tools.small_model.training import autoencoder, classifier, denoiser
 from PIL import Image
 
 STEPS = 4

@@ -1,7 +1,7 @@
 import pytest
 import torch
-from comfyui_stem.tools.training import autoencoder, denoiser, unfinished
-from comfyui_stem.tools.training.loop import Plan, Start, train
+from comfyui_stem.tools.small_model.training import autoencoder, denoiser, unfinished
+from comfyui_stem.tools.small_model.training.loop import Plan, Start, train
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from comfyui_stem.tools.training import workers
+from comfyui_stem.tools.small_model.training import workers
 
 PROGRAM = Path(__file__).with_name("worker_program.py")
 

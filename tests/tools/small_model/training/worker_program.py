@@ -10,8 +10,8 @@ from torch import nn
 
 
 def main(arguments: list[str]) -> int:
-    from comfyui_stem.tools.training import workers
-    from comfyui_stem.tools.training.loop import Plan, train
+    from comfyui_stem.tools.small_model.training import workers
+    from comfyui_stem.tools.small_model.training.loop import Plan, train
 
     folder = Path(arguments[0])
     workers.join()
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tools"))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "tools"))
     import launch
 
     launch.register_pack()

@@ -1,0 +1,50 @@
+"""The rows of a call at an attention layer: which layer, whose frames, and the host's own attention of them."""
+
+from __future__ import annotations
+
+from comfy.ldm.modules.attention import optimized_attention
+from torch import Tensor
+
+
+def host_attention(q: Tensor, k: Tensor, v: Tensor, extra_options: dict, mask: Tensor | None = None) -> Tensor:
+    """Multi-head attention by whatever backend the user has chosen, [b, p, c]; `mask` is added to the logits."""
+    return optimized_attention(
+        q,
+        k,
+        v,
+        extra_options["n_heads"],
+        mask=mask,
+        attn_precision=extra_options["attn_precision"],
+        transformer_options=extra_options,
+    )
+
+
+def key_of(extra_options: dict) -> tuple[str, int, int]:
+    """The name of the layer that is under way, as `AttentionLayer.key`."""
+    return (*extra_options["block"], extra_options.get("block_index", 0))
+
+
+def groups_of(tokens: Tensor, extra_options: dict) -> int:
+    """Number of conds (negative, positive, …) whose frames were joined into one batch: rows are group-major."""
+    groups = len(extra_options["cond_or_uncond"])
+    if tokens.shape[0] % groups:
+        raise ValueError(
+            f"{tokens.shape[0]} rows arrived at self-attention for {groups} conditionings; another node changes the "
+            "batch inside the model. Remove it from the MODEL's way."
+        )
+    return groups
+
+
+def check_pass(tokens: Tensor, frames: int | None, extra_options: dict, name: str) -> None:
+    """Raise unless rows arrive in a pass of an edit that is under way, with its number of frames for each cond."""
+    if frames is None:
+        raise ValueError(
+            f"{name}: another node runs the model for itself within a step (perturbed-attention guidance does), which "
+            "this edit cannot follow. Remove that node from the MODEL's way."
+        )
+    groups = groups_of(tokens, extra_options)
+    if tokens.shape[0] != groups * frames:
+        raise ValueError(
+            f"{name}: {tokens.shape[0]} rows arrived at attention for {groups} conditionings of {frames} frames; "
+            "another node changes the batch. Remove it from the MODEL's way."
+        )

@@ -1,1 +1,0 @@
-"""Pictures that the preview nodes make of videos and features."""
