@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .em import EMSettings, fit_bases, responsibilities
 from .precision import arithmetic_dtype
-from .token_parts import Tokens, count_of, taken
+from .token_parts import Tokens, count_of, tokens_at
 
 SMALLEST = 16
 # Tokens looked at, drawn from the whole clip: every third is kept from the fit and tests it.
@@ -28,7 +28,7 @@ def smallest_size(tokens: Tokens, target: float, settings: EMSettings, initial: 
         settings: of the fit; `num_bases` is the most that is taken.
         initial: (tokens, k) -> bases to start from, [..., k, c].
     """
-    sample = taken(tokens, _drawn(count_of(tokens)))
+    sample = tokens_at(tokens, _drawn(count_of(tokens)))
     sample = sample.to(arithmetic_dtype(sample))
     tested = sample[..., 2::3, :]
     if tested.shape[-2] == 0:

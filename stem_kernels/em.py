@@ -73,6 +73,11 @@ class Bases:
         share = self.mass.double() / self.mass.double().sum(dim=-1, keepdim=True)
         return (-torch.special.xlogy(share, share).sum(dim=-1)).exp()
 
+    @property
+    def log_mass(self) -> Tensor:
+        """[..., k]: logarithms of the masses, finite for empty bases too."""
+        return self.mass.clamp_min(torch.finfo(torch.float32).tiny).log()
+
     def live(self, settings: EMSettings) -> Tensor:
         """[..., k] bool: bases that the attention should see."""
         if settings.empty_bases == "kept":

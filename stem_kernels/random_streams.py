@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
-
 import numpy
 import torch
 
-
-class Purpose(IntEnum):
-    """What a stream is for; equal seeds then still give unrelated numbers. The values are part of every result."""
-
-    BASES = 0
-    KEYFRAMES = 1
-    SHARED_NOISE = 2
+# What a stream is for; equal seeds then still give unrelated numbers. The values are part of every result.
+BASES, KEYFRAMES, SHARED_NOISE = range(3)
 
 
-# torch.compile cannot trace numpy in inference mode, in which the host runs.
+# torch.compile cannot trace numpy in inference mode, in which ComfyUI runs nodes.
 @torch.compiler.disable
-def keyed_generator(seed: int, purpose: Purpose, *key: int) -> torch.Generator:
+def keyed_generator(seed: int, purpose: int, *key: int) -> torch.Generator:
     """A CPU generator whose stream depends on the arguments alone; seeds are taken modulo 2^64."""
     # A spawn key, unlike entropy, tells (1,) from (1, 0).
     sequence = numpy.random.SeedSequence(seed % 2**64, spawn_key=(purpose, *key))

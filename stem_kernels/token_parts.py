@@ -24,7 +24,7 @@ def split_like(values: Tensor, tokens: Tokens) -> tuple[Tensor, ...]:
     return values.split([part.shape[-2] for part in parts_of(tokens)], dim=-2)
 
 
-def taken(tokens: Tokens, index: Tensor) -> Tensor:
+def tokens_at(tokens: Tokens, index: Tensor) -> Tensor:
     """The tokens at `index`, int64 [k] in any order: [..., k, c]."""
     parts = parts_of(tokens)
     found = parts[0].new_empty(*parts[0].shape[:-2], len(index), parts[0].shape[-1])

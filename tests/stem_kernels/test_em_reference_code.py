@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
+from comfyui_stem.nodes.methods.stem.fitting import FitKey, Fitting
+from comfyui_stem.nodes.methods.stem.key_bases import KeyBases
 from comfyui_stem.nodes.methods.stem.settings import PRESETS
 from comfyui_stem.stem_kernels.em import fit_bases
-from comfyui_stem.stem_kernels.initialisation import DrawKey, initial_bases
+from comfyui_stem.stem_kernels.initialisation import bases_from_noise, initial_bases
 
 
 def normal(*shape, seed):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-class FixedDraws:
-    def __init__(self, noise):
-        self.noise = noise
+@dataclass(frozen=True)
+class FittingFromNoise(Fitting):
+    noise: torch.Tensor
 
-    def standard_normal(self, key, shape):
-        return self.noise.reshape(shape)
+    def initial(self, features, size, key):
+        return bases_from_noise(features, self.noise)
 
 
 def published_em(k, v, noise):
@@ -49,8 +50,8 @@ def test_the_preset_reference_code_gives_the_bases_of_the_published_code(frames,
     # Keys of the length that keeps assignments from flipping within float32.
     k, v = (scale * normal(frames, 32, heads * d, seed=7) for scale in (0.05, 1.0))
     noise = normal(heads, num_bases, d, seed=8)
-    method = StemSelfAttention(replace(preset, em=replace(preset.em, num_bases=num_bases)), FixedDraws(noise))
-    shared = method.bases_of_keys(k, v, DrawKey(1, 0), heads)
+    fitting = FittingFromNoise(replace(preset, em=replace(preset.em, num_bases=num_bases)), noise)
+    shared = KeyBases(fitting).of_pixels(k, k, v, FitKey(1, 0), heads)
     assert shared.logit_bias is None
     per_head = [t.to(precision).reshape(frames * 32, heads, d).transpose(0, 1) for t in (k, v)]
     for ours, published in zip((shared.keys, shared.values), published_em(*per_head, noise.to(precision)), strict=True):
@@ -65,8 +66,7 @@ def test_the_preset_reference_code_keeps_more_bases_than_tokens():
         tokens,
         preset.em.num_bases,
         preset.initialisation,
-        FixedDraws(normal(2, 256, 8, seed=1)),
-        DrawKey(1, 0),
+        torch.Generator().manual_seed(1),
         preset.clamp_to_tokens,
     )
     bases = fit_bases(tokens, initial, preset.em)

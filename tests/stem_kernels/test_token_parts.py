@@ -6,8 +6,9 @@ import pytest
 import torch
 from comfyui_stem.stem_kernels.adaptive_size import smallest_size
 from comfyui_stem.stem_kernels.em import EMSettings, fit_bases, pool
-from comfyui_stem.stem_kernels.initialisation import DrawKey, SeededDraws, initial_bases
-from comfyui_stem.stem_kernels.token_parts import count_of, moments, parts_of, split_like, taken
+from comfyui_stem.stem_kernels.initialisation import initial_bases
+from comfyui_stem.stem_kernels.random_streams import BASES, keyed_generator
+from comfyui_stem.stem_kernels.token_parts import count_of, moments, parts_of, split_like, tokens_at
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -41,7 +42,7 @@ def test_a_fit_to_parts_is_the_fit_to_the_whole(cuts, c, seed, heads):
 @given(cuts=CUTS, seed=st.integers(0, 999), method=st.sampled_from(["tokens", "gaussian"]))
 def test_bases_start_from_parts_where_they_start_from_the_whole(cuts, seed, method):
     whole, parts = whole_and_parts(cuts, 4, seed)
-    one, other = (initial_bases(tokens, 6, method, SeededDraws(seed), DrawKey(1, 2)) for tokens in (whole, parts))
+    one, other = (initial_bases(tokens, 6, method, keyed_generator(seed, BASES, 1, 2, 0)) for tokens in (whole, parts))
     torch.testing.assert_close(other, one)
 
 
@@ -50,7 +51,7 @@ def test_bases_start_from_parts_where_they_start_from_the_whole(cuts, seed, meth
 def test_tokens_are_taken_by_their_number_in_the_whole(cuts, seed, data):
     whole, parts = whole_and_parts(cuts, 3, seed, heads=(2,))
     index = torch.tensor(data.draw(st.lists(st.integers(0, sum(cuts) - 1), max_size=9)), dtype=torch.int64)
-    assert torch.equal(taken(parts, index), whole[:, index])
+    assert torch.equal(tokens_at(parts, index), whole[:, index])
     assert count_of(parts) == count_of(whole) == sum(cuts)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
@@ -33,6 +35,13 @@ def groups_of(tokens: Tensor, extra_options: dict) -> int:
             "batch inside the model. Remove it from the MODEL's way."
         )
     return groups
+
+
+def rows_by_cond(extra_options: dict, *tensors: Tensor) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+    """Of every cond of a call (0 is positive, 1 negative): its number and its rows of each tensor."""
+    groups = groups_of(tensors[0], extra_options)
+    rows = zip(*(tensor.chunk(groups) for tensor in tensors), strict=True)
+    return zip(extra_options["cond_or_uncond"], rows, strict=True)
 
 
 def check_pass(tokens: Tensor, frames: int | None, extra_options: dict, name: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import comfy.model_management
 import torch
 from comfy.patcher_extension import WrappersMP
+from einops import rearrange
 from torch import Tensor
 
 from ....stem_kernels.correspondence import frame_batches
@@ -59,9 +60,8 @@ def remove_batching(model: Any) -> None:
 
 def join_batches(parts: Sequence[Tensor], groups: int) -> Tensor:
     """Rows [groups * b, ...] of batches -> rows [groups * n, ...]; rows are group-major, frame-minor."""
-    if groups == 1:
-        return torch.cat(list(parts))
-    return torch.cat([part.unflatten(0, (groups, -1)) for part in parts], dim=1).flatten(0, 1)
+    grouped = [rearrange(part, "(g b) ... -> g b ...", g=groups) for part in parts]
+    return rearrange(torch.cat(grouped, dim=1), "g n ... -> (g n) ...")
 
 
 def rows_of(value: Any, frames: slice, groups: int, total: int, what: str) -> Any:
@@ -81,7 +81,7 @@ def rows_of(value: Any, frames: slice, groups: int, total: int, what: str) -> An
             f"{what} has {value.shape[0]} rows for {groups} conditionings of {total} frames, so it cannot be split "
             f"into batches of frames. Remove it, or set frames_per_batch of STEM Bases to {total} or more."
         )
-    return value.unflatten(0, (groups, total))[:, frames].flatten(0, 1)
+    return rearrange(rearrange(value, "(g n) ... -> g n ...", g=groups)[:, frames], "g b ... -> (g b) ...")
 
 
 def _split_call(model: Any, method: Any, run_key: str) -> Callable:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
@@ -35,13 +35,6 @@ class StepSchedule:
     def within(self, timestep: int, share: float) -> bool:
         """Whether a timestep is among the noisiest `share` of the whole schedule."""
         return self.number(timestep) < int(len(self.timesteps) * share)
-
-
-class EditRun(Protocol):
-    """What an edit's method remembers during a run."""
-
-    def forget(self) -> None:
-        """Drop everything that a step has left."""
 
 
 class EditGuider(comfy.samplers.CFGGuider):
@@ -97,12 +90,12 @@ class EditGuider(comfy.samplers.CFGGuider):
 
     def _predict_conds(self, args: dict) -> list[Tensor]:
         options = args["model_options"]
-        run: EditRun = options["transformer_options"][RUN]
+        run = options["transformer_options"][RUN]
         timestep = self._timestep_of(float(args["sigma"][0]))
         try:
             return self.predict(timestep, run, args["conds"], args["input"], args["sigma"], options)
         finally:
-            run.forget()
+            run.forget()  # everything that the step has left
 
     def _timestep_of(self, sigma: float) -> int:
         timesteps = self.schedule.timesteps

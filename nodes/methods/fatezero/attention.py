@@ -15,7 +15,7 @@ from torch import Tensor
 from ....stem_kernels.cross_control import CrossControl
 from ....stem_kernels.masks import word_attention
 from ..attention.method import RUN, SelfAttentionMethod
-from ..attention.rows import check_pass, groups_of, host_attention
+from ..attention.rows import check_pass, host_attention, rows_by_cond
 from ..seams.layer_map import AttentionLayer
 from .replay import SourceRecord, one_block
 
@@ -89,20 +89,23 @@ class FateZeroAttention(SelfAttentionMethod):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict) -> Tensor:
         run, step = _state(q, extra_options)
         tokens, run.tokens = run.tokens, None
-        outputs = []
-        groups = zip(*(x.chunk(groups_of(q, extra_options)) for x in (tokens, q, k, v)), strict=True)
-        for group, rows in zip(extra_options["cond_or_uncond"], groups, strict=True):
-            options = {**extra_options, "cond_or_uncond": [group]}
-            fused = step.fuse_self and layer.level in self.levels and (group == POSITIVE or self.fuse_unconditional)
-            keep_own = step.keep_own.get(layer.level) if fused else None
-            out = None
-            if not fused or keep_own is not None:
-                out = self.own.attend_pixels(*rows, layer, step.timestep, options)
-            if fused:
-                source = torch.cat([part.attend_pixels(rows[-1], options) for part in step.source.maps[layer.index]])
-                out = source if keep_own is None else torch.where(keep_own, out, source)
-            outputs.append(out)
-        return torch.cat(outputs)
+        conds = rows_by_cond(extra_options, tokens, q, k, v)
+        return torch.cat([self._attend_cond(cond, rows, layer, step, extra_options) for cond, rows in conds])
+
+    def _attend_cond(
+        self, cond: int, rows: Sequence[Tensor], layer: AttentionLayer, step: FusedStep, extra_options: dict
+    ) -> Tensor:
+        """Self-attention of one cond's frames, given its tokens, queries, keys and values [n, p, c]: the source's
+        attention on the edit's values, but for the pixels that keep their own."""
+        options = {**extra_options, "cond_or_uncond": [cond]}
+        fused = step.fuse_self and layer.level in self.levels and (cond == POSITIVE or self.fuse_unconditional)
+        if not fused:
+            return self.own.attend_pixels(*rows, layer, step.timestep, options)
+        source = torch.cat([part.attend_pixels(rows[-1], options) for part in step.source.maps[layer.index]])
+        if layer.level not in step.keep_own:
+            return source
+        own = self.own.attend_pixels(*rows, layer, step.timestep, options)
+        return torch.where(step.keep_own[layer.level], own, source)
 
     def controls(self, layer: AttentionLayer) -> bool:
         return layer.level in self.levels or layer.gives_masks
@@ -110,19 +113,16 @@ class FateZeroAttention(SelfAttentionMethod):
     def attend_cross(self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict) -> Tensor:
         run, step = _state(q, extra_options)
         outputs = []
-        groups = zip(*(x.chunk(groups_of(q, extra_options)) for x in (q, k, v)), strict=True)
-        for group, rows in zip(extra_options["cond_or_uncond"], groups, strict=True):
-            if group != POSITIVE:
-                outputs.append(host_attention(*rows, extra_options))
-                continue
-            queries, keys, values = rows[0], one_block(rows[1], "the MODEL"), one_block(rows[2], "the MODEL")
-            if step.watched and layer.gives_masks:
-                attention = word_attention(queries, keys, extra_options["n_heads"], step.watched)
-                run.noted.append(attention.unflatten(1, tuple(extra_options["activations_shape"][-2:])))
-            if layer.level in self.levels:
-                outputs.append(_controlled(queries, keys, values, layer, step, extra_options))
-            else:
-                outputs.append(host_attention(queries, keys, values, extra_options))
+        for cond, (queries, keys, values) in rows_by_cond(extra_options, q, k, v):
+            if cond == POSITIVE:
+                keys, values = one_block(keys, "the MODEL"), one_block(values, "the MODEL")
+                if step.watched and layer.gives_masks:
+                    attention = word_attention(queries, keys, extra_options["n_heads"], step.watched)
+                    run.noted.append(attention.unflatten(1, tuple(extra_options["activations_shape"][-2:])))
+                if layer.level in self.levels:
+                    outputs.append(_controlled(queries, keys, values, layer, step, extra_options))
+                    continue
+            outputs.append(host_attention(queries, keys, values, extra_options))
         return torch.cat(outputs)
 
 

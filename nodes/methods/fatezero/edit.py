@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ....stem_kernels.cross_control import CrossControl
 from ....stem_kernels.ddim import select_timesteps, to_exploding
 from ....stem_kernels.masks import Resizing, attention_mask, blend, word_attention
 from ....stem_kernels.prompt_alignment import Window, window_range
@@ -116,6 +118,33 @@ class Masks:
         return self.total / self.count if self.count else torch.ones_like(samples[:, 0], device="cpu")
 
 
+@dataclass(frozen=True)
+class StepPlan:
+    """What one step takes from the source.
+
+    Attributes:
+        control: of the cross-attention.
+        fuses_self: the source's self-attention replaces that of the edit,
+        keeps_words: but not where the source's words are.
+        blends_latents: outside the words, the latent is put back to the source's after the step.
+        accumulates: the attention to the words is added up over the steps.
+    """
+
+    control: CrossControl
+    fuses_self: bool
+    keeps_words: bool
+    blends_latents: bool
+    accumulates: bool
+
+    @property
+    def finds_words(self) -> bool:
+        return self.keeps_words or self.blends_latents or self.accumulates
+
+    @property
+    def reads_source(self) -> bool:
+        return self.fuses_self or self.control.reads_source or self.finds_words
+
+
 class FateZeroGuider(EditGuider):
     """One step of FateZero as the host's guider: the source's evaluation again, then the edit that reads from it."""
 
@@ -147,29 +176,43 @@ class FateZeroGuider(EditGuider):
     def predict(
         self, timestep: int, run: FateZeroRun, conds: list, x: Tensor, sigma: Tensor, model_options: dict
     ) -> list[Tensor]:
-        step = self.schedule.number(timestep)
-        control = self.words.at(step)
-        fuse_self, blends = step in self.self_steps, self.blends_latents(step)
-        masked = fuse_self and self.settings.blend_self
-        looks = masked or blends or self._accumulates
-        record = SourceRecord()
-        if fuse_self or control.reads_source or looks:
-            record = self._replay(timestep, x, sigma, model_options)
-        attention = self._source_attention(record) if looks else None
-        keep_own = self._keep_own(attention, record) if masked else {}
-        watched = self.words.target_words if blends or self._accumulates else ()
-        run.step = FusedStep(timestep, len(x), record, fuse_self, keep_own, control, watched)
+        plan = self._plan(self.schedule.number(timestep))
+        record = self._replay(timestep, x, sigma, model_options) if plan.reads_source else SourceRecord()
+        source = self._source_attention(record) if plan.finds_words else None
+        run.step = FusedStep(
+            timestep=timestep,
+            frames=len(x),
+            source=record,
+            fuse_self=plan.fuses_self,
+            keep_own=self._keep_own(source, record) if plan.keeps_words else {},
+            control=plan.control,
+            watched=self.words.target_words if plan.blends_latents or plan.accumulates else (),
+        )
         predicted = self.run_model(conds, x, sigma, model_options)
-        target = torch.stack(run.noted).mean(dim=0) if run.noted else None
         self.masks.latent = None
-        if looks:
-            source, target = self.latent_attention(attention, target)
-            mask = self._latent_mask(source, target if blends else None, tuple(x.shape[-2:]))
-            if blends:
-                self.masks.latent = mask
-            if blends or masked:
-                self.masks.note(mask)
+        if plan.finds_words:
+            self._note_masks(plan, source, run.noted, tuple(x.shape[-2:]))
         return predicted
+
+    def _plan(self, step: int) -> StepPlan:
+        fuses_self = step in self.self_steps
+        return StepPlan(
+            control=self.words.at(step),
+            fuses_self=fuses_self,
+            keeps_words=fuses_self and self.settings.blend_self,
+            blends_latents=self.blends_latents(step),
+            accumulates=self._accumulates,
+        )
+
+    def _note_masks(self, plan: StepPlan, source: Tensor, noted: Sequence[Tensor], size: tuple[int, int]) -> None:
+        """The mask of the latents after a step, from the attention of the source's and of the edit's words."""
+        target = torch.stack(list(noted)).mean(dim=0) if noted else None
+        source, target = self.latent_attention(source, target)
+        mask = self._latent_mask(source, target if plan.blends_latents else None, size)
+        if plan.blends_latents:
+            self.masks.latent = mask
+        if plan.blends_latents or plan.keeps_words:
+            self.masks.note(mask)
 
     def latent_attention(self, source: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """What the mask of the latents is made from, given both sides' attention to their words at this step."""

@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from ....stem_kernels.em import Bases
-from ....stem_kernels.initialisation import DrawKey
 from ....stem_kernels.token_parts import Tokens, parts_of
 from ..attention.installing import install, installed_method
 from ..attention.method import check_replayable
 from ..attention.rows import key_of
 from ..seams.layer_map import AttentionLayer
 from ..stem.attention import StemSelfAttention
-from ..stem.fitting import BaseFitting
+from ..stem.fitting import FitKey, Fitting
 from .inversion import Inversion
 from .sampling import SourceGuider, invert_between
 
@@ -31,12 +30,12 @@ class ObservedFit:
 
 
 @dataclass(frozen=True)
-class _ObservingFitting(BaseFitting):
-    layer: int = 0
+class _ObservingFitting(Fitting):
+    layer: int
     seen: list[ObservedFit] = field(default_factory=list, compare=False)
 
-    def fit(self, features: Tokens, key: DrawKey, *more: Any, **named: Any) -> Bases:
-        bases = super().fit(features, key, *more, **named)
+    def fit(self, features: Tokens, key: FitKey, *more: Any) -> Bases:
+        bases = super().fit(features, key, *more)
         if key.layer == self.layer:
             kept = replace(
                 bases, **{name: getattr(bases, name).cpu() for name in ("centres", "mass", "directions")}, pooled=()
@@ -44,16 +43,6 @@ class _ObservingFitting(BaseFitting):
             whole = torch.cat(parts_of(features), dim=-2)
             self.seen.append(ObservedFit(whole.float().cpu(), kept, key.chunk))
         return bases
-
-
-@dataclass(frozen=True)
-class _ObservingStem(StemSelfAttention):
-    layer: int = 0
-    seen: list[ObservedFit] = field(default_factory=list, compare=False)
-
-    @property
-    def fitting(self) -> _ObservingFitting:
-        return _ObservingFitting(self.settings, self.draws, self.layer, self.seen)
 
 
 def observed_fits(inversion: Inversion, layer: AttentionLayer, timestep: int, purpose: str) -> list[ObservedFit]:
@@ -66,10 +55,9 @@ def observed_fits(inversion: Inversion, layer: AttentionLayer, timestep: int, pu
     if not isinstance(method, StemSelfAttention):
         raise ValueError(f"{purpose}: the INVERSION was made without STEM Bases, so it has no bases to show.")
     check_replayable(method, purpose)
-    seen: list[ObservedFit] = []
-    observing = _ObservingStem(method.settings, method.draws, method.frames_per_batch, layer=layer.index, seen=seen)
-    _evaluate(inversion, install(inversion.model, observing), timestep)
-    return seen
+    fitting = _ObservingFitting(method.settings, layer.index)
+    _evaluate(inversion, install(inversion.model, replace(method, fitting=fitting)), timestep)
+    return fitting.seen
 
 
 def observed_output(inversion: Inversion, layer: AttentionLayer, timestep: int, purpose: str) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from einops import rearrange, repeat
 from torch import Tensor
 
 from .patch_marks import is_marked, origin
@@ -43,7 +44,7 @@ def _tried(patch: Callable, frames: int, name: str, known: set) -> Callable:
             groups = len(extra_options["cond_or_uncond"])
             out = patch(*(_repeated(tensor, groups, frames) for tensor in tensors), extra_options)
             for rows in out if isinstance(out, tuple) else (out,):
-                if not _equal(rows.unflatten(0, (groups, frames))):
+                if not _equal(rearrange(rows, "(g n) ... -> g n ...", n=frames)):
                     raise ValueError(
                         f"{name}: {origin(patch)} changes the cross-attention of some frames otherwise than that of "
                         "others (IP-Adapter with an image for each frame does), but some of the frames go through the "
@@ -58,7 +59,7 @@ def _tried(patch: Callable, frames: int, name: str, known: set) -> Callable:
 
 def _repeated(tensor: Tensor, groups: int, frames: int) -> Tensor:
     """The first row of every group, as often as there are frames."""
-    return tensor.unflatten(0, (groups, -1))[:, :1].expand(-1, frames, *tensor.shape[1:]).flatten(0, 1)
+    return repeat(rearrange(tensor, "(g b) ... -> g b ...", g=groups)[:, 0], "g ... -> (g n) ...", n=frames)
 
 
 def _equal(rows: Tensor) -> bool:

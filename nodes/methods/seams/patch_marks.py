@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 _MARK = "stem_inversion_method"
 
 
-@dataclass(frozen=True)
-class _Mark:
-    method: Any
-
-
 def mark(patch: Any, method: Any) -> None:
     """Notes on a patch which method it belongs to."""
-    setattr(patch, _MARK, _Mark(method))
+    setattr(patch, _MARK, method)
 
 
 def is_marked(patch: object) -> bool:
@@ -25,7 +19,7 @@ def is_marked(patch: object) -> bool:
 
 def method_of(patch: object) -> Any:
     """The method that a marked patch belongs to."""
-    return getattr(patch, _MARK).method
+    return getattr(patch, _MARK)
 
 
 def origin(patch: object) -> str:

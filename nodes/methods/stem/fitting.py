@@ -4,66 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ....stem_kernels.adaptive_size import smallest_size
 from ....stem_kernels.em import Bases, fit_bases
-from ....stem_kernels.initialisation import DrawKey, Draws, initial_bases
+from ....stem_kernels.initialisation import initial_bases
+from ....stem_kernels.random_streams import BASES, keyed_generator
 from ....stem_kernels.token_parts import Tokens
 from .settings import StemSettings
 
 
-@dataclass(frozen=True)
-class WarmStart:
-    """Where the bases of the step before are kept: in `previous`, by layer, cond and chunk."""
+class FitKey(NamedTuple):
+    """Which fit this is. Equal keys give equal draws, in whatever order layers, steps and passes are run."""
 
-    previous: dict[tuple[int, int, int], Tensor]
-    key: tuple[int, int, int]
-
-    def bases(self) -> Tensor | None:
-        return self.previous.get(self.key)
-
-    def keep(self, bases: Tensor) -> None:
-        self.previous[self.key] = bases
+    timestep: int
+    layer: int
+    chunk: int = 0
 
 
 @dataclass(frozen=True)
-class BaseFitting:
-    """EM as STEM Bases is set; `draws` has the random numbers."""
+class Fitting:
+    """EM as STEM Bases is set."""
 
     settings: StemSettings
-    draws: Draws
 
     def fit(
-        self, features: Tokens, key: DrawKey, values: Sequence[Tensor] = (), start: WarmStart | None = None
+        self, features: Tokens, key: FitKey, values: Sequence[Tensor] = (), previous: Tensor | None = None
     ) -> Bases:
-        """Bases of features [..., m, c], or of parts along m; `values` are pooled with them (see `em.fit_bases`)."""
-        initial, em = start.bases() if start else None, self.settings.em
-        if initial is None:
-            initial = self._initial(features, self._size(features, key), key)
-        else:
-            em = replace(em, iterations=self.settings.warm_start)
-        bases = fit_bases(features, initial, em, values)
-        if start:
-            start.keep(bases.centres)
-        return bases
+        """Bases of features [..., m, c], or of parts along m; `values` are pooled with them (see `em.fit_bases`).
 
-    def frames(self, frames: Tensor) -> Tensor:
-        """The frames [n, …] that EM sees."""
+        previous: bases of the step before, [..., k, c], for a warm start.
+        """
+        em = self.settings.em
+        if previous is not None:
+            return fit_bases(features, previous, replace(em, iterations=self.settings.warm_start), values)
+        size, target = em.num_bases, self.settings.explained_energy
+        if target > 0:
+            size = smallest_size(features, target, em, lambda some, size: self.initial(some, size, key))
+        return fit_bases(features, self.initial(features, size, key), em, values)
+
+    def initial(self, features: Tokens, size: int, key: FitKey) -> Tensor:
+        """Bases to start from, [..., k, c]."""
+        generator = keyed_generator(self.settings.seed, BASES, *key)
+        return initial_bases(features, size, self.settings.initialisation, generator, self.settings.clamp_to_tokens)
+
+    def frames_seen(self, frames: Tensor) -> Tensor:
+        """The frames [n, ...] that EM sees: all of them, or evenly spaced anchors."""
         if self.settings.scope != "anchor_frames" or frames.shape[0] <= self.settings.scope_frames:
             return frames
         anchors = torch.linspace(0, frames.shape[0] - 1, self.settings.scope_frames).round().long()
         return frames[anchors.to(frames.device)]
-
-    def _size(self, features: Tokens, key: DrawKey) -> int:
-        """How many bases to fit."""
-        target, em = self.settings.explained_energy, self.settings.em
-        if target == 0:
-            return em.num_bases
-        return smallest_size(features, target, em, lambda some, size: self._initial(some, size, key))
-
-    def _initial(self, features: Tokens, size: int, key: DrawKey) -> Tensor:
-        settings = self.settings
-        return initial_bases(features, size, settings.initialisation, self.draws, key, settings.clamp_to_tokens)

@@ -1,8 +1,11 @@
-"""Which frames share bases, and where their rows are in a batch."""
+"""Which frames share bases, where their rows are in a batch, and the keys and values that they then share."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from .settings import StemSettings
 
@@ -38,3 +41,19 @@ def scopes(settings: StemSettings, groups: int, frames: int) -> list[Scope]:
         for group in range(groups)
         for start in range(0, frames, size)
     ]
+
+
+@dataclass(frozen=True)
+class SharedKeys:
+    """Keys and values of the bases, and how they come from those of the pixels.
+
+    Attributes:
+        keys, values: [1, k, c] each; before the projections, the bases themselves.
+        logit_bias: what to add to the logits, [1, 1 or h, 1, k], or None.
+        pool: Pi of the fit, values of the pixels [n, p, c] -> values of the bases [1, k, c].
+    """
+
+    keys: Tensor
+    values: Tensor
+    logit_bias: Tensor | None
+    pool: Callable[[Tensor], Tensor]

@@ -10,15 +10,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
+from einops import repeat
 from torch import Tensor
 
 from ....stem_kernels.attention import join_frames, split_frames
 from ....stem_kernels.correspondence import Correspondence, PropagationPlan, correspond, propagate
-from ....stem_kernels.initialisation import DrawKey
+from ..attention.attention_map import AttentionMap
 from ..attention.method import RUN, SelfAttentionMethod
-from ..attention.rows import check_pass, host_attention
+from ..attention.rows import check_pass, host_attention, rows_by_cond
 from ..seams.layer_map import AttentionLayer
 from ..stem.attention import StemSelfAttention
+from ..stem.fitting import FitKey
 from .passes import KeyRow
 
 SourceRows = Literal["true", "propagated"]
@@ -55,7 +57,7 @@ class TokenFlowRun:
         timestep: of the step; keys the draws of STEM attention.
         key_tokens: normalised tokens of the source keyframes, [keyframes, p, c].
         queries_keys: source queries and keys of the keyframes, at injected layers.
-        outputs: attention outputs of the keyframes before the output projection, by group (a cond's number, or
+        outputs: attention outputs of the keyframes before the output projection, by cond (its number, or
             "source") and layer.
         matches: correspondences of the batch under way.
         edit_tokens: tokens of the edit's keyframes on their way to STEM attention in the same layer.
@@ -133,19 +135,19 @@ class TokenFlowAttention(SelfAttentionMethod):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict) -> Tensor:
         run, current = _state(q, extra_options)
-        groups = [_SOURCE] if current.source else extra_options["cond_or_uncond"]
+        conds = [_SOURCE] if current.source else extra_options["cond_or_uncond"]
         if current.plan is not None and not (current.source and self.source_rows == "true"):
             matches = run.matches[layer.index]
-            return torch.cat([propagate(run.outputs[g, layer.index], matches, current.plan) for g in groups])
+            return torch.cat([propagate(run.outputs[cond, layer.index], matches, current.plan) for cond in conds])
         if current.source:
             out = host_attention(q, k, v, extra_options)
-            if current.plan is None and current.inject_attention and layer.injected:
-                run.queries_keys[layer.index] = (q, k)
         else:
             out = self._attend_keyframes(q, k, v, layer, run, extra_options)
         if current.plan is None:
-            for group, rows in zip(groups, out.chunk(len(groups)), strict=True):
-                run.outputs[group, layer.index] = rows
+            if current.source and current.inject_attention and layer.injected:
+                run.queries_keys[layer.index] = (q, k)
+            for cond, rows in zip(conds, out.chunk(len(conds)), strict=True):
+                run.outputs[cond, layer.index] = rows
         return out
 
     def _attend_keyframes(
@@ -154,19 +156,23 @@ class TokenFlowAttention(SelfAttentionMethod):
         """The edit's keyframes, each group for itself, with the source's queries and keys where they are injected."""
         current, groups = run.current, len(extra_options["cond_or_uncond"])
         injected = current.inject_attention and layer.injected
+
+        def for_all_conds(source: Tensor) -> Tensor:
+            return repeat(source, "n p c -> (g n) p c", g=groups)
+
         if injected:
-            q, k = (source.repeat(groups, 1, 1).to(q.device) for source in run.queries_keys[layer.index])
+            q, k = (for_all_conds(source).to(q.device) for source in run.queries_keys[layer.index])
         if self.stem is None:
             joined = host_attention(*(join_frames(tensor, groups) for tensor in (q, k, v)), extra_options)
             return split_frames(joined, current.frames)
-        tokens = run.key_tokens[layer.index].repeat(groups, 1, 1) if injected else run.edit_tokens
+        tokens = for_all_conds(run.key_tokens[layer.index]) if injected else run.edit_tokens
         run.edit_tokens = None
         outputs = []
-        rows = zip(*(tensor.chunk(groups) for tensor in (q, k, v, tokens)), strict=True)
-        for group, (queries, keys, values, features) in zip(extra_options["cond_or_uncond"], rows, strict=True):
-            key = DrawKey(run.timestep, layer.index, group)
-            shared = self.stem.shared_keys(features, keys, values, key, extra_options["n_heads"])
-            outputs.append(shared.map_of(queries).attend(shared.values, extra_options))
+        for cond, (queries, keys, values, features) in rows_by_cond(extra_options, q, k, v, tokens):
+            key = FitKey(run.timestep, layer.index, cond)
+            shared = self.stem.bases.of_pixels(features, keys, values, key, extra_options["n_heads"])
+            one = AttentionMap(slice(None), queries, shared.keys, shared.logit_bias, shared.pool)
+            outputs.append(one.attend(shared.values, extra_options))
         return torch.cat(outputs)
 
 

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from ....stem_kernels.correspondence import (
     KeyframeChoice,
+    PropagationPlan,
     PropagationWeights,
     choose_keyframes,
     frame_batches,
     propagation_plan,
 )
 from ....stem_kernels.ddim import add_noise, alpha_of, renoise, select_timesteps, to_preserving
-from ....stem_kernels.random_streams import Purpose, keyed_generator
+from ....stem_kernels.random_streams import KEYFRAMES, SHARED_NOISE, keyed_generator
 from ..attention.installing import install
 from ..editing.guider import EditGuider, StepSchedule
 from ..inversion.inversion import Inversion
@@ -30,7 +31,7 @@ from ..seams.layer_map import feature_block, self_attention_layers
 from ..stem.attention import StemSelfAttention
 from .attention import Pass, SourceRows, TokenFlowAttention, TokenFlowRun
 from .feature_injection import inject_feature
-from .passes import batch_passes
+from .passes import KeyRow, batch_passes
 
 StartNoise = Literal["trajectory", "renoised", "shared"]
 _WRAPPER_KEY = "stem_inversion_tokenflow"
@@ -107,7 +108,7 @@ def start_latent(inversion: Inversion, timestep: int, settings: TokenFlowSetting
     if settings.start_noise == "renoised":
         return renoise(trajectory[0], trajectory[-1], alpha_of(inversion.sigmas[-1]), alpha)
     if settings.start_noise == "shared":
-        generator = keyed_generator(settings.seed, Purpose.SHARED_NOISE, timestep)
+        generator = keyed_generator(settings.seed, SHARED_NOISE, timestep)
         noise = torch.randn(trajectory.shape[2:], generator=generator)
         return add_noise(trajectory[0], noise, alpha)
     return trajectory[inversion.entry(timestep)]
@@ -127,7 +128,7 @@ class TokenFlowGuider(EditGuider):
 
     def keyframes_at(self, timestep: int) -> Tensor:
         """Frame numbers of the keyframes of a step, one of every batch, ascending."""
-        generator = keyed_generator(self.settings.seed, Purpose.KEYFRAMES, timestep)
+        generator = keyed_generator(self.settings.seed, KEYFRAMES, timestep)
         return choose_keyframes(self.batches, self.settings.keyframes, generator)
 
     def predict(
@@ -144,22 +145,26 @@ class TokenFlowGuider(EditGuider):
             "inject_features": self.schedule.within(timestep, self.settings.feature_injection),
         }
 
-        def run_pass(is_source: bool, frames: Tensor, *of_pass: Any) -> list[Tensor]:
-            run.current = Pass(is_source, len(frames), *of_pass, **injections)
-            latents, of_pass = (source, self.source_conds) if is_source else (x, controls_of_frames(conds, frames))
+        def source_pass(frames: Tensor, plan: PropagationPlan | None = None, key: KeyRow | None = None) -> None:
+            run.current = Pass(True, len(frames), plan, key, **injections)
             frames = frames.to(x.device)
-            return self.run_model(of_pass, latents[frames], sigma[frames], model_options)
+            self.run_model(self.source_conds, source[frames], sigma[frames], model_options)
 
-        run_pass(True, keyframes)
-        of_keyframes = run_pass(False, keyframes)
+        def edit_pass(frames: Tensor, plan: PropagationPlan | None = None) -> list[Tensor]:
+            run.current = Pass(False, len(frames), plan, **injections)
+            of_frames, frames = controls_of_frames(conds, frames), frames.to(x.device)
+            return self.run_model(of_frames, x[frames], sigma[frames], model_options)
+
+        source_pass(keyframes)
+        of_keyframes = edit_pass(keyframes)
         predicted = [torch.empty_like(x) for _ in conds]
         for batch in batch_passes(self.batches, keyframes, plan, self.reuses_keyframes):
             if len(batch.source):
-                run_pass(True, batch.source, batch.plan, batch.key)
+                source_pass(batch.source, batch.plan, batch.key)
             elif len(batch.edit):
                 run.match_keyframe(batch.plan, batch.key)
             if len(batch.edit):
-                for out, found in zip(predicted, run_pass(False, batch.edit, batch.plan), strict=True):
+                for out, found in zip(predicted, edit_pass(batch.edit, batch.plan), strict=True):
                     out[batch.edit] = found
             if batch.reused is not None:
                 frame, number = batch.reused

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from einops import repeat
 from torch import Tensor, nn
 
 from ..attention.method import RUN
@@ -25,7 +26,8 @@ def inject_feature(block: int, executor: Any, *args: Any, **kwargs: Any) -> Tens
         run.keep_feature(output)
 
     def replace(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
-        return run.feature.to(output).repeat(output.shape[0] // run.feature.shape[0], 1, 1, 1)
+        groups = output.shape[0] // run.feature.shape[0]
+        return repeat(run.feature.to(output), "n c h w -> (g n) c h w", g=groups)
 
     # The value after the second convolution, before the skip is added.
     module = executor.class_obj.output_blocks[block][0].out_layers

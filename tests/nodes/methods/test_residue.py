@@ -16,7 +16,8 @@ from comfyui_stem.nodes.methods.fatezero.replay import ReplayRun, SourceRecord
 from comfyui_stem.nodes.methods.fatezero.word_control import WordWishes, read_words
 from comfyui_stem.nodes.methods.inversion.reconstruction import reconstruct
 from comfyui_stem.nodes.methods.inversion.sampling import invert
-from comfyui_stem.nodes.methods.stem.attention import StemRun, StemSelfAttention
+from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
+from comfyui_stem.nodes.methods.stem.run import StemRun
 from comfyui_stem.nodes.methods.stem.settings import StemSettings
 from comfyui_stem.nodes.methods.tokenflow.attention import TokenFlowRun
 from comfyui_stem.nodes.methods.tokenflow.edit import TokenFlowSettings, edit

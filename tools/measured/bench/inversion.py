@@ -13,10 +13,9 @@ from ....nodes.methods.attention.frame_context import FrameContextAttention
 from ....nodes.methods.attention.installing import install
 from ....nodes.methods.inversion.sampling import invert
 from ....nodes.methods.stem.attention import StemSelfAttention
-from ....nodes.methods.stem.fitting import BaseFitting
+from ....nodes.methods.stem.fitting import FitKey, Fitting
 from ....nodes.methods.stem.settings import PRESETS
 from ....stem_kernels.em import Bases
-from ....stem_kernels.initialisation import DrawKey
 from ....stem_kernels.token_parts import Tokens, parts_of
 from ...host.loaded_model import Loaded
 from .editing import SOURCE, latents
@@ -28,49 +27,30 @@ WITHOUT_EM = "K=256, were EM free"
 
 
 @dataclass(frozen=True)
-class TimedFitting(BaseFitting):
+class TimedFitting(Fitting):
     """A fitting that adds up its seconds."""
 
     seconds: list[float] = field(default_factory=list, compare=False)
 
-    def fit(self, *arguments: Any, **named: Any) -> Any:
+    def fit(self, *arguments: Any) -> Bases:
         synchronize()
         started = time.perf_counter()
-        bases = super().fit(*arguments, **named)
+        bases = super().fit(*arguments)
         synchronize()
         self.seconds.append(time.perf_counter() - started)
         return bases
 
 
-@dataclass(frozen=True)
-class TimedStem(StemSelfAttention):
-    """STEM self-attention that notes how long its fits take."""
-
-    seconds: list[float] = field(default_factory=list, compare=False)
-
-    @property
-    def fitting(self) -> TimedFitting:
-        return TimedFitting(self.settings, self.draws, self.seconds)
-
-
-class FreeFitting(BaseFitting):
+class FreeFitting(Fitting):
     """The bases that EM would start from: what is left when EM takes no time."""
 
-    def fit(self, features: Tokens, key: DrawKey, *more: Any, **named: Any) -> Bases:
+    def fit(self, features: Tokens, key: FitKey, *more: Any) -> Bases:
         centres = parts_of(features)[0][: self.settings.em.num_bases].float()
         return Bases(centres, torch.ones(len(centres), device=centres.device), centres)
 
 
-class FreeStem(StemSelfAttention):
-    """STEM self-attention without EM."""
-
-    @property
-    def fitting(self) -> FreeFitting:
-        return FreeFitting(self.settings, self.draws)
-
-
-def stem(num_bases: int, frames_per_batch: int | None = None, **changes: Any) -> TimedStem:
-    return TimedStem.from_settings(replace(PRESETS["paper"].with_bases(num_bases), **changes), frames_per_batch)
+def stem(num_bases: int, frames_per_batch: int | None = None, **changes: Any) -> StemSelfAttention:
+    return StemSelfAttention(TimedFitting(replace(PRESETS["paper"].with_bases(num_bases), **changes)), frames_per_batch)
 
 
 def table_cases(loaded: Loaded, size: Size, steps: int) -> list[Case]:
@@ -80,7 +60,7 @@ def table_cases(loaded: Loaded, size: Size, steps: int) -> list[Case]:
         _case("DDIM, 2 frames", loaded, FrameContextAttention((0, "mid")), size, steps),
         _case("DDIM, all frames", loaded, FrameContextAttention(None), size, steps),
         *(_case(f"STEM, K={k}", loaded, stem(k), size, steps, k) for k in (128, 256, 512)),
-        _case(WITHOUT_EM, loaded, FreeStem.from_settings(stem(256).settings, None), size, steps, 256),
+        _case(WITHOUT_EM, loaded, StemSelfAttention(FreeFitting(stem(256).settings), None), size, steps, 256),
     ]
 
 
@@ -104,14 +84,15 @@ def _case(
     model = loaded.model if method is None else install(loaded.model, method)
     prompt, samples = loaded.prompt(SOURCE), latents(size)
     noted = {"steps": steps, **(more or {})}
+    em_seconds = getattr(getattr(method, "fitting", None), "seconds", None)
 
     def run() -> None:
         started = time.perf_counter()
-        if isinstance(method, TimedStem):
-            method.seconds.clear()
+        if em_seconds is not None:
+            em_seconds.clear()
         invert(model, prompt, samples, steps, "next")
-        if isinstance(method, TimedStem):
+        if em_seconds is not None:
             synchronize()
-            noted["em_share"] = round(sum(method.seconds) / (time.perf_counter() - started), 4)
+            noted["em_share"] = round(sum(em_seconds) / (time.perf_counter() - started), 4)
 
     return Case(name, run, num_bases, noted)

@@ -17,10 +17,10 @@ from ....nodes.methods.inversion.inversion import Inversion
 from ....nodes.methods.inversion.reconstruction import reconstruct
 from ....nodes.methods.inversion.sampling import invert
 from ....nodes.methods.stem.attention import StemSelfAttention
-from ....nodes.methods.stem.fitting import BaseFitting
+from ....nodes.methods.stem.fitting import Fitting
 from ....nodes.methods.stem.settings import PRESETS, StemSettings
 from ....nodes.metrics.closeness import psnr
-from ....stem_kernels.initialisation import SeededDraws
+from ....stem_kernels.em import Bases
 from ...host.loaded_model import Loaded
 from ...small_model.rendered_clips import render
 from ..quality.clips import Case as Clip
@@ -35,26 +35,15 @@ PIXELS = 128
 
 
 @dataclass(frozen=True)
-class CountingFitting(BaseFitting):
+class CountingFitting(Fitting):
     """A fitting that notes how many bases it has fitted."""
 
     counts: list[int] = field(default_factory=list, compare=False)
 
-    def fit(self, *arguments: Any, **named: Any) -> Any:
-        bases = super().fit(*arguments, **named)
+    def fit(self, *arguments: Any) -> Bases:
+        bases = super().fit(*arguments)
         self.counts.append(bases.centres.shape[-2])
         return bases
-
-
-@dataclass(frozen=True)
-class CountingStem(StemSelfAttention):
-    """STEM self-attention that notes how many bases it has fitted."""
-
-    counts: list[int] = field(default_factory=list, compare=False)
-
-    @property
-    def fitting(self) -> CountingFitting:
-        return CountingFitting(self.settings, self.draws, self.counts)
 
 
 def variants() -> dict[str, StemSettings | None]:
@@ -110,7 +99,7 @@ class Study:
         model = self.loaded.model
         counts = self.counts.setdefault(name, [])
         if settings is not None:
-            model = install(model, CountingStem(settings, SeededDraws(settings.seed), counts=counts))
+            model = install(model, StemSelfAttention(CountingFitting(settings, counts)))
 
         def run() -> None:
             counts.clear()

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
 from ....nodes.methods.stem.settings import PRESETS
 from ....stem_kernels.em import Bases, EMSettings, fit_bases, pool
-from ....stem_kernels.initialisation import DrawKey, initial_bases
+from ....stem_kernels.initialisation import bases_from_noise
 from . import golden
 from .case import Case, measured_limit, relative_error
-
-
-@dataclass(frozen=True)
-class FixedDraws:
-    """One recorded array of draws, whatever it is asked for."""
-
-    noise: Tensor
-
-    def standard_normal(self, key: DrawKey, shape: tuple[int, ...]) -> Tensor:
-        return self.noise.reshape(shape)
-
-    def distinct(self, key: DrawKey, count: int, population: int) -> Tensor:
-        raise AssertionError("The reference draws no tokens.")
 
 
 def reference_em(num_bases: int, iterations: int) -> EMSettings:
@@ -35,8 +22,7 @@ def reference_em(num_bases: int, iterations: int) -> EMSettings:
 
 def fit_recorded(k: Tensor, v: Tensor, noise: Tensor, settings: EMSettings) -> tuple[Bases, Tensor]:
     """Bases of keys [h, m, d] and pooled values, from recorded draws [h, k, d]."""
-    initial = initial_bases(k, noise.shape[-2], "gaussian", FixedDraws(noise), DrawKey(0, 0), clamp=False)
-    bases = fit_bases(k, initial, settings)
+    bases = fit_bases(k, bases_from_noise(k, noise), settings)
     return bases, pool(k, (v,), bases, settings)[0]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ from torch import Tensor
 from ....nodes.methods.attention.installing import install, installed_method
 from ....nodes.methods.inversion.inversion import noise_levels
 from ....nodes.methods.inversion.sampling import SourceGuider, invert_between
-from ....nodes.methods.stem.attention import SharedKeys, StemSelfAttention
+from ....nodes.methods.stem.attention import StemSelfAttention
+from ....nodes.methods.stem.fitting import FitKey, Fitting
 from ....nodes.methods.stem.settings import PRESETS
-from ....stem_kernels.attention import join_frames, split_heads
-from ....stem_kernels.initialisation import DrawKey
+from ....stem_kernels.em import Bases
+from ....stem_kernels.initialisation import bases_from_noise
 from . import golden
 from .case import Case, measured_limit, relative_error
 from .ddim_cases import reconstructed
@@ -28,33 +29,28 @@ TIGHT_WHOLE_RUNS = {"n8_16x16.T10.all.k16": 1e-3, "n8_16x16.T10.all.k16.r3": 1e-
 
 
 @dataclass(frozen=True)
-class RecordedDraws:
-    """The draws of a recorded run, from the documented stream."""
+class RecordedFitting(Fitting):
+    """EM from the draws of a recorded run, from the documented stream.
+
+    seen: keys and values of every layer's first fit, [h, m, d].
+    """
 
     seed: int
     phase: int
     timesteps: tuple[int, ...]
+    seen: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
-    def standard_normal(self, key: DrawKey, shape: tuple[int, ...]) -> Tensor:
+    def initial(self, features: Tensor, size: int, key: FitKey) -> Tensor:
         step = self.timesteps.index(key.timestep)
         if self.phase == RECONSTRUCTION:
             step = len(self.timesteps) - 1 - step
-        return golden.standard_normal([self.seed, self.phase, step, key.chunk, key.layer], shape)
+        shape = (*features.shape[:-2], size, features.shape[-1])
+        draws = golden.standard_normal([self.seed, self.phase, step, key.chunk, key.layer], shape)
+        return bases_from_noise(features, draws)
 
-    def distinct(self, key: DrawKey, count: int, population: int) -> Tensor:
-        raise AssertionError("The reference draws no tokens.")
-
-
-@dataclass(frozen=True)
-class RecordingStem(StemSelfAttention):
-    """STEM self-attention that keeps the keys and values of every layer's first call, [h, m, d]."""
-
-    seen: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-
-    def bases_of_keys(self, k: Tensor, v: Tensor, key: DrawKey, heads: int, *more: Any) -> SharedKeys:
-        joined = (split_heads(join_frames(tensor, 1), heads)[0] for tensor in (k, v))
-        self.seen.setdefault(key.layer, tuple(joined))
-        return super().bases_of_keys(k, v, key, heads, *more)
+    def fit(self, features: Tensor, key: FitKey, values: Sequence[Tensor] = (), *more: Any) -> Bases:
+        self.seen.setdefault(key.layer, (features, *values))
+        return super().fit(features, key, values, *more)
 
 
 def cases(folder: Path) -> Iterator[Case]:
@@ -70,8 +66,8 @@ def _guider(folder: Path, run: dict, phase: int, **changes: Any) -> SourceGuider
     settings = replace(
         preset, em=reference_em(run["num_bases"], run["n_iters"]), scope_frames=run["batch_size"], **changes
     )
-    draws = RecordedDraws(run["noise_seed"], phase, tuple(run["timesteps"]))
-    model = install(golden.model(folder), RecordingStem(settings, draws))
+    fitting = RecordedFitting(settings, run["noise_seed"], phase, tuple(run["timesteps"]))
+    model = install(golden.model(folder), StemSelfAttention(fitting))
     return SourceGuider(model, golden.conditioning(folder, "source"))
 
 
@@ -122,7 +118,7 @@ def _inside_first_step(folder: Path, name: str, run: dict) -> Iterator[Case]:
     clip = golden.arrays(folder, "common")[f"clip.{name.split('.')[0]}"]
     sigmas = noise_levels(model, run["timesteps"])[:2]
     invert_between(guider, golden.to_samples(model, clip), sigmas, run["timesteps"][:1], "next")
-    seen = installed_method(guider.model_patcher).seen
+    seen = installed_method(guider.model_patcher).fitting.seen
     for ti in layers:
         k, v, k_bases, v_bases = (stem[f"{name}.step0.ti{ti:02}.{part}"] for part in ("k", "v", "k_bases", "v_bases"))
         # Behind up to fifteen layers of EM: the rule of a single step.

@@ -8,10 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ....nodes.methods.stem.attention import StemSelfAttention
-from ....nodes.methods.stem.fitting import BaseFitting
+from ....nodes.methods.stem.fitting import FitKey, Fitting
 from ....stem_kernels.em import Bases, EMSettings, responsibilities
-from ....stem_kernels.initialisation import DrawKey
 from ....stem_kernels.token_parts import Tokens, parts_of
 
 # Bases that answer for less than this many tokens count as empty, whatever the preset does with them.
@@ -37,24 +35,13 @@ def health(features: Tensor, bases: Bases, settings: EMSettings) -> dict[str, fl
 
 
 @dataclass(frozen=True)
-class ObservedFitting(BaseFitting):
+class ObservedFitting(Fitting):
     """A fitting that also notes the health of every fit in `log`."""
 
     log: list[dict] = field(default_factory=list, compare=False)
 
-    def fit(self, features: Tokens, key: DrawKey, *more: Any, **named: Any) -> Bases:
-        bases = super().fit(features, key, *more, **named)
+    def fit(self, features: Tokens, key: FitKey, *more: Any) -> Bases:
+        bases = super().fit(features, key, *more)
         found = health(torch.cat(parts_of(features), dim=-2), bases, self.settings.em)
         self.log.append({"layer": key.layer, "timestep": key.timestep} | found)
         return bases
-
-
-@dataclass(frozen=True)
-class ObservedStem(StemSelfAttention):
-    """STEM self-attention that also notes the health of every fit in `log`."""
-
-    log: list[dict] = field(default_factory=list, compare=False)
-
-    @property
-    def fitting(self) -> ObservedFitting:
-        return ObservedFitting(self.settings, self.draws, self.log)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ...host.loaded_model import Loaded
 from ...small_model.rendered_clips import Clip, render
 from . import fatezero
 from .clips import Edit
-from .em_health import ObservedStem
+from .em_health import ObservedFitting
 from .frames_on_disk import save_frames
 from .measures import Classifier, appearance, closeness, edit_measures
 from .methods import installed, method_of
@@ -134,8 +134,8 @@ class Runner:
 
     def _health(self, item: Item, source: Source) -> Iterator[dict]:
         method = method_of(item.variant, item.seed)
-        observed = ObservedStem(method.settings, method.draws)
-        self._invert(installed(self.loaded.model, observed), item, source)
+        observed = ObservedFitting(method.settings)
+        self._invert(installed(self.loaded.model, replace(method, fitting=observed)), item, source)
         yield from ({"health": entry} for entry in observed.log)
 
     def _invert(self, model: Any, item: Item, source: Source) -> Inversion:

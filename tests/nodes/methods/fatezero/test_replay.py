@@ -9,11 +9,12 @@ import torch
 from comfyui_stem.nodes.methods.attention.frame_context import OWN_FRAME, FrameContextAttention
 from comfyui_stem.nodes.methods.attention.method import RUN
 from comfyui_stem.nodes.methods.seams.layer_map import AttentionLayer
-from comfyui_stem.nodes.methods.stem.attention import StemRun, StemSelfAttention
+from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
+from comfyui_stem.nodes.methods.stem.fitting import FitKey, Fitting
+from comfyui_stem.nodes.methods.stem.run import StemRun
 from comfyui_stem.nodes.methods.stem.settings import PRESETS
 from comfyui_stem.stem_kernels.attention import attention, join_frames
 from comfyui_stem.stem_kernels.em import fit_bases, responsibilities
-from comfyui_stem.stem_kernels.initialisation import DrawKey, SeededDraws, initial_bases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,11 +23,11 @@ LAYER = AttentionLayer(5, "input", 8, level=2)
 OPTIONS = {"n_heads": HEADS, "attn_precision": None, "cond_or_uncond": [0], "sigmas": torch.ones(1)}
 
 
-def stem(preset="paper", draws=None, **changes):
+def stem(preset="paper", fitting=Fitting, **changes):
     em = {key: changes.pop(key) for key in ("num_bases", "temperature") if key in changes}
     settings = replace(PRESETS[preset], **changes)
     settings = replace(settings, em=replace(settings.em, **em))
-    return StemSelfAttention(settings, draws or SeededDraws(settings.seed))
+    return StemSelfAttention(fitting(settings))
 
 
 METHODS = {
@@ -96,7 +97,7 @@ def test_pooled_attention_is_the_dense_map_of_all_pixels():
     _, maps, w_v = pass_of(method, tokens)
     w_q, w_k, _ = weights()
     flat = tokens.flatten(0, 1)
-    initial = initial_bases(flat, 5, "tokens", method.draws, DrawKey(401, LAYER.index))
+    initial = method.fitting.initial(flat, 5, FitKey(401, LAYER.index))
     bases = fit_bases(flat, initial, method.settings.em)
     pooling = responsibilities(flat, bases, method.settings.em).T
     pooling = pooling / pooling.sum(dim=1, keepdim=True)  # Pi, [k, m]
@@ -106,15 +107,15 @@ def test_pooled_attention_is_the_dense_map_of_all_pixels():
     torch.testing.assert_close(join_frames(applied(maps, other @ w_v), 1), dense, rtol=1e-5, atol=1e-5)
 
 
-class Permuted(SeededDraws):
-    def distinct(self, key, count, population):
-        return super().distinct(key, count, population).flip(0)
+class Reversed(Fitting):
+    def initial(self, *arguments):
+        return super().initial(*arguments).flip(-2)
 
 
 def test_the_order_of_the_bases_changes_nothing():
     tokens, values = features(1, FRAMES, PIXELS, CHANNELS), features(2, FRAMES, PIXELS, CHANNELS)
     results = [
-        applied(pass_of(stem(num_bases=5, draws=draws), tokens)[1], values) for draws in (SeededDraws(), Permuted())
+        applied(pass_of(stem(num_bases=5, fitting=fitting), tokens)[1], values) for fitting in (Fitting, Reversed)
     ]
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)
 

@@ -12,7 +12,6 @@ from comfyui_stem.nodes.methods.inversion.sampling import invert
 from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
 from comfyui_stem.nodes.methods.stem.settings import PRESETS, StemSettings
 from comfyui_stem.stem_kernels.em import EMSettings
-from comfyui_stem.stem_kernels.initialisation import SeededDraws
 from comfyui_stem.tools.measured.parity.case import relative_error as relative
 
 STEPS = 2
@@ -129,7 +128,3 @@ def test_settings_reach_the_inversion(loaded, video):
     inversion = invert(install(loaded.model, method), loaded.prompt(""), video, 1, "next")
     assert inversion.stem == method.settings
     assert invert(loaded.model, loaded.prompt(""), video, 1, "next").stem is None
-
-
-def test_default_draws_are_seeded_by_the_settings():
-    assert StemSelfAttention.from_settings(StemSettings(seed=9)).draws == SeededDraws(9)

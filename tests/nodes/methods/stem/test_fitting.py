@@ -10,16 +10,17 @@ from comfyui_stem.nodes.methods.attention.installing import install
 from comfyui_stem.nodes.methods.fatezero.edit import FateZeroSettings
 from comfyui_stem.nodes.methods.fatezero.replay import replayed
 from comfyui_stem.nodes.methods.inversion.sampling import invert
-from comfyui_stem.nodes.methods.stem import fitting as base_fitting
+from comfyui_stem.nodes.methods.seams.layer_map import AttentionLayer
 from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
-from comfyui_stem.nodes.methods.stem.fitting import BaseFitting, WarmStart
+from comfyui_stem.nodes.methods.stem.fitting import FitKey, Fitting
+from comfyui_stem.nodes.methods.stem.run import StemRun
+from comfyui_stem.nodes.methods.stem.scopes import Scope
 from comfyui_stem.nodes.methods.stem.settings import StemSettings
 from comfyui_stem.stem_kernels.em import EMSettings, fit_bases
-from comfyui_stem.stem_kernels.initialisation import DrawKey, SeededDraws
 from comfyui_stem.tools.measured.parity.case import relative_error as relative
 
 SETTINGS = StemSettings(em=EMSettings(num_bases=8))
-KEY = DrawKey(401, 3)
+KEY = FitKey(401, 3)
 
 
 def normal(*shape, seed=0):
@@ -27,30 +28,28 @@ def normal(*shape, seed=0):
 
 
 def fitting(**changes):
-    return BaseFitting(replace(SETTINGS, **changes), SeededDraws(0))
+    return Fitting(replace(SETTINGS, **changes))
 
 
 def test_a_warm_start_goes_on_from_the_bases_that_were_kept():
     tokens, later = normal(60, 5), normal(60, 5, seed=1)
-    warm, previous = fitting(warm_start=2), {}
-    start = WarmStart(previous, (3, 0, 0))
-    first = warm.fit(tokens, KEY, start=start)
+    run, scope = StemRun(lambda sigma: torch.tensor(401)), Scope(0, 0, slice(0, 1))
+    layer, options = AttentionLayer(3, "input", 4, level=1), {"sigmas": torch.ones(1), "cond_or_uncond": [0]}
+    first, second = (run.fit(fitting(warm_start=2), scope, layer, options, features) for features in (tokens, later))
     assert torch.equal(first.centres, fitting().fit(tokens, KEY).centres)
-    second = warm.fit(later, KEY, start=start)
     expected = fit_bases(later, first.centres, replace(SETTINGS.em, iterations=2))
     assert torch.equal(second.centres, expected.centres)
-    assert torch.equal(previous[3, 0, 0], second.centres)
+    assert torch.equal(run.previous[3, 0, 0], second.centres)
 
 
 def test_every_layer_cond_and_chunk_has_a_warm_start_of_its_own(loaded, video, monkeypatch):
-    keys = []
+    runs, start_run = [], StemSelfAttention.start_run
     monkeypatch.setattr(
-        base_fitting.WarmStart, "keep", lambda self, bases: keys.append(self.key) or self.previous.update({self.key: 0})
+        StemSelfAttention, "start_run", lambda self, model: runs.append(start_run(self, model)) or runs[-1]
     )
-    monkeypatch.setattr(base_fitting.WarmStart, "bases", lambda self: None)
     settings = replace(SETTINGS, warm_start=1, scope="frame_chunks", scope_frames=3)
     invert(install(loaded.model, StemSelfAttention.from_settings(settings)), loaded.prompt("a"), video, 1, "next")
-    assert keys == [(layer, 0, chunk) for layer in range(16) for chunk in range(2)]
+    assert [*runs[0].previous] == [(layer, 0, chunk) for layer in range(16) for chunk in range(2)]
 
 
 def test_a_warm_start_changes_steps_after_the_first_a_little(loaded, video):
@@ -94,5 +93,5 @@ def test_the_choice_is_made_again_when_a_step_is_run_again():
 @pytest.mark.parametrize(("frames", "kept"), [(3, [0, 1, 2]), (7, [0, 3, 6]), (9, [0, 4, 8])])
 def test_anchor_frames_are_evenly_spaced(frames, kept):
     anchors = fitting(scope="anchor_frames", scope_frames=3)
-    assert anchors.frames(torch.arange(frames)).tolist() == kept
-    assert fitting().frames(torch.arange(frames)).tolist() == list(range(frames))
+    assert anchors.frames_seen(torch.arange(frames)).tolist() == kept
+    assert fitting().frames_seen(torch.arange(frames)).tolist() == list(range(frames))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
+from comfyui_stem.nodes.methods.stem.fitting import FitKey, Fitting
 from comfyui_stem.nodes.methods.stem.settings import PRESETS
 from comfyui_stem.stem_kernels.em import Bases, EMSettings
-from comfyui_stem.stem_kernels.initialisation import DrawKey
-from comfyui_stem.tools.measured.quality.em_health import ObservedStem, health
+from comfyui_stem.tools.measured.quality.em_health import ObservedFitting, health
 
 
 def test_evenly_and_surely_used_bases_have_the_perplexity_of_their_number():
@@ -32,8 +31,7 @@ def test_empty_bases_are_not_live_and_do_not_count_in_the_perplexity():
 @pytest.mark.parametrize("preset", PRESETS)
 def test_observing_changes_nothing(preset):
     features = torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
-    plain = StemSelfAttention.from_settings(PRESETS[preset])
-    observed = ObservedStem(plain.settings, plain.draws)
-    key = DrawKey(timestep=51, layer=3)
-    assert torch.equal(observed.fitting.fit(features, key).centres, plain.fitting.fit(features, key).centres)
+    plain, observed = Fitting(PRESETS[preset]), ObservedFitting(PRESETS[preset])
+    key = FitKey(timestep=51, layer=3)
+    assert torch.equal(observed.fit(features, key).centres, plain.fit(features, key).centres)
     assert [(entry["layer"], entry["timestep"]) for entry in observed.log] == [(3, 51)]

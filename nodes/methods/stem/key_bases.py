@@ -1,0 +1,77 @@
+"""Bases of the projected keys, one set per head: the authors' code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from ....stem_kernels.em import Bases, pool
+from ..attention.method import RUN
+from ..attention.rows import groups_of
+from ..seams.layer_map import AttentionLayer
+from .fitting import FitKey, Fitting
+from .run import StemRun
+from .scopes import Scope, SharedKeys, scopes
+
+
+@dataclass(frozen=True)
+class KeyBases:
+    """Keys and values from bases in the space of the keys."""
+
+    fitting: Fitting
+
+    def context(self, tokens: Tensor, layer: AttentionLayer, extra_options: dict) -> Tensor:
+        """The tokens [rows, p, c]: the keys of all pixels are what the bases are fitted to."""
+        return tokens
+
+    def in_pass(
+        self, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict
+    ) -> list[tuple[slice, SharedKeys]]:
+        """The rows of a call and what they share, from the pixels' keys and values [rows, p, c]."""
+        run: StemRun = extra_options[RUN]
+        groups, heads = groups_of(k, extra_options), extra_options["n_heads"]
+
+        def fit_all(k: Tensor, v: Tensor) -> list[tuple[Scope, SharedKeys]]:
+            found = []
+            for scope in scopes(self.fitting.settings, groups, k.shape[0] // groups):
+                rows = scope.rows(slice(0, k.shape[0] // groups))
+                keys, values = self._per_head(k[rows], heads), self._per_head(v[rows], heads)
+                bases = run.fit(self.fitting, scope, layer, extra_options, keys, (values,))
+                found.append((scope, self._shared(keys, bases, heads, k.dtype)))
+            return found
+
+        here = run.frames_here(k.shape[0], groups)
+        found = run.of_all_frames((k, v), groups, fit_all)
+        return [(rows, shared) for scope, shared in found if (rows := scope.rows(here))]
+
+    def of_pixels(self, tokens: Tensor, k: Tensor, v: Tensor, key: FitKey, heads: int) -> SharedKeys:
+        """EM per head on keys [n, p, c], whose values are pooled by the same responsibilities; no token is read."""
+        keys, values = self._per_head(k, heads), self._per_head(v, heads)
+        return self._shared(keys, self.fitting.fit(keys, key, (values,)), heads, k.dtype)
+
+    def _shared(self, features: Tensor, bases: Bases, heads: int, dtype: torch.dtype) -> SharedKeys:
+        """From a fit to keys [h, m, d] with the pooled values. Heads have their own empty bases, so these are masked
+        rather than left out."""
+        settings, live = self.fitting.settings, bases.live(self.fitting.settings.em)
+        bias = None
+        if settings.mass_weighted or not bool(live.all()):
+            weight = bases.log_mass if settings.mass_weighted else torch.zeros_like(bases.mass)
+            bias = rearrange(weight.masked_fill(~live, torch.finfo(dtype).min).to(dtype), "h k -> 1 h 1 k")
+
+        def pool_per_head(pixels: Tensor) -> Tensor:
+            (pooled,) = pool(features, (self._per_head(pixels, heads),), bases, settings.em)
+            return _merged(pooled.to(pixels.dtype))
+
+        keys, values = (_merged(found.to(dtype)) for found in (bases.centres, *bases.pooled))
+        return SharedKeys(keys, values, bias, pool_per_head)
+
+    def _per_head(self, frames: Tensor, heads: int) -> Tensor:
+        """The pixels that EM sees, by head: [n, p, c] -> [h, m, d]."""
+        return rearrange(self.fitting.frames_seen(frames), "n p (h d) -> h (n p) d", h=heads)
+
+
+def _merged(bases: Tensor) -> Tensor:
+    return rearrange(bases, "h k d -> 1 k (h d)")
