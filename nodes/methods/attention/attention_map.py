@@ -15,7 +15,7 @@ from .rows import host_attention
 class AttentionMap:
     """Self-attention of some frames as the product of A, the attention to keys, and a linear map from pixels to these.
 
-    No p x p numbers exist: A is recomputed by the host's own attention from queries and keys.
+    No p x p numbers exist: A is recomputed by ComfyUI's own attention from queries and keys.
 
     Attributes:
         rows: the frames whose attention this is.

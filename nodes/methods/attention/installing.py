@@ -33,7 +33,7 @@ def install(model: Any, method: SelfAttentionMethod, layers: Sequence[AttentionL
         layers = self_attention_layers(model.model.diffusion_model)
     clone = remove(model)
     refuse_foreign_patches(clone.model_options, layers, method)
-    # The host deep-copies stored patches on every clone; plain functions are shared, objects would be copied.
+    # ComfyUI deep-copies stored patches on every clone; plain functions are shared, objects would be copied.
     clone.set_model_attn1_patch(_context_patch(method, layers))
     for layer in layers:
         clone.set_model_attn1_replace(_replace_patch(method, method.attend, layer), *layer.key)

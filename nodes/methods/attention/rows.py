@@ -1,4 +1,4 @@
-"""The rows of a call at an attention layer: which layer, whose frames, and the host's own attention of them."""
+"""The rows of a call at an attention layer: which layer, whose frames, and ComfyUI's own attention of them."""
 
 from __future__ import annotations
 

@@ -136,10 +136,10 @@ def _split_call(model: Any, method: Any, run_key: str) -> Callable:
 
 
 def budget_of(model: Any, method: Any, frames: int, size: Sequence[int]) -> int:
-    """For how many frames the host should leave room in a run of MODEL with `method`; `size` is the latent's."""
+    """For how many frames ComfyUI should leave room in a run of MODEL with `method`; `size` is the latent's."""
     if method is None or method.frames_per_batch is None:
         return frames
-    # the host leaves room for two conds where it can
+    # ComfyUI leaves room for two conds where it can
     batch = method.frames_per_batch or frames_that_fit(model.model, frames, 2, size, room_for(model))
     return frames_to_budget(model.model, frames, batch, size)
 

@@ -1,4 +1,4 @@
-"""How many frames go through the network at a time, by the host's own estimates."""
+"""How many frames go through the network at a time, by ComfyUI's own estimates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def frames_that_fit(base: Any, frames: int, groups: int, size: Sequence[int], fr
     """The most frames of each of `groups` conds that can be computed at a time, 1 to `frames`, in `free` bytes.
 
     Args:
-        base: the host's BaseModel.
+        base: ComfyUI's BaseModel.
         frames: of the clip.
         size: height and width of the latent.
     """
@@ -31,7 +31,7 @@ def frames_that_fit(base: Any, frames: int, groups: int, size: Sequence[int], fr
 
 
 def frames_to_budget(base: Any, frames: int, batch: int, size: Sequence[int]) -> int:
-    """For how many frames the host should leave room where `batch` of `frames` are computed at a time."""
+    """For how many frames ComfyUI should leave room where `batch` of `frames` are computed at a time."""
     needed = base.memory_required([1, 4, *size])
     return min(frames, math.ceil(batch + frames * live_bytes(base, size) / needed))
 
@@ -43,7 +43,7 @@ def live_bytes(base: Any, size: Sequence[int]) -> float:
 
 
 def room_for(model: Any) -> float:
-    """Bytes that a MODEL's device has for computing, once the host has loaded it and unloaded all others."""
+    """Bytes that a MODEL's device has for computing, once ComfyUI has loaded it and unloaded all others."""
     device = model.load_device
     free = comfy.model_management.get_free_memory(device)
     held = sum(

@@ -58,12 +58,12 @@ class EditGuider(comfy.samplers.CFGGuider):
         return denoise(self, start, sigmas, descending, self.purpose, self.after_move)
 
     def after_move(self, x: Tensor, timestep: int, sigma: Tensor) -> Tensor:
-        """The host's latent after the step that has left `timestep` and reached `sigma`."""
+        """ComfyUI's latent after the step that has left `timestep` and reached `sigma`."""
         return x
 
     @property
     def source_conds(self) -> list:
-        """The source's prompt, to be run without a ControlNet: the host gives that of the edit to all prompts."""
+        """The source's prompt, to be run without a ControlNet: ComfyUI gives that of the edit to all prompts."""
         return [without_controls(self.conds["source"])]
 
     def predict(
@@ -74,7 +74,7 @@ class EditGuider(comfy.samplers.CFGGuider):
 
     def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict | None = None, seed: Any = None) -> Tensor:
         options = comfy.model_patcher.create_model_options_clone(model_options or {})
-        # The host then applies guidance and every guidance patch to all frames at once.
+        # ComfyUI then applies guidance and every guidance patch to all frames at once.
         options["sampler_calc_cond_batch_function"] = self._predict_conds
         conds = (self.conds["negative"], self.conds["positive"])
         return comfy.samplers.sampling_function(
@@ -84,7 +84,7 @@ class EditGuider(comfy.samplers.CFGGuider):
     def run_model(
         self, conds: list, x: Tensor, sigma: Tensor, model_options: dict, network: Any = None
     ) -> list[Tensor]:
-        """One pass through the edit's network or another, with the host's own batching of conds."""
+        """One pass through the edit's network or another, with ComfyUI's own batching of conds."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         return comfy.samplers.calc_cond_batch(network or self.inner_model, conds, x, sigma, model_options)
 

@@ -146,7 +146,7 @@ class StepPlan:
 
 
 class FateZeroGuider(EditGuider):
-    """One step of FateZero as the host's guider: the source's evaluation again, then the edit that reads from it."""
+    """One step of FateZero as ComfyUI's guider: the source's evaluation again, then the edit that reads from it."""
 
     purpose = "FateZero Edit"
 

@@ -1,4 +1,4 @@
-"""A prompt read by the host's CLIP: its conditioning, and which tokens belong to which word."""
+"""A prompt read by ComfyUI's CLIP: its conditioning, and which tokens belong to which word."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ..inversion.inversion import Inversion
 # Relative difference of a token's embedding. A word more or less moves some token by more than the second; a single
 # other word, or a LoRA on the text encoder, by something between.
 _SAME_PROMPT, _ANOTHER_PROMPT = 0.05, 0.5
-# The host's names of the text encoders of SD 1.x (l), SD 2.x (h) and SDXL (l and g).
+# ComfyUI's names of the text encoders of SD 1.x (l), SD 2.x (h) and SDXL (l and g).
 _ENCODERS = {"l", "h", "g"}
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """text: as typed; conditioning: CONDITIONING of the host; tokenized: its words and tokens."""
+    """text: as typed; conditioning: CONDITIONING; tokenized: its words and tokens."""
 
     text: str
     conditioning: list
@@ -25,7 +25,7 @@ class Prompt:
 
 
 def encode(clip: Any, text: str) -> list:
-    """CONDITIONING of a text, as the host's CLIP Text Encode makes it."""
+    """CONDITIONING of a text, as ComfyUI's CLIP Text Encode makes it."""
     return clip.encode_from_tokens_scheduled(clip.tokenize(text))
 
 
@@ -36,7 +36,7 @@ def read_prompt(clip: Any, text: str, role: str, purpose: str) -> Prompt:
         ValueError: the prompt is longer than one block of tokens, or this is not a CLIP of Stable Diffusion.
     """
     try:
-        plain_prompt(text)  # what it refuses would break the host's tokenizer
+        plain_prompt(text)  # what it refuses would break ComfyUI's tokenizer
     except ValueError as error:
         raise ValueError(f"{purpose}, {role} prompt: {error}") from None
     encoders = clip.tokenize(text, return_word_ids=True)

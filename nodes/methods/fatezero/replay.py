@@ -131,7 +131,7 @@ def joined_cross(parts: Sequence[CrossAttention]) -> CrossAttention:
 
 
 def one_block(tokens: Tensor, whose: str) -> Tensor:
-    """The tokens of one prompt: the host repeats a prompt when it is joined with a longer one."""
+    """The tokens of one prompt: ComfyUI repeats a prompt when it is joined with a longer one."""
     if tokens.shape[1] % TOKENS:
         raise ValueError(
             f"FateZero Edit: cross-attention reads {tokens.shape[1]} tokens, not the {TOKENS} of a prompt; another "
@@ -155,7 +155,7 @@ def replay_options(model: Any, model_options: dict) -> dict:
     """Options for a source pass with a `replayed` MODEL, inside a run whose options are `model_options`."""
     options = comfy.model_patcher.create_model_options_clone(model.model_options)
     transformer_options = options["transformer_options"]
-    # What the host does at the start of a run for the MODEL of that run.
+    # What ComfyUI does at the start of a run for the MODEL of that run.
     wrappers = transformer_options.setdefault("wrappers", {})
     comfy.patcher_extension.merge_nested_dicts(wrappers, model.wrappers, copy_dict1=False)
     transformer_options["sample_sigmas"] = model_options["transformer_options"]["sample_sigmas"]
@@ -167,7 +167,7 @@ def replay_options(model: Any, model_options: dict) -> dict:
 def weights_of(model: Any, edit_model: Any, shape: Sequence[int], beside: Sequence[Any] = ()) -> Iterator[Any]:
     """The network of `model`, with its own weights, in the middle of a run of `edit_model` on latents of `shape`.
 
-    `beside` are the other models of that run (ControlNets), which the host may unload for the time of a source pass.
+    `beside` are the other models of that run (ControlNets), which ComfyUI may unload for the time of a source pass.
 
     A LoRA of the edit is taken off for the time of a source pass, which is slow and exact.
     """
@@ -187,7 +187,7 @@ def weights_of(model: Any, edit_model: Any, shape: Sequence[int], beside: Sequen
 
 
 def _load(model: Any, shape: Sequence[int], beside: Sequence[Any] = ()) -> None:
-    """Loads a MODEL, with the room that the host leaves for a run: for two conds at best, for one at least."""
+    """Loads a MODEL, with the room that ComfyUI leaves for a run: for two conds at best, for one at least."""
     frames, _, *size = shape
     frames = budget_of(model, installed_method(model), frames, size)
     best, least = (model.model.memory_required([conds * frames, 4, *size]) for conds in (2, 1))

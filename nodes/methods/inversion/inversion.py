@@ -23,8 +23,8 @@ class ModelIdentity:
     """What tells one checkpoint from another, whatever LoRA or patches it carries.
 
     Attributes:
-        family: class of the host's model configuration.
-        fingerprint: a few biases of the UNet, or None where the host does not let them be read.
+        family: class of ComfyUI's model configuration.
+        fingerprint: a few biases of the UNet, or None where ComfyUI does not let them be read.
     """
 
     family: str
@@ -40,7 +40,7 @@ class Inversion:
             (`z`). Entry 0 is the clean video, declared to be at `sigmas[0]`; entry i + 1 is the latent at
             `timesteps[i]`.
         timesteps: [steps], ascending.
-        sigmas: [steps + 1], the host's noise levels of the entries.
+        sigmas: [steps + 1], ComfyUI's noise levels of the entries.
         convention: at which timestep the noise was estimated.
         source: the conditioning of the source prompt.
         model: the MODEL that made it, with its patches.
@@ -75,12 +75,12 @@ class Inversion:
         return self.timesteps.index(timestep) + 1
 
     def at(self, timestep: int, device: torch.device | str = "cpu") -> Tensor:
-        """The host's latent `x` at a timestep, [n, 4, h, w]."""
+        """ComfyUI's latent `x` at a timestep, [n, 4, h, w]."""
         entry = self.entry(timestep)
         return to_exploding(self.trajectory[entry].to(device), self.sigmas[entry])
 
     def get_ram_usage(self) -> int:
-        """Bytes held, for the host's cache."""
+        """Bytes held, for ComfyUI's cache."""
         return bytes_in_memory(self.trajectory)
 
 

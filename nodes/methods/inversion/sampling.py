@@ -1,4 +1,4 @@
-"""DDIM inversion and denoising through the host's own guider and sampler machinery."""
+"""DDIM inversion and denoising through ComfyUI's own guider and sampler machinery."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def denoise(
     """DDIM denoising from `start` (`z` at `sigmas[0]`, [n, 4, h, w]) down the `sigmas`; returns LATENT samples.
 
     The result is variance-preserving whether the schedule ends at 0 or at the first noise level of the table.
-    `after_move` may change the host's latent after each step; it is told the timestep left and the noise level reached.
+    `after_move` may change ComfyUI's latent after each step; it is told the timestep left and the noise level reached.
     """
 
     def sampler(model: Callable, x: Tensor, sigmas: Tensor, extra_args: dict, callback: Any, disable: Any) -> Tensor:
@@ -152,7 +152,7 @@ def denoising_sigmas(inversion: Inversion, timesteps: Sequence[int], tail: Tail)
 
 
 def run_sampler(guider: comfy.samplers.CFGGuider, samples: Tensor, sampler: Callable, sigmas: Tensor) -> Tensor:
-    """Run a sampler function without noise through the host, with its progress bar and preview."""
+    """Run a sampler function without noise through ComfyUI, with its progress bar and preview."""
     callback = latent_preview.prepare_callback(guider.model_patcher, len(sigmas) - 1)
     return guider.sample(
         torch.zeros_like(samples),
@@ -170,5 +170,5 @@ def _check_finite(latents: Tensor, where: str) -> None:
     if frame is not None:
         raise ValueError(
             f"{where} has NaN or infinity in frame {frame}. The numbers left the range of the model's precision, or "
-            "the input held them already. Check the input, or start the host with --force-fp32 (or --fp32-unet)."
+            "the input held them already. Check the input, or start ComfyUI with --force-fp32 (or --fp32-unet)."
         )

@@ -23,7 +23,7 @@ def new_trajectory(shape: Sequence[int], storage: Storage, folder: Path) -> Tens
 
     Args:
         storage: "file" maps a temporary file in `folder`, of which the system holds in memory what is in use. It goes
-            with the tensor, or at the latest when the host clears its temporary folder.
+            with the tensor, or at the latest when ComfyUI clears its temporary folder.
 
     Raises:
         ValueError: the disk has no room for it.
@@ -40,7 +40,7 @@ def new_trajectory(shape: Sequence[int], storage: Storage, folder: Path) -> Tens
         free = shutil.disk_usage(folder).free
         raise ValueError(
             f"The trajectory needs a file of {count * _BYTES / 1e9:.2f} GB in {folder}, where {free / 1e9:.2f} GB are "
-            f"free ({error}). Free some space, give the host another --temp-directory, take fewer frames or steps, or "
+            f"free ({error}). Free some space, give ComfyUI another --temp-directory, take fewer frames or steps, or "
             "keep the trajectory in memory."
         ) from None
     trajectory = torch.from_file(str(file), shared=True, size=count, dtype=torch.float32)
@@ -50,7 +50,7 @@ def new_trajectory(shape: Sequence[int], storage: Storage, folder: Path) -> Tens
 
 
 def bytes_in_memory(trajectory: Tensor) -> int:
-    """What a trajectory costs of the memory that the host's cache counts."""
+    """What a trajectory costs of the memory that ComfyUI's cache counts."""
     storage = trajectory.untyped_storage()
     return 0 if storage.filename else storage.nbytes()
 

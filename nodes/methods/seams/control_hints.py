@@ -1,6 +1,6 @@
 """ControlNets of an edit whose passes hold some of the frames: every pass gets the hints of its own frames.
 
-The host cuts or repeats hints to the number of rows of a call, which is right only where a call holds all frames.
+ComfyUI cuts or repeats hints to the number of rows of a call, which is right only where a call holds all frames.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def check_controls(control: Any, frames: int, role: str, purpose: str) -> None:
             raise ValueError(
                 f"{purpose}: the ControlNet of the {role} conditioning is of a kind that this pack does not know "
                 f"({kind}); it may hold something for each frame that the passes of an edit would mix up. Use a "
-                "ControlNet, a Control-LoRA or a T2I adapter of the host's Load ControlNet Model."
+                "ControlNet, a Control-LoRA or a T2I adapter of ComfyUI's Load ControlNet Model."
             )
         if one.extra_hooks is not None:
             raise ValueError(
@@ -88,13 +88,13 @@ def _with_copy(options: dict, copies: dict[int, Any], frames: Tensor | None = No
 
 
 def _copy(control: Any, copies: dict[int, Any], frames: Tensor | None) -> Any:
-    """A ControlNet and those before it, of all frames or of some. Shallow: what the host has prepared is shared."""
+    """A ControlNet and those before it, of all frames or of some. Shallow: what ComfyUI has prepared is shared."""
     if control is None:
         return None
     if id(control) not in copies:
         found = copies[id(control)] = copy.copy(control)
         found.set_previous_controlnet(_copy(control.previous_controlnet, copies, frames))
-        # what the host makes of the hints at the first call
+        # what ComfyUI makes of the hints at the first call
         found.cond_hint = None
         if frames is not None:
             found.cond_hint_original = _rows(control.cond_hint_original, frames)

@@ -1,6 +1,6 @@
-"""What hosts newer than 0.3.75 know or do otherwise: used where it is there, left out elsewhere.
+"""What ComfyUI versions newer than 0.3.75 know or do otherwise: used where it is there, left out elsewhere.
 
-What a host can do is asked of the host itself, never of its version number.
+What a ComfyUI can do is asked of ComfyUI itself, never of its version number.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from comfy_api.latest import ComfyAPI, Input, io
 
 
 def advanced() -> dict[str, Any]:
-    """Hides an input behind "show advanced", where the host can."""
+    """Hides an input behind "show advanced", where ComfyUI can."""
     return {"advanced": True} if "advanced" in inspect.signature(io.Int.Input.__init__).parameters else {}
 
 
 def found_by(*aliases: str) -> dict[str, Any]:
-    """Words that find a node in the search beside its name, where the host can."""
+    """Words that find a node in the search beside its name, where ComfyUI can."""
     return {"search_aliases": list(aliases)} if "search_aliases" in inspect.signature(io.Schema).parameters else {}
 
 
 def essential() -> dict[str, Any]:
-    """Shows a node among the host's own essential ones for videos, where the host has such a tab."""
+    """Shows a node among ComfyUI's own essential ones for videos, where ComfyUI has such a tab."""
     known = "essentials_category" in inspect.signature(io.Schema).parameters
     return {"essentials_category": "Video Tools"} if known else {}
 
 
 async def register_replacements(replacements: Sequence[Mapping[str, Any]]) -> None:
-    """Lets the host put nodes of ours in the place of those that old workflows name, where the host can.
+    """Lets ComfyUI put nodes of ours in the place of those that old workflows name, where ComfyUI can.
 
     Args:
-        replacements: arguments of the host's `io.NodeReplace`: new_node_id, old_node_id, and where they changed
+        replacements: arguments of ComfyUI's `io.NodeReplace`: new_node_id, old_node_id, and where they changed
             old_widget_ids (all widgets of the old node, in order), input_mapping and output_mapping.
     """
     if hasattr(io, "NodeReplace"):
@@ -42,7 +42,7 @@ async def register_replacements(replacements: Sequence[Mapping[str, Any]]) -> No
 
 
 def free_memory(patcher: Any, device: Any) -> float:
-    """Bytes that a device has free for computing; newer hosts add the weights that they would give up for it.
+    """Bytes that a device has free for computing; newer versions add the weights that they would give up for it.
 
     Args:
         patcher: of the network that runs (its `current_patcher`).
@@ -51,7 +51,7 @@ def free_memory(patcher: Any, device: Any) -> float:
 
 
 def runs_on_several_devices(model: Any) -> bool:
-    """Whether the host runs the conditionings of a MODEL on several devices at the same time."""
+    """Whether ComfyUI runs the conditionings of a MODEL on several devices at the same time."""
     return bool(model.get_additional_models_with_key("multigpu"))
 
 

@@ -1,4 +1,4 @@
-"""Where the self-attention layers of a Stable Diffusion UNet sit, in the host's own numbering.
+"""Where the self-attention layers of a Stable Diffusion UNet sit, in ComfyUI's own numbering.
 
 What is done at a layer depends on its resolution level and on its place in the decoder, not on its number, so the same
 rules hold for SD 1.x, SD 2.x and SDXL.
@@ -24,7 +24,7 @@ class AttentionLayer:
 
     Attributes:
         index: order of execution; 0..15 in SD 1.x and 2.x, 0..69 in SDXL.
-        block, number, transformer: the host's name of the block, such as ("output", 4), and which of its transformers.
+        block, number, transformer: ComfyUI's name of the block, such as ("output", 4), and which of its transformers.
         level: 0 for the resolution of the latent, one more for every halving.
         injected: whether plug-and-play injects source queries and keys here: the decoder, but for its first block.
     """
@@ -38,7 +38,7 @@ class AttentionLayer:
 
     @property
     def key(self) -> tuple[str, int, int]:
-        """The host's name of the layer."""
+        """ComfyUI's name of the layer."""
         return self.block, self.number, self.transformer
 
     @property

@@ -1,7 +1,7 @@
 """Self-attention of a TokenFlow edit: record the source, edit the keyframes together, propagate to all frames.
 
 A step is a sequence of passes through the model. The source passes run first and leave behind, for every layer, what
-the edit passes read. Nothing depends on which conditionings the host joins into one batch.
+the edit passes read. Nothing depends on which conditionings ComfyUI joins into one batch.
 """
 
 from __future__ import annotations

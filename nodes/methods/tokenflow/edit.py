@@ -1,4 +1,4 @@
-"""TokenFlow editing of an inverted video (spec: pivot pass over the keyframes, then batches of propagated frames)."""
+"""TokenFlow editing of an inverted video: a pass over the keyframes, then batches of propagated frames."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def start_latent(inversion: Inversion, timestep: int, settings: TokenFlowSetting
 
 
 class TokenFlowGuider(EditGuider):
-    """One step of TokenFlow as the host's guider."""
+    """One step of TokenFlow as ComfyUI's guider."""
 
     purpose = "TokenFlow Edit"
 
@@ -179,7 +179,7 @@ def prepared(model: Any, frames: int, settings: TokenFlowSettings) -> Any:
     clone = install(model, TokenFlowAttention(settings.source_rows, settings.stem), layers)
     batches = len(frame_batches(frames, settings.batch_size))
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, _WRAPPER_KEY, partial(inject_feature, feature_block(layers)))
-    # The host budgets for all frames in one batch; no pass here holds more than these.
+    # ComfyUI budgets for all frames in one batch; no pass here holds more than these.
     budget = _budget(max(min(settings.batch_size, frames), batches))
     clone.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, _WRAPPER_KEY, budget)
     return clone

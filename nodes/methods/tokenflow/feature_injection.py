@@ -1,6 +1,6 @@
 """Plug-and-play's convolution feature: taken from the source pass, put into the edit pass.
 
-No patch of the host reaches a residual block, so a forward hook is set for the time of one call of the UNet.
+No patch of ComfyUI's reaches a residual block, so a forward hook is set for the time of one call of the UNet.
 """
 
 from __future__ import annotations
