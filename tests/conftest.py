@@ -28,8 +28,13 @@ from comfy.cli_args import args  # noqa: E402
 from comfyui_stem.tools import locations  # noqa: E402
 from comfyui_stem.tools.host.client import HostClient  # noqa: E402
 from comfyui_stem.tools.host.process import HostProcess, device_arguments  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 args.cpu = not torch.cuda.is_available()
+
+# Nothing fails by chance: the same examples every time, and no limit that a busy machine could miss.
+settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("repeatable")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
