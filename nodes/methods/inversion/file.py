@@ -6,13 +6,11 @@ on its self-attention is in the file as settings, and is put on it again.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,38 +20,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ....stem_kernels.ddim import TRAIN_TIMESTEPS
-from ....stem_kernels.frame_context import NAMED_FRAMES
-from ..attention.frame_context import FrameContextAttention
 from ..attention.installing import install, installed_method, remove
 from ..seams.refusals import check_conditioning
-from ..stem.attention import StemSelfAttention
-from ..stem.settings import MOST_BASES, MOST_ITERATIONS, StemSettings
-from .inversion import Inversion, ModelIdentity
+from .description import KEY, Description, PlainValue, describe, read_description
+from .inversion import Inversion
 from .matching import check_identity, check_noise_levels
-from .settings_json import from_json, to_json
 
-KEY = "stem_inversion"
-VERSION = 1
 _TRAJECTORY, _EMBEDDING, _OPTION = "trajectory", "embedding", "option."
 # Numbers in a prompt's tensors: 500 tokens of 8,192 are fewer.
 _MOST_OF_A_PROMPT = 1 << 22
 # Folders that hold what is being written begin with this.
 _UNFINISHED = ".unfinished_"
 _A_DAY = 24 * 3600
-
-
-@dataclass(frozen=True)
-class Description:
-    """What a file says of itself; see `Inversion` for the fields. `patches` counts weights that a LoRA had changed."""
-
-    timesteps: tuple[int, ...]
-    sigmas: tuple[float, ...]
-    convention: str
-    method: StemSelfAttention | FrameContextAttention | None
-    identity: ModelIdentity
-    patches: int
-    options: dict[str, Any]
 
 
 def save_inversion(inversion: Inversion, file: Path) -> None:
@@ -68,30 +46,32 @@ def save_inversion(inversion: Inversion, file: Path) -> None:
     for name, value in options.items():
         if isinstance(value, Tensor):
             tensors[_OPTION + name] = value.cpu().contiguous()
-        elif _is_plain(value):
+        elif isinstance(value, PlainValue):
             plain[name] = value
         else:
             raise ValueError(
                 f"Save Inversion: the source conditioning holds '{name}', a {type(value).__name__}, which cannot be "
                 "written. Invert with a plain CLIP Text Encode."
             )
-    description = {
-        "version": VERSION,
-        "timesteps": list(inversion.timesteps),
-        "sigmas": list(inversion.sigmas),
-        "convention": inversion.convention,
-        "method": _method_to_json(installed_method(inversion.model)),
-        "family": inversion.identity.family,
-        "fingerprint": inversion.identity.fingerprint and list(inversion.identity.fingerprint),
-        "patches": len(inversion.model.patches),
-        "options": plain,
-    }
+    try:
+        description = describe(
+            installed_method(inversion.model),
+            timesteps=inversion.timesteps,
+            sigmas=inversion.sigmas,
+            convention=inversion.convention,
+            family=inversion.identity.family,
+            fingerprint=inversion.identity.fingerprint,
+            patches=len(inversion.model.patches),
+            options=plain,
+        )
+    except ValueError as error:
+        raise ValueError(f"Save Inversion: {error}.") from None
     try:
         _remove_abandoned(file.parent)
         # safetensors may write to a file of another name first, which is then in this folder too
         with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=file.parent) as folder:
             unfinished, like_others = Path(folder, "inversion"), Path(folder, "mode")
-            save_file(tensors, unfinished, metadata={KEY: json.dumps(description)})
+            save_file(tensors, unfinished, metadata={KEY: description})
             # safetensors may have made it for its owner alone
             like_others.touch()
             shutil.copymode(like_others, unfinished)
@@ -118,7 +98,7 @@ def load_inversion(file: Path, model: Any, purpose: str) -> Inversion:
     """
     try:
         with safe_open(str(file), framework="pt") as content:
-            described = _description(content.metadata() or {})
+            described = read_description(content.metadata() or {})
             _check_shapes(described, {name: content.get_slice(name) for name in content.keys()})  # noqa: SIM118
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
     # RuntimeError: torch cannot map a file that is larger than the memory, or the description is nested too deep
@@ -129,7 +109,7 @@ def load_inversion(file: Path, model: Any, purpose: str) -> Inversion:
         ) from None
     if not _all_finite(tensors[_TRAJECTORY]):
         raise ValueError(f"{purpose}: the latents in {file.name} are not all finite. Invert again.")
-    model = remove(model) if described.method is None else install(model, described.method)
+    model = remove(model) if described.attention is None else install(model, described.attention)
     options = described.options | {
         name.removeprefix(_OPTION): tensor for name, tensor in tensors.items() if name.startswith(_OPTION)
     }
@@ -173,38 +153,6 @@ def _check_model(inversion: Inversion, described: Description, purpose: str) -> 
     check_noise_levels(inversion.model, inversion, purpose)
 
 
-def _description(metadata: dict[str, str]) -> Description:
-    if KEY not in metadata:
-        raise ValueError("it has no description of an inversion")
-    data = json.loads(metadata[KEY])
-    if not isinstance(data, dict) or type(data.get("version")) is not int:
-        raise ValueError("its description has no version")
-    if data["version"] > VERSION:
-        raise ValueError(f"it is of version {data['version']}, this pack knows up to {VERSION}; update the pack")
-    timesteps = _list_of(data.get("timesteps"), int, "timesteps")
-    sigmas = _list_of(data.get("sigmas"), float, "sigmas")
-    if not timesteps or list(timesteps) != sorted(set(timesteps) & set(range(TRAIN_TIMESTEPS))):
-        raise ValueError(f"its timesteps are not ascending within 0 to {TRAIN_TIMESTEPS - 1}")
-    if len(sigmas) != len(timesteps) + 1 or not all(math.isfinite(sigma) and sigma > 0 for sigma in sigmas):
-        raise ValueError("its noise levels do not belong to its timesteps")
-    if data.get("convention") not in ("next", "current"):
-        raise ValueError("its noise convention is unknown")
-    fingerprint, options = data.get("fingerprint"), data.get("options")
-    if not isinstance(data.get("family"), str) or type(data.get("patches")) is not int:
-        raise ValueError("it does not say which checkpoint it was made with")
-    if not isinstance(options, dict) or not all(_is_plain(value) for value in options.values()):
-        raise ValueError("the options of its conditioning are not plain values")
-    return Description(
-        timesteps=timesteps,
-        sigmas=sigmas,
-        convention=data["convention"],
-        method=_method_from_json(data.get("method")),
-        identity=ModelIdentity(data["family"], None if fingerprint is None else _list_of(fingerprint, float, "print")),
-        patches=data["patches"],
-        options=options,
-    )
-
-
 def _check_shapes(described: Description, slices: dict[str, Any]) -> None:
     """Raise unless the tensors are those of an inversion; nothing of them has been read yet."""
     shapes = {name: (list(found.get_shape()), found.get_dtype()) for name, found in slices.items()}
@@ -223,50 +171,3 @@ def _check_shapes(described: Description, slices: dict[str, Any]) -> None:
     shape = shapes[_EMBEDDING][0]
     if len(shape) != 3 or shape[0] != 1 or min(shape) < 1:
         raise ValueError(f"its prompt is {shape}; [1, tokens, width] is needed")
-
-
-def _method_to_json(method: Any) -> dict | None:
-    if method is None:
-        return None
-    if isinstance(method, StemSelfAttention):
-        return {"kind": "stem", "settings": to_json(method.settings)}
-    if isinstance(method, FrameContextAttention):
-        references = None if method.references is None else list(method.references)
-        return {"kind": "frames", "references": references, "finest_level": method.finest_level}
-    raise ValueError(
-        f"Save Inversion: the INVERSION was made with {method.name}, which cannot be written. Invert with STEM Bases, "
-        "Frame Context or the bare MODEL."
-    )
-
-
-def _method_from_json(data: object) -> StemSelfAttention | FrameContextAttention | None:
-    if data is None:
-        return None
-    if not isinstance(data, dict):
-        raise ValueError("its self-attention is not described")
-    if data.get("kind") == "stem":
-        settings = from_json(StemSettings, data.get("settings"), "STEM Bases")
-        if settings.em.num_bases > MOST_BASES or max(settings.em.iterations, settings.warm_start) > MOST_ITERATIONS:
-            raise ValueError(f"STEM Bases has more than {MOST_BASES} bases or {MOST_ITERATIONS} iterations")
-        return StemSelfAttention.from_settings(settings)
-    if data.get("kind") != "frames":
-        raise ValueError("its self-attention is of an unknown kind")
-    references, finest = data.get("references"), data.get("finest_level")
-    if type(finest) is not int or not 0 <= finest <= 3:
-        raise ValueError("its finest level of frame context is none")
-    if references is None:
-        return FrameContextAttention(None, finest)
-    if not isinstance(references, list) or not all(type(one) is int or one in NAMED_FRAMES for one in references):
-        raise ValueError("its frame context is no list of frames")
-    return FrameContextAttention(tuple(references), finest)
-
-
-def _list_of(value: object, kind: type, what: str) -> tuple:
-    allowed = (int, float) if kind is float else (kind,)
-    if not isinstance(value, list) or not all(type(entry) in allowed for entry in value):
-        raise ValueError(f"its {what} are no list of numbers")
-    return tuple(kind(entry) for entry in value)
-
-
-def _is_plain(value: object) -> bool:
-    return value is None or isinstance(value, str | int | float | bool)

@@ -9,6 +9,7 @@ import shutil
 import struct
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import folder_paths
 import pytest
@@ -16,7 +17,8 @@ import torch
 from comfyui_stem.nodes.methods.attention.frame_context import FrameContextAttention
 from comfyui_stem.nodes.methods.attention.installing import install, installed_method
 from comfyui_stem.nodes.methods.inversion import file as inversion_file
-from comfyui_stem.nodes.methods.inversion.file import KEY, load_inversion, save_inversion
+from comfyui_stem.nodes.methods.inversion.description import KEY
+from comfyui_stem.nodes.methods.inversion.file import load_inversion, save_inversion
 from comfyui_stem.nodes.methods.inversion.reconstruction import reconstruct
 from comfyui_stem.nodes.methods.inversion.sampling import invert
 from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
@@ -99,6 +101,51 @@ def test_a_lora_has_to_be_there_again(loaded, inversion, tmp_path):
     load_inversion(tmp_path / "x.safetensors", with_lora, "Test")
     with pytest.raises(ValueError, match=r"a MODEL of 1 changed weights \(by a LoRA\), this one has 0"):
         load_inversion(tmp_path / "x.safetensors", loaded.model, "Test")
+
+
+DATA = Path(__file__).parents[3] / "data"
+KEPT = {  # what the files of tests/data were made with
+    "plain": None,
+    "stem": StemSelfAttention.from_settings(
+        replace(
+            PRESETS["paper"].with_bases(12),
+            preset="custom",
+            explained_energy=0.5,
+            seed=2**63,
+            scope="anchor_frames",
+            scope_frames=2,
+        )
+    ),
+    "reference_code": StemSelfAttention.from_settings(PRESETS["reference_code"].with_bases(16)),
+    "two_frames": FrameContextAttention((0, "mid"), 1),
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_a_file_of_version_0_1_0_is_read_as_it_was_meant_and_written_again_byte_for_byte(loaded, tmp_path, name):
+    kept = DATA / f"inversion_{name}.safetensors"
+    inversion = load_inversion(kept, loaded.model, "Test")
+    assert installed_method(inversion.model) == KEPT[name]
+    assert inversion.timesteps == (1, 501)
+    assert inversion.convention == ("current" if name == "plain" else "next")
+    assert torch.equal(inversion.trajectory, load_file(kept)["trajectory"])
+    assert torch.isfinite(reconstruct(inversion, inversion.model, inversion.source)).all()
+    save_inversion(inversion, tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == kept.read_bytes()
+
+
+def test_a_description_that_is_nested_without_end_is_refused(loaded, file):
+    rewritten(file, "[" * 100_000)
+    with pytest.raises(ValueError, match="Test: kept.safetensors is no inversion"):
+        load_inversion(file, loaded.model, "Test")
+
+
+def test_a_field_of_the_settings_that_is_missing_is_not_taken_from_a_default(loaded, file):
+    description = description_of(file)
+    del description["method"]["settings"]["em"]["temperature"]
+    rewritten(file, description)
+    with pytest.raises(ValueError, match=r"it lacks method\.settings\.em\.temperature"):
+        load_inversion(file, loaded.model, "Test")
 
 
 def test_a_failed_save_leaves_no_file(inversion, tmp_path, monkeypatch):
@@ -190,23 +237,30 @@ def description_of(file):
     ("changes", "why"),
     [
         ({"version": 2}, "version 2, this pack knows up to 1; update"),
-        ({"version": "1"}, "no version"),
-        ({"timesteps": []}, "timesteps are not ascending"),
+        ({"version": "1"}, "version is '1'; it should be a valid integer"),
+        ({"version": True}, "version is True; it should be a valid integer"),
+        ({"timesteps": []}, r"timesteps is \[\]"),
         ({"timesteps": [501, 1]}, "timesteps are not ascending"),
-        ({"timesteps": [1, 5000]}, "timesteps are not ascending within 0 to 999"),
-        ({"timesteps": [1, True]}, "timesteps are no list of numbers"),
+        ({"timesteps": [1, 5000]}, r"timesteps\.1 is 5000; it should be less than 1000"),
+        ({"timesteps": [1, True]}, r"timesteps\.1 is True; it should be a valid integer"),
+        ({"timesteps": [1, 501.0]}, r"timesteps\.1 is 501.0; it should be a valid integer"),
         ({"sigmas": [0.1]}, "noise levels do not belong"),
-        ({"sigmas": [0.1, float("nan"), 1.0]}, "noise levels do not belong"),
-        ({"convention": "sideways"}, "noise convention is unknown"),
-        ({"family": None}, "which checkpoint"),
-        ({"fingerprint": ["x"]}, "no list of numbers"),
-        ({"options": {"a": [1]}}, "not plain values"),
-        ({"method": 7}, "self-attention is not described"),
-        ({"method": {"kind": "pickle"}}, "of an unknown kind"),
-        ({"method": {"kind": "stem", "settings": {}}}, "STEM Bases has other fields"),
-        ({"method": {"kind": "frames", "references": ["__import__"], "finest_level": 0}}, "no list of frames"),
-        ({"method": {"kind": "frames", "references": [0], "finest_level": 9}}, "finest level"),
-        ({"sigmas": [0.1, 0.5, 10**400]}, "too large"),
+        ({"sigmas": [0.1, float("nan"), 1.0]}, r"sigmas\.1 is nan; it should be a finite number"),
+        ({"sigmas": [0.1, "0.5", 1.0]}, r"sigmas\.1 is '0.5'; it should be a valid number"),
+        ({"convention": "sideways"}, "convention is 'sideways'; it should be 'next' or 'current'"),
+        ({"family": None}, "family is None; it should be a valid string"),
+        ({"fingerprint": ["x"]}, r"fingerprint\.0 is 'x'; it should be a valid number"),
+        ({"options": {"a": [1]}}, r"options\.a is \[1\]; plain values are needed"),
+        ({"method": 7}, "method is 7; it should be an object"),
+        ({"method": {"kind": "pickle"}}, "'pickle'.*expected tags: 'stem', 'frames'"),
+        ({"method": {"kind": "stem", "settings": {}}}, r"it lacks method\.settings\.clamp_to_tokens"),
+        (
+            {"method": {"kind": "frames", "references": ["__import__"], "finest_level": 0}},
+            "frames, first, mid or last are needed",
+        ),
+        ({"method": {"kind": "frames", "references": [0], "finest_level": 9}}, "finest_level is 9"),
+        ({"sigmas": [0.1, 0.5, 10**400]}, "finite number"),
+        ({"more": 1}, "more is a field that this version does not know"),
     ],
 )
 def test_a_description_that_is_wrong_is_refused_by_what_is_wrong(loaded, file, changes, why):
@@ -218,14 +272,20 @@ def test_a_description_that_is_wrong_is_refused_by_what_is_wrong(loaded, file, c
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"space": "elsewhere"}, r"STEM Bases\.space is 'elsewhere', not one of features, keys_per_head"),
-        ({"mass_weighted": 1}, r"STEM Bases\.mass_weighted is 1, not bool"),
-        ({"scope_frames": -1}, r"STEM Bases\.scope_frames is -1, below 0"),
-        ({"explained_energy": "much"}, r"STEM Bases\.explained_energy is 'much', not float"),
-        ({"em": None}, r"STEM Bases\.em is no set of fields"),
+        ({"space": "elsewhere"}, r"STEM Bases\.space is 'elsewhere'; it should be 'features' or 'keys_per_head'"),
+        ({"mass_weighted": 1}, r"STEM Bases\.mass_weighted is 1; it should be a valid boolean"),
+        ({"scope_frames": -1}, r"scope_frames of STEM Bases is -1, below 0"),
+        ({"explained_energy": "much"}, r"STEM Bases\.explained_energy is 'much'; it should be a valid number"),
+        ({"em": None}, r"STEM Bases\.em is None; it should be an object"),
         ({"em": {**EMSettings().__dict__, "num_bases": 0}}, "at least 1 base"),
-        ({"unknown": 1}, "other fields than this version knows: unknown"),
-        ({"explained_energy": 10**400}, "too large"),
+        ({"unknown": 1}, r"STEM Bases\.unknown is a field that this version does not know"),
+        ({"explained_energy": 10**400}, r"explained_energy is 1000+; it should be a finite number"),
+        ({"seed": 1.0}, r"STEM Bases\.seed is 1.0; it should be a valid integer"),
+        ({"seed": True}, r"STEM Bases\.seed is True; it should be a valid integer"),
+        (
+            {"em": {**EMSettings().__dict__, "temperature": math.inf}},
+            r"STEM Bases\.em\.temperature is inf; it should be a finite",
+        ),
         ({"warm_start": 10**9}, "more than 4096 bases or 100 iterations"),
         ({"em": {**EMSettings().__dict__, "iterations": 10**9}}, "more than 4096 bases or 100 iterations"),
         ({"em": {**EMSettings().__dict__, "num_bases": 10**9}}, "more than 4096 bases or 100 iterations"),
