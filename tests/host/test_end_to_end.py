@@ -65,7 +65,7 @@ def test_every_frame_is_reconstructed_and_edited(undisturbed):
 
 def rerun(client, prompt):
     """The same graph, but nothing of it from the host's cache."""
-    client.post_json("/free", {"free_memory": True})
+    client.forget_results()
     return pictures(client, prompt, client.run(prompt, timeout=600))
 
 
@@ -93,7 +93,7 @@ def test_batches_of_frames_and_a_trajectory_in_a_file_change_no_pixel(host, undi
 def test_after_an_interruption_the_next_run_is_as_if_nothing_had_been(host, undisturbed, title):
     prompt = edit_of(host)
     node = node_titled(prompt, title)
-    host.post_json("/free", {"free_memory": True})
+    host.forget_results()
 
     def stop_in_the_middle(event):
         if event.node == node and event.kind == "progress" and event.value >= 2:

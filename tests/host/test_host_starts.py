@@ -71,8 +71,7 @@ def test_the_log_reports_no_failed_import_and_no_error_of_the_pack(host, host_pr
 def test_the_tiny_checkpoint_makes_pictures(host):
     finished = []
     prompt = text_to_image("tiny.safetensors")
-    # other tests may have left results of the same nodes in the host's cache
-    host.post_json("/free", {"free_memory": True})
+    host.forget_results()  # other tests may have left results of the same nodes in the cache
     result = host.run(prompt, lambda event: event.kind == "finished" and finished.append(event.node), timeout=120)
     pictures = [np.asarray(Image.open(io.BytesIO(host.view(file)))) for file in result.outputs["7"]["images"]]
     assert [picture.shape for picture in pictures] == [(96, 128, 3)] * 2
@@ -80,6 +79,18 @@ def test_the_tiny_checkpoint_makes_pictures(host):
     assert (pictures[0] != pictures[1]).any()
     assert sorted(finished) == sorted(prompt)
     assert result.seconds_by_node["5"] > 0
+
+
+def test_forgotten_results_are_computed_again_by_the_workflow_that_is_queued_right_behind(host):
+    prompt = {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
+        "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+    }
+    for _ in range(10):
+        host.run(prompt)
+        assert host.run(prompt).seconds_by_node == {}
+        host.forget_results()
+        assert host.run(prompt).seconds_by_node.keys() == {"1", "2"}
 
 
 def test_the_host_refuses_an_unknown_checkpoint_in_words(host):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 import urllib.error
 import urllib.parse
@@ -21,6 +22,11 @@ from .events import Event, Follower, describe_rejection
 REQUEST_SECONDS = 60
 HISTORY_SECONDS = 30
 CHUNK_BYTES = 1 << 20
+# It computes nothing and leaves no file.
+EMPTY_WORKFLOW = {
+    "value": {"class_type": "PrimitiveInt", "inputs": {"value": 0}},
+    "shown": {"class_type": "PreviewAny", "inputs": {"source": ["value", 0]}},
+}
 
 
 class HostError(RuntimeError):
@@ -78,6 +84,15 @@ class HostClient:
         """Asks the host to stop the workflow that it runs."""
         self.post_json("/interrupt", {})
 
+    def forget_results(self) -> None:
+        """Empties ComfyUI's cache of results and unloads its models, before any workflow that is queued after this.
+
+        ComfyUI only notes the wish and heeds it between two workflows, possibly after the one that comes next; so an
+        empty one comes next.
+        """
+        self.post_json("/free", {"free_memory": True})
+        self.history(self.queue(EMPTY_WORKFLOW), timeout=None)
+
     def upload(self, file: Path) -> str:
         """Puts a file (a picture or a video) into the host's input folder; returns the name that it has there."""
         boundary = uuid.uuid4().hex
@@ -118,9 +133,9 @@ class HostClient:
             raise HostError(describe_rejection(prompt, json.dumps(answer).encode()))
         return answer["prompt_id"]
 
-    def history(self, prompt_id: str, timeout: float = HISTORY_SECONDS) -> dict:
+    def history(self, prompt_id: str, timeout: float | None = HISTORY_SECONDS) -> dict:
         """The host's record of a workflow that has ended; it may come a moment after the end is announced."""
-        deadline = time.monotonic() + timeout
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
         while not (record := self.get_json(f"/history/{prompt_id}").get(prompt_id)):
             if time.monotonic() > deadline:
                 raise HostError(f"The host has no record of the workflow {prompt_id}.")

@@ -9,8 +9,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import psutil
+from scipy.stats import linregress, t
 from tqdm import trange
 
 from .. import locations
@@ -28,7 +28,6 @@ SETTINGS = {
     "STEM Inversion": {"steps": 4},
 }
 WARM_UP = 10
-RESAMPLES = 4000
 
 
 @dataclass(frozen=True)
@@ -49,14 +48,11 @@ class Run:
     files: int
 
 
-def slope_of(values: list[float], seed: int = 0) -> Slope:
-    """The slope, and its interval by resampling pairs of run and value."""
-    rng = np.random.default_rng(seed)
-    x, y = np.arange(len(values), dtype=float), np.array(values)
-    drawn = rng.integers(len(y), size=(RESAMPLES, len(y)))
-    slopes = [np.polyfit(x[one], y[one], 1)[0] for one in drawn if len(set(one)) > 1]
-    low, high = np.quantile(slopes, (0.025, 0.975))
-    return Slope(float(np.polyfit(x, y, 1)[0]), float(low), float(high))
+def slope_of(values: list[float]) -> Slope:
+    """The least-squares slope, and its interval by Student's t."""
+    line = linregress(range(len(values)), values)
+    margin = t.ppf(0.975, len(values) - 2) * line.stderr
+    return Slope(line.slope, line.slope - margin, line.slope + margin)
 
 
 def prompt_of(client, wish: Wish, seed: int, clip: str) -> dict:

@@ -156,9 +156,10 @@ def held() -> dict[str, int]:
 
 @PromptServer.instance.routes.get("/stem_faults")
 async def state(request: web.Request) -> web.Response:
-    """Calls of the newest fault's place, whether it has happened, and what the host holds, if `held` is asked for."""
-    fault = Record.fault
-    answer = {"calls": fault.calls, "fired": fault.fired, "most_rows": Record.most_rows}
+    """Calls of the newest fault's place, whether it has happened, whether a wish to free memory is still unheeded, and
+    what ComfyUI holds, if `held` is asked for."""
+    fault, unheeded = Record.fault, bool(PromptServer.instance.prompt_queue.get_flags(reset=False))
+    answer = {"calls": fault.calls, "fired": fault.fired, "most_rows": Record.most_rows, "unheeded": unheeded}
     if "held" in request.query:
         answer |= held()
     return web.json_response(answer)

@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from ... import locations
 from ...host.process import temporary_host
+from ..host_under_test import HostUnderTest
 from . import beside, inside
-from .bench import Bench
 from .full_disk import full_disks
 from .graphs import SAMPLERS, Sampler
 from .killed import killed
@@ -26,23 +26,23 @@ JSON = locations.ROOT / "docs" / "faults.json"
 
 
 @contextmanager
-def running_host() -> Iterator[Bench]:
+def running_host() -> Iterator[HostUnderTest]:
     """A host in folders of its own."""
-    with temporary_host("faults", locations.TEST_PACKS) as host:
-        yield Bench(host)
+    with temporary_host("faults", locations.TEST_PACKS) as started:
+        yield HostUnderTest(started)
 
 
 def inside_a_run(sampler: Sampler) -> Iterator[dict]:
     """Faults inside runs of a sampler."""
-    with running_host() as bench:
-        yield from inside.tried(bench, sampler, inside.cases(sampler))
+    with running_host() as host:
+        yield from inside.tried(host, sampler, inside.plans(sampler))
 
 
 def beside_a_run() -> Iterator[dict]:
     """Faults beside the run of a sampler."""
-    with running_host() as bench:
+    with running_host() as host:
         for part in (beside.decoder_out_of_memory, beside.short_of_memory, beside.queued_together):
-            yield from part(bench)
+            yield from part(host)
 
 
 # What can be measured by itself.

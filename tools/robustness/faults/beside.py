@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ...demo.workflow import node_titled
 from ...host.client import Result
-from .bench import SECONDS, Bench, same
+from ..host_under_test import SECONDS, HostUnderTest, same
 from .graphs import NONE, SAMPLERS, Fault, Prompt, Sampler, in_the_way, prompt_of, prompt_with
 
 BY_NAME = {sampler.name: sampler for sampler in SAMPLERS}
@@ -21,33 +22,33 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return round(min(99.0, 10 * np.log10(255**2 / error)) if error else 99.0, 1)
 
 
-def decoder_out_of_memory(bench: Bench) -> Iterator[dict]:
+def decoder_out_of_memory(host: HostUnderTest) -> Iterator[dict]:
     """Once, and again when the host tries it in tiles."""
 
     def prompt(times: int) -> Prompt:
-        whole = prompt_of(TOKENFLOW, NONE, bench.clip)
+        whole = prompt_of(TOKENFLOW, NONE, host.demo_clip)
         return in_the_way(whole, "Decode edit", "vae", "vae fault", "STEMTestVAEFault", times=times)
 
-    undisturbed = bench.good(prompt(0), TOKENFLOW.save)
+    undisturbed = host.good(prompt(0), TOKENFLOW.save)
     for times in (1, 2):
         failing = prompt(times)
-        result = bench.run(failing)
-        found = bench.pictures(failing, result, TOKENFLOW.save)
+        result = host.run(failing)
+        found = host.pictures(result, node_titled(failing, TOKENFLOW.save))
         row = {"sampler": "the host's VAE Decode after TokenFlow Edit", "fault": "out of memory"}
         row |= {"place": f"the decoder, {times} time{'s'[: times - 1]}", "told": [result.error]}
         row |= {"outcome": "failed" if found is None else "went on"}
         if found is not None:
             row["psnr"] = psnr(found, undisturbed)
-        yield row | {"equal": [same(bench.good(prompt(0), TOKENFLOW.save, "Decode edit"), undisturbed)]}
+        yield row | {"equal": [same(host.good(prompt(0), TOKENFLOW.save, "Decode edit"), undisturbed)]}
 
 
-def short_of_memory(bench: Bench) -> Iterator[dict]:
+def short_of_memory(host: HostUnderTest) -> Iterator[dict]:
     """The host then computes conditionings one at a time, and STEM Bases frames one at a time."""
     for sampler in (TOKENFLOW, FATEZERO, WHOLE):
 
         def made(short: bool, sampler: Sampler = sampler) -> tuple[np.ndarray, int]:
-            prompt = prompt_with(sampler, bench.clip, "STEMTestShortOfMemory", short=short)
-            return bench.good(prompt, sampler.save, sampler.node), bench.state()["most_rows"]
+            prompt = prompt_with(sampler, host.demo_clip, "STEMTestShortOfMemory", short=short)
+            return host.good(prompt, sampler.save, sampler.node), host.state()["most_rows"]
 
         undisturbed, merged = made(False)
         split, alone = made(True)
@@ -63,18 +64,18 @@ def short_of_memory(bench: Bench) -> Iterator[dict]:
         }
 
 
-def queued_together(bench: Bench) -> Iterator[dict]:
+def queued_together(host: HostUnderTest) -> Iterator[dict]:
     """Two workflows of one checkpoint in the queue: as they are, and when the first one fails or is interrupted."""
-    alone = [bench.good(prompt_of(sampler, NONE, bench.clip), sampler.save) for sampler in (TOKENFLOW, FATEZERO)]
+    alone = [host.good(prompt_of(sampler, NONE, host.demo_clip), sampler.save) for sampler in (TOKENFLOW, FATEZERO)]
     for fault in (NONE, Fault("exception", "PREDICT_NOISE", 2), Fault("interrupt", "PREDICT_NOISE", 2)):
-        bench.client.post_json("/free", {"free_memory": True})
-        prompts = [prompt_of(TOKENFLOW, fault, bench.clip), prompt_of(FATEZERO, NONE, bench.clip)]
+        host.client.forget_results()
+        prompts = [prompt_of(TOKENFLOW, fault, host.demo_clip), prompt_of(FATEZERO, NONE, host.demo_clip)]
         ended = []
-        for prompt, number in [(prompt, bench.client.queue(prompt)) for prompt in prompts]:
-            record = bench.client.history(number, SECONDS)
+        for prompt, number in [(prompt, host.client.queue(prompt)) for prompt in prompts]:
+            record = host.client.history(number, SECONDS)
             ended.append((prompt, Result(record["outputs"], {}, record["status"]["status_str"], None), record))
         found = [
-            bench.pictures(prompt, result, sampler.save)
+            host.pictures(result, node_titled(prompt, sampler.save))
             for (prompt, result, _), sampler in zip(ended, (TOKENFLOW, FATEZERO), strict=True)
         ]
         expected = list(zip(found, alone, strict=True))[0 if fault is NONE else 1 :]

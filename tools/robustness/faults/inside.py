@@ -11,7 +11,7 @@ import numpy as np
 from ...demo.workflow import node_titled
 from ...host.client import Result
 from ...host.events import Event
-from .bench import Bench, same
+from ..host_under_test import HostUnderTest, same
 from .graphs import NONE, Fault, Prompt, Sampler, prompt_of
 
 PATCHES = (
@@ -68,7 +68,7 @@ WENT_ON, ELSEWHERE = "went on", "failed elsewhere"
 
 
 @dataclass(frozen=True)
-class Case:
+class FaultPlan:
     """A kind of fault at a place, at calls that lie a share into those that belong to the sampler."""
 
     kind: str
@@ -76,21 +76,21 @@ class Case:
     shares: Sequence[float] = FIRST_AND_LATER
 
 
-def cases(sampler: Sampler) -> list[Case]:
+def plans(sampler: Sampler) -> list[FaultPlan]:
     """What is done to a sampler."""
     places = NETWORK + SAMPLING if sampler.runs else NETWORK
     if not sampler.thorough:
         places = SOME_OF_THEM
     step = "PREDICT_NOISE" if sampler.runs else "APPLY_MODEL"
-    inside = [Case("out of memory", "tensor operation", SPREAD)] if sampler.runs else []
+    inside = [FaultPlan("out of memory", "tensor operation", SPREAD)] if sampler.runs else []
     return [
-        *(Case("exception", place) for place in places),
-        Case("interrupt", step, ENDS_AND_MIDDLE),
-        Case("interrupt", "attn1_output_patch"),
-        Case("interrupt", POSTED),
-        Case("out of memory", "attn1_output_patch"),
+        *(FaultPlan("exception", place) for place in places),
+        FaultPlan("interrupt", step, ENDS_AND_MIDDLE),
+        FaultPlan("interrupt", "attn1_output_patch"),
+        FaultPlan("interrupt", POSTED),
+        FaultPlan("out of memory", "attn1_output_patch"),
         *inside,
-        Case("out of memory", LOADING, (0.0,) if sampler.runs else (1.0,)),
+        FaultPlan("out of memory", LOADING, (0.0,) if sampler.runs else (1.0,)),
     ]
 
 
@@ -101,58 +101,58 @@ def calls_at(count: int, within: tuple[float, float], shares: Sequence[float]) -
     return sorted({begin + 1 + min(own - 1, int(share * own)) for share in shares}) if own else []
 
 
-def tried(bench: Bench, sampler: Sampler, chosen: Sequence[Case]) -> Iterator[dict]:
-    """A row for each case: what happened, whether good runs after it were as an undisturbed one, what is left."""
-    undisturbed = bench.good(prompt_of(sampler, NONE, bench.clip), sampler.save)
-    before, files = bench.state(held=True), bench.files()
-    for case in chosen:
-        row = posted(bench, sampler) if case.place == POSTED else one(bench, sampler, case, undisturbed)
+def tried(host: HostUnderTest, sampler: Sampler, chosen: Sequence[FaultPlan]) -> Iterator[dict]:
+    """A row for each plan: what happened, whether good runs after it were as an undisturbed one, what is left."""
+    undisturbed = host.good(prompt_of(sampler, NONE, host.demo_clip), sampler.save)
+    before, files = host.state(held=True), host.files()
+    for plan in chosen:
+        row = posted(host, sampler) if plan.place == POSTED else one(host, sampler, plan, undisturbed)
         # the same workflow with the fault switched off: nothing may be left on what all MODELs share
-        after = bench.good(prompt_of(sampler, NONE, bench.clip), sampler.save, sampler.node)
+        after = host.good(prompt_of(sampler, NONE, host.demo_clip), sampler.save, sampler.node)
         row["equal"].append(same(after, undisturbed))
-        held = bench.state(held=True)
+        held = host.state(held=True)
         row |= {f"{name}_kept": held[name] - before[name] for name in ("tensors", "bytes", "coroutines")}
-        row |= {"files_left": sorted(bench.files() - files), "megabytes": round(bench.megabytes(), 1)}
-        yield {"sampler": sampler.name, "fault": case.kind, "place": case.place, **row}
+        row |= {"files_left": sorted(host.files() - files), "megabytes": round(host.megabytes(), 1)}
+        yield {"sampler": sampler.name, "fault": plan.kind, "place": plan.place, **row}
 
 
-def one(bench: Bench, sampler: Sampler, case: Case, undisturbed: np.ndarray) -> dict:
-    """The faults of a case; all but the last are followed by a run of the same MODEL."""
+def one(host: HostUnderTest, sampler: Sampler, plan: FaultPlan, undisturbed: np.ndarray) -> dict:
+    """The faults of a plan; all but the last are followed by a run of the same MODEL."""
     told, equal, outcomes, done = [], [], set(), []
 
     def fail(number: int) -> Prompt:
-        prompt = prompt_of(sampler, Fault(case.kind, case.place, number), bench.clip)
-        if case.place == LOADING:
-            bench.free()
-        result = bench.run(prompt)
+        prompt = prompt_of(sampler, Fault(plan.kind, plan.place, number), host.demo_clip)
+        if plan.place == LOADING:
+            host.unload_models()
+        result = host.run(prompt)
         told.append(result.error)
         done.append(number)
-        outcomes.add(outcome_of(bench, sampler, prompt, result))
+        outcomes.add(outcome_of(host, sampler, prompt, result))
         return prompt
 
     expected = undisturbed
-    if sampler.within[0] == 0 and case.shares[0] == 0 and case.place not in (GUIDANCE, LOADING):
+    if sampler.within[0] == 0 and plan.shares[0] == 0 and plan.place not in (GUIDANCE, LOADING):
         prompt = fail(1)
         # an inversion has no guidance that could be changed
         if outcomes <= {REFUSED, NOT_REACHED}:
             return {"outcome": outcomes.pop(), "calls": [], "of": 0, "told": told, "equal": equal}
-        equal.append(same(bench.good(prompt, sampler.save, sampler.node), expected))
-        count = bench.state()["calls"] - 1
+        equal.append(same(host.good(prompt, sampler.save, sampler.node), expected))
+        count = host.state()["calls"] - 1
     else:
-        prompt = prompt_of(sampler, Fault(case.kind, case.place, 0), bench.clip)
-        if case.place == LOADING:
-            bench.free()
-        result = bench.run(prompt)
+        prompt = prompt_of(sampler, Fault(plan.kind, plan.place, 0), host.demo_clip)
+        if plan.place == LOADING:
+            host.unload_models()
+        result = host.run(prompt)
         if result.status != "success":
             return {"outcome": REFUSED, "calls": [], "of": 0, "told": [result.error], "equal": equal}
-        expected = bench.pictures(prompt, result, sampler.save)
-        count = bench.state()["calls"]
-    within = (0.0, 1.0) if case.place == LOADING else sampler.within
-    calls = calls_at(count, within, case.shares)
+        expected = host.pictures(result, node_titled(prompt, sampler.save))
+        count = host.state()["calls"]
+    within = (0.0, 1.0) if plan.place == LOADING else sampler.within
+    calls = calls_at(count, within, plan.shares)
     for number in calls[len(done) :]:
         prompt = fail(number)
         if number != calls[-1]:
-            equal.append(same(bench.good(prompt, sampler.save, sampler.node), expected))
+            equal.append(same(host.good(prompt, sampler.save, sampler.node), expected))
     return {
         "outcome": " and ".join(sorted(outcomes)) or NOT_REACHED,
         "calls": done,
@@ -162,26 +162,26 @@ def one(bench: Bench, sampler: Sampler, case: Case, undisturbed: np.ndarray) -> 
     }
 
 
-def outcome_of(bench: Bench, sampler: Sampler, prompt: Prompt, result: Result) -> str:
+def outcome_of(host: HostUnderTest, sampler: Sampler, prompt: Prompt, result: Result) -> str:
     """What became of a run with a fault."""
     if result.status == "success":
-        bench.pictures(prompt, result, sampler.save)
-        return WENT_ON if bench.state()["fired"] else NOT_REACHED
-    if not bench.state()["fired"]:
+        host.pictures(result, node_titled(prompt, sampler.save))
+        return WENT_ON if host.state()["fired"] else NOT_REACHED
+    if not host.state()["fired"]:
         return REFUSED
     return FAILED if sampler.node in result.error else ELSEWHERE
 
 
-def posted(bench: Bench, sampler: Sampler) -> dict:
+def posted(host: HostUnderTest, sampler: Sampler) -> dict:
     """A person's interruption, when the page shows that the first of the steps has been done."""
-    prompt = prompt_of(sampler, replace(NONE, call=0), bench.clip)
+    prompt = prompt_of(sampler, replace(NONE, call=0), host.demo_clip)
     node = node_titled(prompt, sampler.node)
 
     def stop(event: Event) -> None:
         if event.node == node and event.kind == "progress" and event.value >= 1:
-            bench.client.interrupt()
+            host.client.interrupt()
 
-    result = bench.run(prompt, stop)
+    result = host.run(prompt, stop)
     outcome = FAILED if result.status == "interrupted" else WENT_ON
-    bench.pictures(prompt, result, sampler.save)
+    host.pictures(result, node_titled(prompt, sampler.save))
     return {"outcome": outcome, "calls": [], "of": 0, "told": [result.error], "equal": []}

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from ... import locations
 from ...host.client import HostError
 from ...host.process import new_host
-from .bench import Bench, same
+from ..host_under_test import HostUnderTest, same
 from .graphs import NONE, SAMPLERS, copying, loading, prompt_of, saving
 
 SAMPLER = SAMPLERS[0]
@@ -39,18 +39,18 @@ def enlarged(small: Path, large: Path, side: int = SIDE) -> int:
     return large.stat().st_size
 
 
-def kill_while_writing(bench: Bench, whole: int, share: float) -> int:
+def kill_while_writing(host: HostUnderTest, whole: int, share: float) -> int:
     """Kills the host with SIGKILL once a share of the unfinished file is written; returns the bytes that are there."""
-    folder = bench.host.base / FOLDER
+    folder = host.base / FOLDER
     before = set(unfinished(folder))
-    bench.client.queue(copying(LARGE, KEPT))
+    host.client.queue(copying(LARGE, KEPT))
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         new = set(unfinished(folder)) - before
         if new and sum(map(written, new)) >= share * whole or any(folder.glob(f"{KEPT}*")):
             break
-    bench.host.process.kill()
-    bench.host.process.wait()
+    host.process.kill()
+    host.process.wait()
     return sum(written(file) for file in set(unfinished(folder)) - before)
 
 
@@ -72,50 +72,50 @@ def killed() -> Iterator[dict]:
     """A row for each kill; a host that has looked at what the last one left is the next to be killed."""
     with tempfile.TemporaryDirectory(prefix="stem-faults-", ignore_cleanup_errors=True) as folder:
         base = Path(folder)
-        with new_host(base, locations.TEST_PACKS) as host:
-            bench = Bench(host)
-            graph = prompt_of(SAMPLER, NONE, bench.clip)
-            undisturbed = bench.good(graph, SAMPLER.save)
-            bench.client.run(saving(graph, "small"))
+        with new_host(base, locations.TEST_PACKS) as started:
+            host = HostUnderTest(started)
+            graph = prompt_of(SAMPLER, NONE, host.demo_clip)
+            undisturbed = host.good(graph, SAMPLER.save)
+            host.client.run(saving(graph, "small"))
             whole = enlarged(base / FOLDER / SMALL, base / "input" / "inversions" / LARGE)
-            found = kill_while_writing(bench, whole, SHARES[0])
+            found = kill_while_writing(host, whole, SHARES[0])
         for share in (*SHARES[1:], None):
-            with new_host(base, locations.TEST_PACKS) as host:
-                bench = Bench(host)
-                yield after_the_kill(bench, whole, found, undisturbed)
+            with new_host(base, locations.TEST_PACKS) as started:
+                host = HostUnderTest(started)
+                yield after_the_kill(host, whole, found, undisturbed)
                 if share is not None:
-                    found = kill_while_writing(bench, whole, share)
+                    found = kill_while_writing(host, whole, share)
 
 
-def after_the_kill(bench: Bench, whole: int, found: int, undisturbed: np.ndarray) -> dict:
+def after_the_kill(host: HostUnderTest, whole: int, found: int, undisturbed: np.ndarray) -> dict:
     """What a new host on the same folders offers, reads and makes."""
-    folder = bench.host.base / FOLDER
+    folder = host.base / FOLDER
     left = [file.relative_to(folder).as_posix() for file in unfinished(folder)]
-    told = [refusal(bench, f"{name} [output]") for name in left]
-    offered = set(offered_files(bench)) - {f"{SMALL} [output]", LARGE}
-    good = loading(prompt_of(SAMPLER, NONE, bench.clip), f"{SMALL} [output]")
+    told = [refusal(host, f"{name} [output]") for name in left]
+    offered = set(offered_files(host)) - {f"{SMALL} [output]", LARGE}
+    good = loading(prompt_of(SAMPLER, NONE, host.demo_clip), f"{SMALL} [output]")
     return {
         "sampler": "Save Inversion",
         "fault": "host killed",
         "place": f"{found / 1e6:.0f} of {whole / 1e6:.0f} MB written",
         "outcome": "failed" if 0 < found < whole else "not reached",
         "told": told,
-        "equal": [same(bench.good(good, SAMPLER.save), undisturbed)],
+        "equal": [same(host.good(good, SAMPLER.save), undisturbed)],
         "half_files_offered": sorted(offered),
         "files_left": left,
     }
 
 
-def offered_files(bench: Bench) -> list[str]:
+def offered_files(host: HostUnderTest) -> list[str]:
     """The choices of Load Inversion."""
-    kind, *more = bench.client.object_info()["STEMLoadInversion"]["input"]["required"]["file"]
+    kind, *more = host.client.object_info()["STEMLoadInversion"]["input"]["required"]["file"]
     return more[0]["options"] if kind == "COMBO" else kind
 
 
-def refusal(bench: Bench, name: str) -> str | None:
+def refusal(host: HostUnderTest, name: str) -> str | None:
     """What the host says when a file is asked for by name."""
     try:
-        bench.client.run(copying(name, KEPT))
+        host.client.run(copying(name, KEPT))
     except HostError as error:
         return str(error)
     return None

@@ -17,12 +17,13 @@ from tqdm import tqdm
 from ... import locations
 from ...host.process import temporary_host
 from ...measured.markdown import one_line, table
-from .bench import Bench, Case, Outcome
+from ..host_under_test import HostUnderTest
 from .edit_cases import EDITS
 from .file_cases import FILES
+from .odd_input import OddInput, Outcome, outcome_of
 
 FILE = locations.ROOT / "docs" / "faults_inputs.json"
-CASES: tuple[Case, ...] = (*FILES, *EDITS)
+CASES: tuple[OddInput, ...] = (*FILES, *EDITS)
 INTRODUCTION = """# Odd and broken inputs
 
 Written by `make inputs` from `faults_inputs.json`: what happens to clips, names, files, prompts, sizes and settings
@@ -34,7 +35,7 @@ should succeed, whose pixels have to be those of an undisturbed one. Faults in t
 Rows = dict[tuple[str, str], dict[str, str]]
 
 
-def row(case: Case, outcome: Outcome, undisturbed: bool) -> dict[str, str]:
+def row(case: OddInput, outcome: Outcome, undisturbed: bool) -> dict[str, str]:
     """A line of the table."""
     if not case.holds(outcome):
         said = "NOT AS EXPECTED"
@@ -52,12 +53,12 @@ def page(rows: Sequence[dict[str, str]]) -> str:
     return f"{INTRODUCTION}\n{table(('case', 'through', 'outcome', 'what the user is told'), lines)}\n"
 
 
-def run(bench: Bench, cases: Sequence[Case], rows: Rows, file: Path) -> Rows:
+def run(host: HostUnderTest, cases: Sequence[OddInput], rows: Rows, file: Path) -> Rows:
     """`rows` with the outcomes of these cases, written after each of them; a good run follows each refusal."""
-    good = {build: bench.run(build).pictures for build in dict.fromkeys(case.good for case in cases)}
+    good = {build: outcome_of(host, build).pictures for build in dict.fromkeys(case.good for case in cases)}
     for case in tqdm(cases, unit="case"):
-        outcome = bench.run(case.build)
-        same = outcome.pictures is not None or np.array_equal(bench.run(case.good).pictures, good[case.good])
+        outcome = outcome_of(host, case.build)
+        same = outcome.pictures is not None or np.array_equal(outcome_of(host, case.good).pictures, good[case.good])
         rows = rows | {(case.name, case.through): row(case, outcome, same)}
         listed = [rows[known.name, known.through] for known in CASES if (known.name, known.through) in rows]
         file.write_text(json.dumps(listed, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -76,8 +77,8 @@ def main(arguments: list[str]) -> int:
     if options.only and options.output.is_file():
         before = json.loads(options.output.read_text(encoding="utf-8"))
         rows = {(line["case"], line["through"]): line for line in before}
-    with temporary_host("inputs") as host:
-        rows = run(Bench(host), chosen, rows, options.output)
+    with temporary_host("inputs") as started:
+        rows = run(HostUnderTest(started), chosen, rows, options.output)
     wrong = [line for line in rows.values() if line["outcome"].isupper() or "DIFFERS" in line["outcome"]]
     print(json.dumps(wrong, indent=1, ensure_ascii=False) if wrong else f"{len(rows)} cases, all as expected")
     return bool(wrong)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from ... import locations
-from .bench import RESULT, Bench, Case, Prompt
+from ..host_under_test import HostUnderTest, Prompt
+from .odd_input import RESULT, OddInput, clip_in
 
 SAMPLER = "STEM Inversion Sampler"
 TOKENFLOW = "TokenFlow Edit"
@@ -31,7 +32,7 @@ def node(kind: str, **inputs: object) -> dict:
 
 
 def inversion_of(
-    bench: Bench,
+    host: HostUnderTest,
     inversion: dict | None = None,
     source: str = SOURCE,
     frames: int = 3,
@@ -45,7 +46,7 @@ def inversion_of(
     size: width and height.
     """
     clip = node(
-        "STEMVideoLoad", file=bench.clip("good.mp4"), start_unit="frame", start=0, frame_cap=frames, every_nth=1,
+        "STEMVideoLoad", file=clip_in(host, "good.mp4"), start_unit="frame", start=0, frame_cap=frames, every_nth=1,
         target_fps=0, width=size[0], height=size[1], fit="crop",
     )  # fmt: skip
     sampler = node(
@@ -67,10 +68,10 @@ def inversion_of(
     }
 
 
-def edited(editor: str, bench: Bench, target: str = TARGET, source: str = SOURCE, **others: object) -> Prompt:
+def edited(editor: str, host: HostUnderTest, target: str = TARGET, source: str = SOURCE, **others: object) -> Prompt:
     """An edit of the inverted clip."""
     changes = others.pop("changes", {})
-    prompt = inversion_of(bench, source=source, **others)
+    prompt = inversion_of(host, source=source, **others)
     common = {"model": ["model", 0], "inversion": ["sampler", 0]}
     if editor == TOKENFLOW:
         prompt["target"] = node("CLIPTextEncode", text=target, clip=["model", 1])
@@ -83,8 +84,8 @@ def edited(editor: str, bench: Bench, target: str = TARGET, source: str = SOURCE
     return prompt
 
 
-def good_edit(bench: Bench) -> Prompt:
-    return edited(FATEZERO, bench)
+def good_edit(host: HostUnderTest) -> Prompt:
+    return edited(FATEZERO, host)
 
 
 def words(count: int) -> str:
@@ -92,10 +93,10 @@ def words(count: int) -> str:
     return " ".join(["cat"] * count)
 
 
-def case(name: str, editor: str, shape: tuple[int, int, int] | None = (3, 64, 64), **others: object) -> Case:
+def case(name: str, editor: str, shape: tuple[int, int, int] | None = (3, 64, 64), **others: object) -> OddInput:
     says, quick = others.pop("says", ""), others.pop("quick", False)
     through = SAMPLER if editor == SAMPLER else f"{SAMPLER}, {editor}"
-    return Case(name, through, partial(edited, editor, **others), good_edit, shape, says, quick=quick)
+    return OddInput(name, through, partial(edited, editor, **others), good_edit, shape, says, quick=quick)
 
 
 TOO_LONG = "prompt: The prompt fills .* blocks of tokens.*Shorten the prompt to 75 tokens"
@@ -122,7 +123,7 @@ QUICK_PROMPTS = {
 }
 
 
-def prompt_case(name: str, text: str, editor: str) -> Case:
+def prompt_case(name: str, text: str, editor: str) -> OddInput:
     if editor == FATEZERO and name in TOO_LONG_FOR_WORDS:
         return case(f"prompts: {name}", editor, None, source=text, target=text, says=TOO_LONG, quick=True)
     target = " ".join([*text.split()[:-1], "dog"])  # as many tokens
@@ -171,7 +172,7 @@ SETTINGS = {
     "a level that is none": ({"fusion_levels": "1, 9"}, "fusion_levels is '1, 9'"),
     "a frame that is none": ({"own_attention": "spatiotemporal", "frames": "next"}, "'next' is no frame"),
 }
-EDITS: tuple[Case, ...] = (
+EDITS: tuple[OddInput, ...] = (
     *(prompt_case(name, text, editor) for name, text in PROMPTS.items() for editor in (TOKENFLOW, FATEZERO)),
     *SIZES,
     *STEPS,

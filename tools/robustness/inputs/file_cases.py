@@ -11,9 +11,10 @@ from functools import partial
 import safetensors.torch
 import torch
 
-from .bench import RESULT, Bench, Case, Prompt
+from ..host_under_test import HostUnderTest, Prompt
 from .clips import FRAMES, LONG
 from .edit_cases import good_edit, inversion_of, node
+from .odd_input import RESULT, OddInput, clip_in
 
 VIDEO = "Video Load"
 LOAD = "Load Inversion"
@@ -24,7 +25,7 @@ ELSEWHERE = "lies outside the input folder"
 NOTHING_ELSE = "nothing else is read"
 
 
-def video(file: object, bench: Bench, **request: object) -> Prompt:
+def video(file: object, host: HostUnderTest, **request: object) -> Prompt:
     """Loads a file and saves its frames."""
     inputs = {"file": file, "width": 0, "height": 0, "fit": "crop", **REQUEST, **request}
     return {
@@ -33,34 +34,34 @@ def video(file: object, bench: Bench, **request: object) -> Prompt:
     }
 
 
-def good_video(bench: Bench) -> Prompt:
-    return video(bench.clip("good.mp4"), bench)
+def good_video(host: HostUnderTest) -> Prompt:
+    return video(clip_in(host, "good.mp4"), host)
 
 
-def of_clip(name: str, bench: Bench, **request: object) -> Prompt:
-    return video(bench.clip(name), bench, **request)
+def of_clip(name: str, host: HostUnderTest, **request: object) -> Prompt:
+    return video(clip_in(host, name), host, **request)
 
 
-def clip_case(name: str, clip: str, **expected: object) -> Case:
+def clip_case(name: str, clip: str, **expected: object) -> OddInput:
     request = expected.pop("request", {})
-    return Case(name, VIDEO, partial(of_clip, clip, **request), good_video, **expected)
+    return OddInput(name, VIDEO, partial(of_clip, clip, **request), good_video, **expected)
 
 
-def elsewhere(name: object, bench: Bench) -> Prompt:
+def elsewhere(name: object, host: HostUnderTest) -> Prompt:
     """A name beside a clip outside the input folder, one in the output folder, and a link to the first."""
-    bench.clip("good.mp4")
+    clip_in(host, "good.mp4")
     for target in ("secret.mp4", "output/secret.mp4"):
-        shutil.copyfile(bench.folder("input") / "good.mp4", bench.base / target)
-    link = bench.folder("input") / "link.mp4"
+        shutil.copyfile(host.folder("input") / "good.mp4", host.base / target)
+    link = host.folder("input") / "link.mp4"
     if not link.is_symlink():
-        link.symlink_to(bench.base / "secret.mp4")
-    return video(name(bench) if callable(name) else name, bench)
+        link.symlink_to(host.base / "secret.mp4")
+    return video(name(host) if callable(name) else name, host)
 
 
 NAMES = {
     "a name with ..": ("../secret.mp4", ELSEWHERE),
     "a name with .. in its middle": ("x/../../secret.mp4", ELSEWHERE),
-    "an absolute path": (lambda bench: str(bench.base / "secret.mp4"), ELSEWHERE),
+    "an absolute path": (lambda host: str(host.base / "secret.mp4"), ELSEWHERE),
     "a link that leads out of the folder": ("link.mp4", ELSEWHERE),
     "a name marked [output]": ("secret.mp4 [output]", ELSEWHERE),
     "a name marked [temp]": ("secret.mp4 [temp]", ELSEWHERE),
@@ -105,35 +106,35 @@ CLIP_CASES = (
     ),
     clip_case("a start behind the end", "good.mp4", request={"start": 500}, says="has 24 frames.*below 24"),
     clip_case("name in other scripts", "ünï codé 视频 😀.mp4", shape=(FRAMES, 48, 64), numbers=range(FRAMES)),
-    *(Case(name, VIDEO, partial(elsewhere, value), good_video, says=says) for name, (value, says) in NAMES.items()),
+    *(OddInput(name, VIDEO, partial(elsewhere, value), good_video, says=says) for name, (value, says) in NAMES.items()),
 )
 
 
-def load(file: object, bench: Bench) -> Prompt:
+def load(file: object, host: HostUnderTest) -> Prompt:
     """Loads an inversion and reconstructs it."""
-    folder = bench.folder("output/inversions")
+    folder = host.folder("output/inversions")
     if not (folder / SAVED).exists():
-        bench.client.run(save("good", bench))
-    return inversion_of(bench, node("STEMLoadInversion", file=file, model=["model", 0]))
+        host.client.run(save("good", host))
+    return inversion_of(host, node("STEMLoadInversion", file=file, model=["model", 0]))
 
 
-def good_inversion(bench: Bench) -> Prompt:
-    return load(f"{SAVED} [output]", bench)
+def good_inversion(host: HostUnderTest) -> Prompt:
+    return load(f"{SAVED} [output]", host)
 
 
-def named_elsewhere(file: object, bench: Bench) -> Prompt:
+def named_elsewhere(file: object, host: HostUnderTest) -> Prompt:
     """A name beside an inversion outside the folders, and a link to it."""
-    prompt = load(file(bench) if callable(file) else file, bench)
-    shutil.copyfile(bench.base / "output" / "inversions" / SAVED, bench.base / "secret.safetensors")
-    link = bench.folder("input/inversions") / "link.safetensors"
+    prompt = load(file(host) if callable(file) else file, host)
+    shutil.copyfile(host.base / "output" / "inversions" / SAVED, host.base / "secret.safetensors")
+    link = host.folder("input/inversions") / "link.safetensors"
     if not link.is_symlink():
-        link.symlink_to(bench.base / "secret.safetensors")
+        link.symlink_to(host.base / "secret.safetensors")
     return prompt
 
 
 INVERSION_NAMES = {
     "a name with ..": ("../../secret.safetensors", NOTHING_ELSE),
-    "an absolute path": (lambda bench: str(bench.base / "secret.safetensors"), NOTHING_ELSE),
+    "an absolute path": (lambda host: str(host.base / "secret.safetensors"), NOTHING_ELSE),
     "a link that leads out of the folder": ("link.safetensors", NOTHING_ELSE),
     "a name with .. marked [output]": ("../../secret.safetensors [output]", NOTHING_ELSE),
     "a name marked [temp]": ("x.safetensors [temp]", NOTHING_ELSE),
@@ -157,15 +158,15 @@ class Touch:
         return open, (self.path, "w")
 
 
-def written(make: Callable[[Bench, bytes], bytes], bench: Bench) -> Prompt:
+def written(make: Callable[[HostUnderTest, bytes], bytes], host: HostUnderTest) -> Prompt:
     """A file in the input folder, made of the content of a good one."""
-    load("x", bench)
-    content = (bench.base / "output" / "inversions" / SAVED).read_bytes()
-    (bench.folder("input/inversions") / "odd.safetensors").write_bytes(make(bench, content))
-    return load("odd.safetensors", bench)
+    load("x", host)
+    content = (host.base / "output" / "inversions" / SAVED).read_bytes()
+    (host.folder("input/inversions") / "odd.safetensors").write_bytes(make(host, content))
+    return load("odd.safetensors", host)
 
 
-def header_claiming_terabytes(bench: Bench, content: bytes) -> bytes:
+def header_claiming_terabytes(host: HostUnderTest, content: bytes) -> bytes:
     count = 1 << 40
     header = (
         '{"trajectory":{"dtype":"F32","shape":[3,%d,4,8,8],"data_offsets":[0,%d]}}' % (count, count * 3 * 256 * 4)  # noqa: UP031
@@ -173,45 +174,45 @@ def header_claiming_terabytes(bench: Bench, content: bytes) -> bytes:
     return struct.pack("<Q", len(header)) + header + bytes(64)
 
 
-def another_shape(bench: Bench, content: bytes) -> bytes:
+def another_shape(host: HostUnderTest, content: bytes) -> bytes:
     tensors = safetensors.torch.load(content)
-    with safetensors.safe_open(bench.base / "output" / "inversions" / SAVED, "pt") as file:
+    with safetensors.safe_open(host.base / "output" / "inversions" / SAVED, "pt") as file:
         metadata = file.metadata()
     return safetensors.torch.save(tensors | {"trajectory": torch.zeros(3, 2, 16, 8, 8)}, metadata)
 
 
 UNREADABLE = "odd.safetensors is no inversion that this version can read.*Choose a file that Save Inversion has written"
 CONTENTS = {
-    "0 bytes": lambda bench, content: b"",
-    "cut off in the middle": lambda bench, content: content[: len(content) // 2],
-    "cut off within its header": lambda bench, content: content[:100],
-    "a pickle with another name": lambda bench, content: pickle.dumps(Touch(str(bench.base / "unpickled"))),
+    "0 bytes": lambda host, content: b"",
+    "cut off in the middle": lambda host, content: content[: len(content) // 2],
+    "cut off within its header": lambda host, content: content[:100],
+    "a pickle with another name": lambda host, content: pickle.dumps(Touch(str(host.base / "unpickled"))),
     "a header that claims terabytes": header_claiming_terabytes,
-    "a header of 2⁶³ bytes": lambda bench, content: struct.pack("<Q", 1 << 63) + b"{}",
+    "a header of 2⁶³ bytes": lambda host, content: struct.pack("<Q", 1 << 63) + b"{}",
     "latents of another shape": another_shape,
-    "a checkpoint": lambda bench, content: safetensors.torch.save({"weight": torch.zeros(3)}),
+    "a checkpoint": lambda host, content: safetensors.torch.save({"weight": torch.zeros(3)}),
 }
 
 INVERSION_CASES = (
-    Case("as it was saved", LOAD, good_inversion, good_inversion, shape=(3, 64, 64)),
+    OddInput("as it was saved", LOAD, good_inversion, good_inversion, shape=(3, 64, 64)),
     *(
-        Case(name, LOAD, partial(named_elsewhere, value), good_inversion, says=says)
+        OddInput(name, LOAD, partial(named_elsewhere, value), good_inversion, says=says)
         for name, (value, says) in INVERSION_NAMES.items()
     ),
-    *(Case(name, LOAD, partial(written, make), good_inversion, says=UNREADABLE) for name, make in CONTENTS.items()),
+    *(OddInput(name, LOAD, partial(written, make), good_inversion, says=UNREADABLE) for name, make in CONTENTS.items()),
 )
 
 
-def save(prefix: object, bench: Bench) -> Prompt:
+def save(prefix: object, host: HostUnderTest) -> Prompt:
     saving = node("STEMSaveInversion", inversion=["sampler", 0], filename_prefix=prefix)
-    return inversion_of(bench) | {"save": saving}
+    return inversion_of(host) | {"save": saving}
 
 
-def save_behind_link(prefix: str, bench: Bench) -> Prompt:
-    link = bench.folder("output/inversions") / "link"
+def save_behind_link(prefix: str, host: HostUnderTest) -> Prompt:
+    link = host.folder("output/inversions") / "link"
     if not link.is_symlink():
-        link.symlink_to(bench.folder("elsewhere"), target_is_directory=True)
-    return save(prefix, bench)
+        link.symlink_to(host.folder("elsewhere"), target_is_directory=True)
+    return save(prefix, host)
 
 
 PREFIXES = {
@@ -222,11 +223,11 @@ PREFIXES = {
     "nothing": ("", "leads out of the folder inversions"),
 }
 SAVE_CASES = (
-    *(Case(name, SAVE, partial(save, value), good_edit, says=says) for name, (value, says) in PREFIXES.items()),
-    Case(
+    *(OddInput(name, SAVE, partial(save, value), good_edit, says=says) for name, (value, says) in PREFIXES.items()),
+    OddInput(
         "a link that leads out of the folder", SAVE, partial(save_behind_link, "link/x/y"), good_edit, says="leads out"
     ),
-    Case("a beginning in other scripts", SAVE, partial(save, "ünï/视频 😀"), good_edit, shape=(3, 64, 64)),
+    OddInput("a beginning in other scripts", SAVE, partial(save, "ünï/视频 😀"), good_edit, shape=(3, 64, 64)),
 )
 
-FILES: tuple[Case, ...] = (*CLIP_CASES, *INVERSION_CASES, *SAVE_CASES)
+FILES: tuple[OddInput, ...] = (*CLIP_CASES, *INVERSION_CASES, *SAVE_CASES)

@@ -5,20 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...demo.pictures import decode
 from ...host.client import HostError
-from ...host.process import HostProcess
+from ..host_under_test import SECONDS, HostUnderTest, Prompt
 from . import clips
 from .clip_factory import read_number
 
-Prompt = dict[str, dict]
 RESULT = "result"
-SECONDS = 3600
 
 
 @dataclass(frozen=True)
@@ -30,7 +26,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Case:
+class OddInput:
     """An input, and what must come of it.
 
     Attributes:
@@ -46,8 +42,8 @@ class Case:
 
     name: str
     through: str
-    build: Callable[[Bench], Prompt]
-    good: Callable[[Bench], Prompt]
+    build: Callable[[HostUnderTest], Prompt]
+    good: Callable[[HostUnderTest], Prompt]
     shape: tuple[int, int, int] | None = None
     says: str = ""
     numbers: Sequence[int] | None = None
@@ -63,35 +59,23 @@ class Case:
         return self.numbers is None or read == list(self.numbers)
 
 
-class Bench:
-    """A running host and its folders."""
+def clip_in(host: HostUnderTest, name: str) -> str:
+    """The name of a clip of `clips` in the input folder, where it is written when it is missing."""
+    if not (host.folder("input") / name).exists():
+        clips.write(name, host.folder("input"))
+    return name
 
-    def __init__(self, host: HostProcess) -> None:
-        self.client = host.client
-        self.base = host.base
 
-    def folder(self, name: str) -> Path:
-        """A folder of the host, such as input/inversions; made if missing."""
-        path = self.base / name
-        path.mkdir(parents=True, exist_ok=True)
-        return path
-
-    def clip(self, name: str) -> str:
-        """The name of a clip of `clips` in the input folder, where it is written when it is missing."""
-        if not (self.folder("input") / name).exists():
-            clips.write(name, self.folder("input"))
-        return name
-
-    def run(self, build: Callable[[Bench], Prompt], anew: bool = True) -> Outcome:
-        """Runs a workflow; `anew` without what the host has kept of earlier ones."""
-        prompt = build(self)
-        if anew:
-            self.client.post_json("/free", {"free_memory": True})
-        try:
-            result = self.client.run(prompt, timeout=SECONDS)
-        except HostError as error:
-            return Outcome(None, shown(str(error).replace(str(self.base), "/host")))
-        return Outcome(decode([self.client.view(file) for file in result.outputs[RESULT]["images"]]))
+def outcome_of(host: HostUnderTest, build: Callable[[HostUnderTest], Prompt], fresh: bool = True) -> Outcome:
+    """Runs a workflow; `fresh` without what ComfyUI has kept of earlier ones."""
+    prompt = build(host)
+    if fresh:
+        host.client.forget_results()
+    try:
+        result = host.client.run(prompt, timeout=SECONDS)
+    except HostError as error:
+        return Outcome(None, shown(str(error).replace(str(host.base), "/host")))
+    return Outcome(host.pictures(result, RESULT))
 
 
 def shown(message: str) -> str:
