@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
+from einops import rearrange
 from torch import Tensor
 
 
 def split_heads(tokens: Tensor, heads: int) -> Tensor:
     """[b, p, h*d] -> [b, h, p, d]."""
-    batch, count, channels = tokens.shape
-    return tokens.reshape(batch, count, heads, channels // heads).transpose(1, 2)
+    return rearrange(tokens, "b p (h d) -> b h p d", h=heads)
 
 
 def merge_heads(tokens: Tensor) -> Tensor:
     """[b, h, p, d] -> [b, p, h*d]."""
-    batch, heads, count, channels = tokens.shape
-    return tokens.transpose(1, 2).reshape(batch, count, heads * channels)
+    return rearrange(tokens, "b h p d -> b p (h d)")
 
 
 def join_frames(tokens: Tensor, groups: int) -> Tensor:
     """Frames of a group as one sequence: [g*n, p, c] -> [g, n*p, c]. Rows are group-major, frame-minor."""
-    rows, count, channels = tokens.shape
-    return tokens.reshape(groups, rows // groups * count, channels)
+    return rearrange(tokens, "(g n) p c -> g (n p) c", g=groups)
 
 
 def split_frames(tokens: Tensor, frames: int) -> Tensor:
     """The inverse of `join_frames`: [g, n*p, c] -> [g*n, p, c]."""
-    groups, count, channels = tokens.shape
-    return tokens.reshape(groups * frames, count // frames, channels)
+    return rearrange(tokens, "g (n p) c -> (g n) p c", n=frames)
 
 
 def attention_probabilities(q: Tensor, k: Tensor, heads: int) -> Tensor:

@@ -34,7 +34,7 @@ class PropagationPlan:
         return PropagationPlan(self.first[frames], self.second[frames], self.weight[frames])
 
 
-def frame_batches(frames: int, batch_size: int) -> list[slice]:
+def batch_slices(frames: int, batch_size: int) -> list[slice]:
     """All frames in batches of `batch_size`; the last one may be shorter."""
     return [slice(start, min(start + batch_size, frames)) for start in range(0, frames, batch_size)]
 
@@ -42,9 +42,8 @@ def frame_batches(frames: int, batch_size: int) -> list[slice]:
 def choose_keyframes(batches: list[slice], choice: KeyframeChoice, generator: torch.Generator) -> Tensor:
     """One keyframe of every batch, int64 [batches]: uniformly at random, or its centre."""
     if choice == "centre":
-        return torch.tensor([batch.start + (batch.stop - batch.start) // 2 for batch in batches])
-    offsets = [int(torch.randint(batch.stop - batch.start, (1,), generator=generator)) for batch in batches]
-    return torch.tensor([batch.start + offset for batch, offset in zip(batches, offsets, strict=True)])
+        return torch.tensor([_centre(batch) for batch in batches])
+    return torch.tensor([int(torch.randint(batch.start, batch.stop, (1,), generator=generator)) for batch in batches])
 
 
 def propagation_plan(batches: list[slice], keyframes: Tensor, weights: PropagationWeights) -> PropagationPlan:
@@ -56,19 +55,18 @@ def propagation_plan(batches: list[slice], keyframes: Tensor, weights: Propagati
     """
     if weights == "surrounding":
         return _surrounding_plan(batches[-1].stop, keyframes)
-    first, second, weight = [], [], []
+    rows = []
     for number, batch in enumerate(batches):
         previous = max(number - 1, 0)
-        centre, previous_centre = (
-            batches[b].start + (batches[b].stop - batches[b].start) // 2 for b in (number, previous)
-        )
         for frame in range(batch.start, batch.stop):
-            distance, previous_distance = abs(frame - centre), abs(frame - previous_centre)
+            distance, previous_distance = (abs(frame - _centre(batches[b])) for b in (number, previous))
             ratio = torch.tensor(previous_distance / max(distance + previous_distance, 1))
-            first.append(number)
-            second.append(previous)
-            weight.append(1.0 if number == previous else float(torch.sigmoid(ratio)))
-    return PropagationPlan(torch.tensor(first), torch.tensor(second), torch.tensor(weight))
+            rows.append((number, previous, 1.0 if number == previous else float(torch.sigmoid(ratio))))
+    return PropagationPlan(*map(torch.tensor, zip(*rows, strict=True)))
+
+
+def _centre(batch: slice) -> int:
+    return (batch.start + batch.stop) // 2
 
 
 def _surrounding_plan(frames: int, keyframes: Tensor) -> PropagationPlan:

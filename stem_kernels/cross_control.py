@@ -67,10 +67,6 @@ class CrossControl:
         """w * V: values of the target tokens for the edit's own attention, [..., t, c]."""
         return self.edit.to(values)[:, None] * values
 
-    def map_of(self, source_map: Tensor, edit_map: Tensor) -> Tensor:
-        """The controlled map itself, [..., t] from [..., s] and [..., t]: for tests and comparisons."""
-        return source_map @ self.source.to(source_map) + edit_map * self.edit.to(edit_map)
-
 
 def refined(alignment: RefineAlignment) -> TokenMapping:
     """The mapping of an alignment: a target token reads its source token, or itself where it is new."""

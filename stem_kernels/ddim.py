@@ -1,6 +1,6 @@
 """DDIM schedules and moves, in the two spaces that meet here.
 
-`z` is the variance-preserving latent of DDIM, `x = z * sqrt(1 + sigma^2)` the variance-exploding one of the host.
+`z` is the variance-preserving latent of DDIM, `x = z * sqrt(1 + sigma^2)` the variance-exploding one of ComfyUI.
 `alpha` is the cumulative product that the paper calls alpha_t, and `sigma = sqrt((1 - alpha) / alpha)`.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from einops import reduce
 from torch import Tensor
 
 TRAIN_TIMESTEPS = 1000
@@ -37,9 +38,9 @@ def select_timesteps(available: Sequence[int], steps: int) -> tuple[int, ...]:
     if steps in (0, len(available)):
         return tuple(available)
     wanted = inversion_timesteps(steps)
-    missing = sorted(set(wanted) - set(available))
+    known = set(available)
+    missing = sorted(set(wanted) - known)
     if missing:
-        known = set(available)
         fitting = [n for n in range(1, len(available) + 1) if known.issuperset(inversion_timesteps(n))]
         raise ValueError(
             f"{steps} steps do not match the inversion: they need timestep {missing[0]}, and the inversion of "
@@ -51,11 +52,6 @@ def select_timesteps(available: Sequence[int], steps: int) -> tuple[int, ...]:
 def alpha_of(sigma: Tensor | float) -> Tensor | float:
     """Cumulative alpha of a noise level: `1 / (1 + sigma^2)`."""
     return 1 / (1 + sigma**2)
-
-
-def sigma_of(alpha: Tensor) -> Tensor:
-    """Noise level of a cumulative alpha: `sqrt((1 - alpha) / alpha)`."""
-    return ((1 - alpha) / alpha).sqrt()
 
 
 def to_exploding(z: Tensor, sigma: Tensor | float) -> Tensor:
@@ -75,14 +71,14 @@ def move_preserving(z: Tensor, noise: Tensor, alpha_from: float, alpha_to: float
 
 
 def move_exploding(x: Tensor, noise: Tensor, sigma_from: Tensor | float, sigma_to: Tensor | float) -> Tensor:
-    """The same move in the host's space, where it is one Euler step: `x' = x + (sigma' - sigma) * epsilon`."""
+    """The same move in ComfyUI's space, where it is one Euler step: `x' = x + (sigma' - sigma) * epsilon`."""
     return x + (sigma_to - sigma_from) * noise
 
 
 def declare_at(x: Tensor, sigma: Tensor | float, declared_sigma: Tensor | float) -> Tensor:
     """`x` at `sigma` rewritten so that a network told `declared_sigma` receives the same `z`.
 
-    This is what "epsilon(z_t, t+1)" of the reference implementations means in the host's space: without the factor the
+    This is what "epsilon(z_t, t+1)" of the reference implementations means in ComfyUI's space: without the factor the
     network's input is off by `sqrt(alpha / alpha')`.
     """
     return x * ((1 + declared_sigma**2) / (1 + sigma**2)) ** 0.5
@@ -101,5 +97,5 @@ def add_noise(z_clean: Tensor, noise: Tensor, alpha: float) -> Tensor:
 
 def first_non_finite_frame(latents: Tensor) -> int | None:
     """Index of the first frame of `[N, ...]` that holds NaN or infinity, or None."""
-    bad = ~torch.isfinite(latents).flatten(1).all(dim=1)
+    bad = reduce(~torch.isfinite(latents), "n ... -> n", "any")
     return int(bad.nonzero()[0]) if bool(bad.any()) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 FrameReference = int | str
@@ -26,7 +27,7 @@ def parse_frame_references(text: str) -> tuple[FrameReference, ...]:
             references.append(int(entry))
         except ValueError:
             raise ValueError(
-                f"{entry!r} is no frame: write offsets such as -1, 0 or 1, or {', '.join(NAMED_FRAMES)}, "
+                f"{entry!r} is not a frame: write offsets such as -1, 0 or 1, or {', '.join(NAMED_FRAMES)}, "
                 "separated by commas."
             ) from None
     return tuple(references)
@@ -51,7 +52,5 @@ def context_frames(references: Sequence[FrameReference], frames: int) -> Tensor:
 
 def gather_frames(tokens: Tensor, context: Tensor, groups: int) -> Tensor:
     """Tokens of the context frames, joined: [g*n, p, c] -> [g*n, l*p, c] with `context` [n, l]."""
-    rows, count, channels = tokens.shape
-    grouped = tokens.reshape(groups, rows // groups, count, channels)
-    gathered = grouped[:, context.to(tokens.device)]  # [g, n, l, p, c]
-    return gathered.reshape(rows, context.shape[1] * count, channels)
+    grouped = rearrange(tokens, "(g n) p c -> g n p c", g=groups)
+    return rearrange(grouped[:, context.to(tokens.device)], "g n l p c -> (g n) (l p) c")

@@ -19,8 +19,6 @@ from .prompt_words import Word
 
 TOKENS = 77
 DEFAULT_WINDOW = "default_"
-_MATCH = 1
-_MISMATCH = -1
 
 Window = float | Sequence[float]
 
@@ -46,7 +44,7 @@ def align_tokens(source: Sequence[Hashable], target: Sequence[Hashable]) -> tupl
     score = [[0] * (len(target) + 1) for _ in range(len(source) + 1)]
     for i, source_token in enumerate(source, 1):
         for j, target_token in enumerate(target, 1):
-            paired = score[i - 1][j - 1] + (_MATCH if source_token == target_token else _MISMATCH)
+            paired = score[i - 1][j - 1] + (1 if source_token == target_token else -1)
             score[i][j] = max(score[i][j - 1], score[i - 1][j], paired)
     aligned = [-1] * len(target)
     i, j = len(source), len(target)
@@ -104,7 +102,12 @@ def replace_mapper(
     for old, new in zip(source, target, strict=True):
         if old.text == new.text and len(old.positions) == len(new.positions):
             continue
-        a, b = _replaced_columns(old, new, columns)
+        for word in (old, new):
+            if not word.positions:
+                raise ValueError(f"'{word.text}' has no tokens, so it cannot take part in a replacement. Take it out.")
+            if word.positions[-1] >= columns:
+                raise ValueError(f"'{word.text}' lies beyond column {columns}. Shorten the prompt.")
+        a, b = old.positions, new.positions
         unchanged = a[0] - i
         if unchanged < 0 or b[0] - j != unchanged:
             raise ValueError(
@@ -198,12 +201,3 @@ def _columns_of(word: str, positions: Mapping[str, Sequence[int]] | None) -> lis
             "it out of the settings."
         )
     return list(positions[word])
-
-
-def _replaced_columns(old: Word, new: Word, columns: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    for word in (old, new):
-        if not word.positions:
-            raise ValueError(f"'{word.text}' has no tokens, so it cannot take part in a replacement. Take it out.")
-        if word.positions[-1] >= columns:
-            raise ValueError(f"'{word.text}' lies beyond column {columns}. Shorten the prompt.")
-    return old.positions, new.positions

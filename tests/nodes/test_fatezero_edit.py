@@ -132,7 +132,7 @@ def test_stem_attention_takes_its_settings_from_the_inversion_or_the_model(setti
         ({"self_window": "2"}, "self-attention window runs from 0 to 2"),
         ({"fusion_levels": "4"}, "fusion_levels is '4'"),
         ({"steps": 7}, "7 steps do not match the inversion"),
-        ({"own_attention": "spatiotemporal", "frames": "middel"}, "'middel' is no frame"),
+        ({"own_attention": "spatiotemporal", "frames": "middel"}, "'middel' is not a frame"),
     ],
 )
 def test_what_cannot_work_is_refused(loaded, inversions, inputs, message):

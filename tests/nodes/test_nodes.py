@@ -358,5 +358,5 @@ def test_context_windows_are_refused(loaded, video):
 
 
 def test_an_unknown_frame_reference_is_refused(loaded):
-    with pytest.raises(ValueError, match="'middel' is no frame"):
+    with pytest.raises(ValueError, match="'middel' is not a frame"):
         run(FrameContext, model=loaded.model, frames="custom", custom_frames="0, middel")

@@ -9,9 +9,9 @@ import torch
 from comfyui_stem.stem_kernels.correspondence import (
     Correspondence,
     PropagationPlan,
+    batch_slices,
     choose_keyframes,
     correspond,
-    frame_batches,
     nearest_tokens,
     propagate,
     propagation_plan,
@@ -36,7 +36,7 @@ def normal(*shape, seed, dtype=torch.float64):
 
 
 def plan_of(frames, size, weights, seed=0):
-    batches = frame_batches(frames, size)
+    batches = batch_slices(frames, size)
     keyframes = choose_keyframes(batches, "random", seeded(seed))
     return propagation_plan(batches, keyframes, weights), keyframes
 
@@ -45,7 +45,7 @@ def plan_of(frames, size, weights, seed=0):
     ("frames", "size", "lengths"), [(16, 8, [8, 8]), (11, 4, [4, 4, 3]), (5, 8, [5]), (1, 8, [1]), (3, 1, [1, 1, 1])]
 )
 def test_batches_hold_all_frames_and_the_last_one_the_remainder(frames, size, lengths):
-    batches = frame_batches(frames, size)
+    batches = batch_slices(frames, size)
     assert [batch.stop - batch.start for batch in batches] == lengths
     assert [frame for batch in batches for frame in range(frames)[batch]] == list(range(frames))
 
@@ -53,7 +53,7 @@ def test_batches_hold_all_frames_and_the_last_one_the_remainder(frames, size, le
 @PROPERTY
 @given(frames=FRAMES, size=SIZE, seed=SEEDS)
 def test_every_batch_has_one_keyframe_of_its_own(frames, size, seed):
-    batches = frame_batches(frames, size)
+    batches = batch_slices(frames, size)
     drawn, again = (choose_keyframes(batches, "random", seeded(seed)) for _ in range(2))
     assert torch.equal(drawn, again)
     for keyframes in (drawn, choose_keyframes(batches, "centre", seeded(seed))):
@@ -63,12 +63,12 @@ def test_every_batch_has_one_keyframe_of_its_own(frames, size, seed):
 
 
 def test_central_keyframes_are_the_centres_of_batches_of_any_length():
-    assert choose_keyframes(frame_batches(11, 4), "centre", seeded(0)).tolist() == [2, 6, 9]
-    assert choose_keyframes(frame_batches(1, 4), "centre", seeded(0)).tolist() == [0]
+    assert choose_keyframes(batch_slices(11, 4), "centre", seeded(0)).tolist() == [2, 6, 9]
+    assert choose_keyframes(batch_slices(1, 4), "centre", seeded(0)).tolist() == [0]
 
 
 def test_every_frame_can_become_a_random_keyframe():
-    generator, batches = seeded(0), frame_batches(11, 4)
+    generator, batches = seeded(0), batch_slices(11, 4)
     drawn = torch.stack([choose_keyframes(batches, "random", generator) for _ in range(400)])
     counts = torch.bincount(drawn.flatten(), minlength=11)
     assert counts[:8].min() > 60 and counts[8:].min() > 90  # 100 and 133 are expected
@@ -241,7 +241,7 @@ def test_equal_features_are_propagated_unchanged_and_in_their_own_precision(dtyp
 
 def test_a_keyframe_keeps_its_own_features_with_surrounding_weights():
     tokens, keyframes = normal(11, 6, 5, seed=0), torch.tensor([1, 6, 10])
-    plan = propagation_plan(frame_batches(11, 4), keyframes, "surrounding")
+    plan = propagation_plan(batch_slices(11, 4), keyframes, "surrounding")
     features = normal(3, 6, 4, seed=1)
     carried = propagate(features, correspond(tokens, tokens[keyframes], plan), plan)
     assert torch.equal(carried[keyframes], features)
@@ -252,7 +252,7 @@ def test_batches_propagated_one_at_a_time_are_parts_of_the_whole():
     tokens, features = normal(11, 6, 5, seed=0), normal(3, 6, 4, seed=1)
     whole = propagate(features, correspond(tokens, tokens[keyframes], plan), plan)
     parts = []
-    for batch in frame_batches(11, 4):
+    for batch in batch_slices(11, 4):
         part: PropagationPlan = plan.of(batch)
         parts.append(propagate(features, correspond(tokens[batch], tokens[keyframes], part), part))
     torch.testing.assert_close(torch.cat(parts), whole)

@@ -30,7 +30,7 @@ def test_offsets_and_names_are_read_from_a_comma_separated_list(text, references
 
 @pytest.mark.parametrize("entry", ["middle", "1.5", "first last", "-"])
 def test_an_entry_that_is_no_frame_is_named_in_the_refusal(entry):
-    with pytest.raises(ValueError, match=f"'{entry}' is no frame: write offsets .* first, mid, last"):
+    with pytest.raises(ValueError, match=f"'{entry}' is not a frame: write offsets .* first, mid, last"):
         parse_frame_references(f"0, {entry}")
 
 
@@ -50,7 +50,7 @@ def test_any_text_is_refused_by_an_entry_of_it_or_lists_frames_of_the_clip(text,
     try:
         references = parse_frame_references(text)
     except ValueError as error:
-        assert "is no frame: write offsets" in str(error)
+        assert "is not a frame: write offsets" in str(error)
     else:
         context = context_frames(references, frames)
         assert context.min() >= 0 and context.max() < frames

@@ -16,7 +16,7 @@ from comfy.patcher_extension import WrappersMP
 from einops import rearrange
 from torch import Tensor
 
-from ....stem_kernels.correspondence import frame_batches
+from ....stem_kernels.correspondence import batch_slices
 from ..seams.frames_alike import same_for_all_frames
 from ..seams.host_versions import free_memory
 from .lockstep import Meet, run_in_lockstep
@@ -107,7 +107,7 @@ def _split_call(model: Any, method: Any, run_key: str) -> Callable:
         if size >= frames:
             return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
         options = same_for_all_frames(options, frames, method.name)
-        batches, run = frame_batches(frames, size), options[run_key]
+        batches, run = batch_slices(frames, size), options[run_key]
         runs = [None] * len(batches)
 
         def call(number: int, meet: Meet) -> Tensor:

@@ -15,8 +15,8 @@ from ....stem_kernels.correspondence import (
     KeyframeChoice,
     PropagationPlan,
     PropagationWeights,
+    batch_slices,
     choose_keyframes,
-    frame_batches,
     propagation_plan,
 )
 from ....stem_kernels.ddim import add_noise, alpha_of, renoise, select_timesteps, to_preserving
@@ -122,7 +122,7 @@ class TokenFlowGuider(EditGuider):
     def __init__(self, model: Any, inversion: Inversion, settings: TokenFlowSettings, schedule: StepSchedule) -> None:
         super().__init__(model, inversion, schedule)
         self.settings = settings
-        self.batches = frame_batches(inversion.frames, settings.batch_size)
+        self.batches = batch_slices(inversion.frames, settings.batch_size)
         # where the rows of the source take features from other frames, those of a keyframe are not what they were
         self.reuses_keyframes = settings.source_rows == "true"
 
@@ -177,7 +177,7 @@ def prepared(model: Any, frames: int, settings: TokenFlowSettings) -> Any:
     """A clone of the edit MODEL with TokenFlow self-attention, feature injection and the budget of its passes."""
     layers = self_attention_layers(model.model.diffusion_model)
     clone = install(model, TokenFlowAttention(settings.source_rows, settings.stem), layers)
-    batches = len(frame_batches(frames, settings.batch_size))
+    batches = len(batch_slices(frames, settings.batch_size))
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, _WRAPPER_KEY, partial(inject_feature, feature_block(layers)))
     # ComfyUI budgets for all frames in one batch; no pass here holds more than these.
     budget = _budget(max(min(settings.batch_size, frames), batches))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ....stem_kernels.correspondence import choose_keyframes, frame_batches, propagation_plan
+from ....stem_kernels.correspondence import batch_slices, choose_keyframes, propagation_plan
 from . import golden
 from .case import Case, relative_error
 
@@ -18,7 +18,7 @@ ROUNDING = 5e-5
 def cases(folder: Path) -> Iterator[Case]:
     """The share of the keyframe of a frame's own batch, for every frame of a clip."""
     recorded = golden.settings(folder, "propagation")
-    batches = frame_batches(recorded["frames"], recorded["batch_size"])
+    batches = batch_slices(recorded["frames"], recorded["batch_size"])
     keyframes = choose_keyframes(batches, "centre", torch.Generator())
     ours = propagation_plan(batches, keyframes, "reference").weight
     name = f"propagation weights of {recorded['frames']} frames, batches of {recorded['batch_size']}"

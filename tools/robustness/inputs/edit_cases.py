@@ -170,7 +170,7 @@ SETTINGS = {
     "a window that ends before it begins": ({"self_window": "0.7-0.2"}, "starts at 0.7 and ends at 0.2"),
     "brackets 3,000 deep": ({"target_prompt": "(" * 3000 + "apple" + ")" * 3000}, "hundreds of brackets"),
     "a level that is none": ({"fusion_levels": "1, 9"}, "fusion_levels is '1, 9'"),
-    "a frame that is none": ({"own_attention": "spatiotemporal", "frames": "next"}, "'next' is no frame"),
+    "a frame that is none": ({"own_attention": "spatiotemporal", "frames": "next"}, "'next' is not a frame"),
 }
 EDITS: tuple[OddInput, ...] = (
     *(prompt_case(name, text, editor) for name, text in PROMPTS.items() for editor in (TOKENFLOW, FATEZERO)),

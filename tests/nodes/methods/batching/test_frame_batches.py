@@ -127,7 +127,7 @@ def test_the_frames_that_fit_are_within_the_free_memory_or_one(loaded, frames, g
 @settings(max_examples=50, deadline=None)
 def test_rows_are_cut_into_batches_and_joined_again(frames, size, groups):
     rows = torch.arange(groups * frames * 2).reshape(groups * frames, 2)
-    batches = correspondence.frame_batches(frames, size)
+    batches = correspondence.batch_slices(frames, size)
     parts = [rows_of(rows, batch, groups, frames, "x") for batch in batches]
     assert sum(len(part) for part in parts) == len(rows)
     assert all(len(part) <= groups * size for part in parts)

@@ -22,7 +22,7 @@ from comfyui_stem.nodes.methods.seams.refusals import check_conditioning
 from comfyui_stem.nodes.methods.tokenflow import edit as tokenflow
 from comfyui_stem.nodes.methods.tokenflow.edit import TokenFlowGuider, TokenFlowSettings, edit
 from comfyui_stem.nodes.methods.tokenflow.passes import batch_passes
-from comfyui_stem.stem_kernels.correspondence import frame_batches, propagation_plan
+from comfyui_stem.stem_kernels.correspondence import batch_slices, propagation_plan
 from comfyui_stem.tools.host.tiny_checkpoint import TINY_CHANNELS, TINY_TEXT_WIDTH, random_weights, unet_config
 from comfyui_stem.tools.host.tiny_sd15 import TinySD15
 from comfyui_stem.tools.measured.parity.case import relative_error as relative
@@ -150,7 +150,7 @@ def test_every_pass_sees_the_hints_of_its_frames_and_the_source_none(
     positive[0][1]["control_apply_to_uncond"] = to_both
     settings = TokenFlowSettings(batch_size=batch_size, weights=weights)
     edit(loaded.model, inversion, positive, loaded.prompt("rain"), settings)
-    batches, expected = frame_batches(FRAMES, batch_size), []
+    batches, expected = batch_slices(FRAMES, batch_size), []
     guider = TokenFlowGuider(loaded.model, inversion, settings, None)
     for timestep in reversed(inversion.timesteps):
         keyframes = guider.keyframes_at(timestep)

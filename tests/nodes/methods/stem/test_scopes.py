@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from comfyui_stem.nodes.methods.stem.scopes import scopes
 from comfyui_stem.nodes.methods.stem.settings import StemSettings
-from comfyui_stem.stem_kernels.correspondence import frame_batches
+from comfyui_stem.stem_kernels.correspondence import batch_slices
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,7 +28,7 @@ def test_chunks_are_counted_anew_for_every_cond():
 @given(groups=st.integers(1, 2), frames=st.integers(1, 12), size=st.integers(1, 13))
 @settings(max_examples=40, deadline=None)
 def test_every_row_of_every_batch_is_in_one_scope_and_in_order(chosen, groups, frames, size):
-    for batch in frame_batches(frames, size):
+    for batch in batch_slices(frames, size):
         length = batch.stop - batch.start
         rows = [scope.rows(batch) for scope in scopes(chosen, groups, frames)]
         covered = [row for part in rows if part for row in range(part.start, part.stop)]
