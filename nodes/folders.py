@@ -1,4 +1,7 @@
-"""Files that nodes read and write: videos of the input folder, inversions in `inversions`, and nothing beyond."""
+"""The files that nodes read and write: videos of the input folder, and inversions in `inversions` of both folders.
+
+Nothing beyond these folders is read or written, whatever a name says and wherever links lead.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,58 @@ from pathlib import Path
 
 import folder_paths
 
-from .video.errors import VideoError
+from .video import VideoError
 
 FOLDER = "inversions"
 SUFFIX = ".safetensors"
 _OUTPUT = " [output]"
 
 
+def input_videos() -> list[str]:
+    """Names of the videos in the input folder, for a list of choices."""
+    folder = folder_paths.get_input_directory()
+    files = [name for name in os.listdir(folder) if os.path.isfile(os.path.join(folder, name))]
+    return sorted(folder_paths.filter_files_content_types(files, ["video"]))
+
+
+def input_video_path(name: str | None) -> str:
+    """The real path of a video of the input folder.
+
+    Raises VideoError for a path that leaves the folder (see `inside_folder`), and where no name is given.
+    """
+    if not name or not isinstance(name, str):
+        raise VideoError("No video is chosen. Upload one, or connect a video.")
+    try:
+        path = folder_paths.get_annotated_filepath(name)
+    except ValueError:  # newer versions of ComfyUI themselves refuse paths that lead out of the folder
+        raise _outside(name) from None
+    return inside_folder(path, folder_paths.get_input_directory())
+
+
+def inside_folder(path: str, folder: str) -> str:
+    """The real path of the regular file `path`, which must lie in `folder` once all links are followed.
+
+    Raises VideoError for a path that leaves the folder (`..`, another drive, a symbolic link) and for anything that is
+    not a regular file: a named pipe would wait for ever.
+    """
+    real = contained(path, folder)
+    if real is None:
+        raise _outside(path)
+    if not os.path.isfile(real):
+        shown = os.path.basename(path)[:200]
+        raise VideoError(f"There is no file '{shown}' in the input folder. Upload the video, or choose another.")
+    return real
+
+
+def _outside(path: str) -> VideoError:
+    return VideoError(
+        f"The file '{os.path.basename(path)[:200]}' lies outside the input folder, which this node does not read. "
+        "Copy the video itself into the input folder (a link to it is not enough), or upload it."
+    )
+
+
 def saved_inversions() -> list[str]:
-    """Names for a list of choices, the newest first; those in the output folder are marked as the host marks them."""
+    """Names for a list of choices, the newest first; those in the output folder are marked as ComfyUI marks them."""
     found = []
     for root, mark in ((folder_paths.get_output_directory(), _OUTPUT), (folder_paths.get_input_directory(), "")):
         folder = Path(root) / FOLDER
@@ -32,18 +78,18 @@ def inversion_path(name: str, purpose: str) -> Path:
         ValueError: there is no such file, or it lies outside the folders once all links are followed.
     """
     if not isinstance(name, str):  # a workflow that a program has written may hold anything
-        raise ValueError(f"{purpose}: the file is given as {name!r:.50}, which is no name. Choose one from the list.")
+        raise ValueError(f"{purpose}: the file is given as {name!r:.50}, which is not a name. Choose from the list.")
     in_output = name.endswith(_OUTPUT)
     root = folder_paths.get_output_directory() if in_output else folder_paths.get_input_directory()
     folder = os.path.join(root, FOLDER)
     real = contained(os.path.join(folder, name.removesuffix(_OUTPUT)), folder)
     if real is None or not real.endswith(SUFFIX):
         raise ValueError(
-            f"{purpose}: '{name[:200]}' is no file of the folder {FOLDER} in the host's input or output folder, and "
-            "nothing else is read. Copy the file itself there."
+            f"{purpose}: '{name[:200]}' is not a file of the folder {FOLDER} in ComfyUI's input or output folder, "
+            "and nothing else is read. Copy the file itself there."
         )
     if not os.path.isfile(real):
-        raise ValueError(f"{purpose}: there is no file '{name[:200]}' any more. Choose another, or save it again.")
+        raise ValueError(f"{purpose}: the file '{name[:200]}' no longer exists. Choose another, or save it again.")
     return Path(real)
 
 
@@ -59,11 +105,11 @@ def free_path(prefix: str, purpose: str) -> tuple[Path, str, str]:
         if contained(path, os.path.join(output, FOLDER)) is None:
             raise ValueError(f"{purpose}: '{prefix[:200]}' leads out of the folder {FOLDER}. Choose a plain name.")
 
-    check(os.path.join(output, FOLDER, prefix))  # before the host makes folders
+    check(os.path.join(output, FOLDER, prefix))  # before ComfyUI makes folders
     try:
         where = folder_paths.get_save_image_path(f"{FOLDER}/{prefix}", output)
-    except Exception as error:  # the host raises a bare Exception
-        raise ValueError(f"{purpose}: '{prefix[:200]}' is no name within the output folder ({error}).") from None
+    except Exception as error:  # ComfyUI raises a bare Exception
+        raise ValueError(f"{purpose}: '{prefix[:200]}' is not a name within the output folder ({error}).") from None
     folder, stem, counter, subfolder, _ = where
     name = f"{stem}_{counter:05}_{SUFFIX}"
     path = os.path.join(folder, name)
@@ -78,29 +124,6 @@ def contained(path: str, folder: str) -> str | None:
         return real if os.path.commonpath([real, root]) == root and real != root else None
     except ValueError:  # another drive, or a null byte
         return None
-
-
-def inside_folder(path: str, folder: str) -> str:
-    """The real path of the regular file `path`, which must lie in `folder` once all links are followed.
-
-    Raises VideoError for a path that leaves the folder (`..`, another drive, a symbolic link) and for anything that is
-    not a regular file: a named pipe would wait for ever.
-    """
-    shown = os.path.basename(path)[:200]
-    real = contained(path, folder)
-    if real is None:
-        raise outside_folder(shown)
-    if not os.path.isfile(real):
-        raise VideoError(f"There is no file '{shown}' in the input folder. Upload the video, or choose another.")
-    return real
-
-
-def outside_folder(shown: str) -> VideoError:
-    """The refusal of a file by its name."""
-    return VideoError(
-        f"The file '{shown}' lies outside the input folder, which this node does not read. "
-        "Copy the video itself into the input folder (a link to it is not enough), or upload it."
-    )
 
 
 def file_state(path: str) -> str:

@@ -8,14 +8,13 @@ from typing import Any
 
 import comfy.model_management
 import comfy.utils
-import folder_paths
 from comfy_api.latest import Input, InputImpl, Types, io
 
-from .folders import file_state, inside_folder, outside_folder
+from .folders import file_state, input_video_path, input_videos
 from .methods.seams.host_versions import essential, found_by, is_unedited_file
-from .video.errors import VideoError
+from .video import VideoError
 from .video.frame_selection import Selection, exact_rate
-from .video.loading import LoadRequest, load_clip
+from .video.loading import load_clip
 from .video.sources import ClipSource, PicturesInMemory, VideoFile
 
 _NOT_LINKED = object()
@@ -58,7 +57,7 @@ class VideoLoad(io.ComfyNode):
         if video is not _NOT_LINKED:
             return True
         try:
-            _input_path(file)
+            input_video_path(file)
         except VideoError as error:
             return str(error)
         return True
@@ -66,7 +65,7 @@ class VideoLoad(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, file: str | None, **kwargs: Any) -> str:
         """A text that changes when the file on disk does. A connected video has its own node to say so."""
-        return "video" if "video" in kwargs else file_state(_input_path(file))
+        return "video" if "video" in kwargs else file_state(input_video_path(file))
 
     @classmethod
     def execute(
@@ -87,13 +86,14 @@ class VideoLoad(io.ComfyNode):
                 f"start is {start:g}, but start_unit is 'frame', which counts whole frames. "
                 "Give a whole number, or set start_unit to 'seconds'."
             )
-        source = _file_source(_input_path(file)) if video is None else _video_source(video)
-        selection = Selection(Fraction(repr(float(start))), start_unit, frame_cap, every_nth, exact_rate(target_fps))
         clip = load_clip(
-            source,
-            LoadRequest(selection, width, height, fit),
+            _clip(file, video),
+            Selection(Fraction(repr(float(start))), start_unit, frame_cap, every_nth, exact_rate(target_fps)),
+            width,
+            height,
+            fit,
             interrupt=comfy.model_management.throw_exception_if_processing_interrupted,
-            progress=_progress_bar(),
+            progress=comfy.utils.ProgressBar(1).update_absolute,
         )
         components = Types.VideoComponents(images=clip.images, audio=clip.audio, frame_rate=clip.rate)
         result = InputImpl.VideoFromComponents(components)
@@ -104,7 +104,7 @@ def _inputs() -> list[io.Input]:
     return [
         io.Combo.Input(
             "file",
-            options=_video_files(),
+            options=input_videos(),
             upload=io.UploadType.video,
             tooltip="A video in the input folder, or one to upload. Not used when a video is connected.",
         ),
@@ -178,35 +178,13 @@ def _inputs() -> list[io.Input]:
     ]
 
 
-def _video_files() -> list[str]:
-    folder = folder_paths.get_input_directory()
-    files = [name for name in os.listdir(folder) if os.path.isfile(os.path.join(folder, name))]
-    return sorted(folder_paths.filter_files_content_types(files, ["video"]))
-
-
-def _input_path(file: str | None) -> str:
-    if not file or not isinstance(file, str):
-        raise VideoError("No video is chosen. Upload one, or connect a video.")
-    try:
-        path = folder_paths.get_annotated_filepath(file)
-    except ValueError:  # newer hosts refuse paths that lead out of the folder themselves
-        raise outside_folder(os.path.basename(file)) from None
-    return inside_folder(path, folder_paths.get_input_directory())
-
-
-def _file_source(path: str) -> ClipSource:
-    return VideoFile(path, os.path.basename(path))
-
-
-def _video_source(video: Input.Video) -> ClipSource:
-    """Stream a VIDEO from its file where that shows the same; else take the pictures it gives."""
+def _clip(file: str | None, video: Input.Video | None) -> ClipSource:
+    """A VIDEO is streamed from its file where that shows the same; else the pictures it gives are taken."""
+    if video is None:
+        path = input_video_path(file)
+        return VideoFile(path, os.path.basename(path))
     if is_unedited_file(video):
         content = video.get_stream_source()
-        return _file_source(content) if isinstance(content, str) else VideoFile(content, _LINKED_NAME)
+        return VideoFile(content, os.path.basename(content) if isinstance(content, str) else _LINKED_NAME)
     components = video.get_components()
     return PicturesInMemory(components.images, Fraction(components.frame_rate), components.audio, _LINKED_NAME)
-
-
-def _progress_bar() -> Any:
-    bar = comfy.utils.ProgressBar(1)
-    return lambda done, expected: bar.update_absolute(done, expected)

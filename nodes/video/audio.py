@@ -14,8 +14,8 @@ from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from torch import Tensor
 
+from . import VideoError
 from .container import DAMAGE, open_container, reason
-from .errors import VideoError
 from .frame_buffer import as_text, available_memory
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def read_audio(
     """Sound of [begin, begin + length) seconds of container time: waveform [1, channels, samples] float32, sample_rate.
 
     Exactly as long as the span: silent where the file has none. More than two channels are mixed down to two, which
-    is all the host writes. None for a file without sound.
+    is all that ComfyUI writes. None for a file without sound.
     """
     for run_up in (_RUN_UP, None):
         with open_container(source, name) as container:
@@ -40,18 +40,23 @@ def read_audio(
             if stream is None:
                 return None
             channels = min(stream.codec_context.layout.nb_channels, 2)
-            _check_length(name, stream.sample_rate * channels * length)
+            needed = 4 * stream.sample_rate * channels * length
+            if needed > available_memory():
+                raise VideoError(
+                    f"{name}: the sound of the returned frames would take {as_text(int(needed))}, more memory than is "
+                    "free. The timestamps are probably damaged: convert the video, or lower frame_cap."
+                )
             sink = _Waveform(stream.sample_rate, channels, begin, length)
             if run_up is None:
                 _fill(sink, stream, interrupt)
                 break
             if begin > run_up and _seek(container, stream, begin - run_up) and _fill(sink, stream, interrupt):
                 break
-    return sink.result()
+    return {"waveform": sink.samples.unsqueeze(0), "sample_rate": sink.sample_rate}
 
 
 def cut_audio(audio: dict[str, Any] | None, begin: Fraction, length: Fraction) -> dict[str, Any] | None:
-    """The span [begin, begin + length) seconds of a host AUDIO, exactly as long: silent beyond its end."""
+    """The span [begin, begin + length) seconds of an AUDIO, exactly as long: silent beyond its end."""
     if audio is None:
         return None
     rate = int(audio["sample_rate"])
@@ -59,14 +64,6 @@ def cut_audio(audio: dict[str, Any] | None, begin: Fraction, length: Fraction) -
     first, count = round(begin * rate), round(length * rate)
     piece = waveform[..., first : first + count]
     return {"waveform": torch.nn.functional.pad(piece, (0, count - piece.shape[-1])), "sample_rate": rate}
-
-
-def _check_length(name: str, samples: Fraction) -> None:
-    if samples * 4 > available_memory():
-        raise VideoError(
-            f"{name}: the sound of the returned frames would take {as_text(int(samples * 4))}, more memory than is "
-            "free. The timestamps are probably damaged: convert the video, or lower frame_cap."
-        )
 
 
 class _Waveform:
@@ -90,9 +87,6 @@ class _Waveform:
         if first < last:
             self.samples[:, first:last] = piece[:, first - position : last - position]
         return self._next < self.samples.shape[1]
-
-    def result(self) -> dict[str, Any]:
-        return {"waveform": self.samples.unsqueeze(0), "sample_rate": self.sample_rate}
 
 
 def _is_decodable(stream: AudioStream) -> bool:

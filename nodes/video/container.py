@@ -1,4 +1,8 @@
-"""Opening a file with FFmpeg and reading what it says of itself."""
+"""Opening a file with FFmpeg and reading what it says of itself.
+
+FFmpeg is told which format to read, never left to guess: among the formats that it guesses are playlists (concat, HLS,
+DASH), which open the files they name, wherever those lie and whatever the playlist itself is called.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +14,32 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import av
+import numpy as np
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
 
-from .errors import BrokenStreamError, VideoError
-from .file_format import HEAD_BYTES, KNOWN, recognise
-from .orientation import UPRIGHT, Matrix, display_matrix, is_turned
+from . import VideoError
 
+_HEAD_BYTES = 1024
+_KNOWN = "MP4, MOV, MKV, WebM, AVI, MPEG-TS, MPEG, WMV, FLV, Ogg, MXF, NUT, IVF, GIF or APNG"
+_BEGINNINGS = {
+    b"\x1aE\xdf\xa3": "matroska",
+    b"\x00\x00\x01\xba": "mpeg",
+    b"\x00\x00\x01\xb3": "mpegvideo",
+    b"0&\xb2u\x8ef\xcf\x11": "asf",
+    b"FLV\x01": "flv",
+    b"OggS": "ogg",
+    b"\x06\x0e+4": "mxf",
+    b"nut/multimedia container\x00": "nut",
+    b"DKIF": "ivf",
+    b"GIF8": "gif",
+}
+_MOVIE_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"}
+# Length of a transport stream packet and the offset of its sync byte: plain, with time codes, with error correction.
+_TRANSPORT_PACKETS = ((188, 0), (192, 4), (204, 0))
 # What PyAV raises on damaged files: besides FFmpeg's errors, an index error where a stream appears half-way, and an
 # overflow for a time beyond 64 bits.
 DAMAGE = (av.error.FFmpegError, IndexError, OverflowError)
@@ -30,6 +51,10 @@ _UNTIMED_FORMATS = {"avi"}
 # Their packets may hold pictures that are never shown, so packets cannot be counted in place of frames.
 _UNCOUNTABLE_CODECS = {"vp8"}
 _DURATION_TAG = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
+
+Matrix = tuple[int, int, int, int]
+"""(a, b, c, d): a stored point (x, y) is shown at (a·x + c·y, b·x + d·y)."""
+UPRIGHT: Matrix = (1, 0, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -57,6 +82,19 @@ class ClipInfo:
     timed: bool = True
     seekable: bool = True
 
+    def time_of(self, pts: int) -> Fraction:
+        """Seconds since the clip's first frame of a presentation timestamp.
+
+        Containers round timestamps to their ticks (a millisecond in Matroska). A time within one tick of the grid of
+        `rate` is put back onto it, so that 24000/1001 stays 24000/1001 after any number of frames.
+        """
+        time = (pts - self.first_pts) * self.tick
+        # A tick as long as a frame counts frames: such times are exact, and another rate must not bend them.
+        if self.tick * self.rate * 4 > 1:
+            return time
+        nearest = Fraction(round(time * self.rate)) / self.rate
+        return nearest if abs(nearest - time) <= self.tick else time
+
 
 @contextmanager
 def open_container(source: str | io.BytesIO, name: str) -> Iterator[InputContainer]:
@@ -64,10 +102,10 @@ def open_container(source: str | io.BytesIO, name: str) -> Iterator[InputContain
     head = _read_head(source)
     if not head:
         raise VideoError(f"{name} is empty (0 bytes). The upload probably failed: upload the video again.")
-    format_name = recognise(head)
+    format_name = _format_of(head)
     if format_name is None:
         raise VideoError(
-            f"{name} is not a video that can be read, whatever its name says: it begins like none of {KNOWN}. "
+            f"{name} is not a video that can be read, whatever its name says: it begins like none of {_KNOWN}. "
             "If it plays elsewhere, convert it to MP4 or MKV."
         )
     try:
@@ -81,24 +119,32 @@ def open_container(source: str | io.BytesIO, name: str) -> Iterator[InputContain
         yield container
 
 
-def video_stream(container: InputContainer, name: str) -> VideoStream:
-    """The first stream of moving pictures. Raises VideoError where there is none (sound with a cover is none)."""
-    for stream in container.streams.video:
-        if stream.codec_context is not None and not stream.disposition & Disposition.attached_pic:
-            # One thread a picture or a slice, as the codec allows: several times faster, same pictures.
-            stream.thread_type = "AUTO"
-            return stream
-    if container.streams.video and container.streams.video[0].codec_context is None:
-        raise VideoError(f"{name} uses a video codec that FFmpeg cannot decode here. Convert it to H.264.")
-    if container.streams.audio:
-        raise VideoError(f"{name} holds sound but no video. Choose a video file.")
-    raise VideoError(f"{name} holds no video. The file is probably cut off before its index: copy or upload it again.")
+@contextmanager
+def open_video(source: str | io.BytesIO, name: str) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a file and its first stream of moving pictures.
+
+    Raises VideoError where there is none; sound with a cover picture has none.
+    """
+    with open_container(source, name) as container:
+        for stream in container.streams.video:
+            if stream.codec_context is not None and not stream.disposition & Disposition.attached_pic:
+                break
+        else:
+            if container.streams.video and container.streams.video[0].codec_context is None:
+                raise VideoError(f"{name} uses a video codec that FFmpeg cannot decode here. Convert it to H.264.")
+            if container.streams.audio:
+                raise VideoError(f"{name} holds sound but no video. Choose a video file.")
+            raise VideoError(
+                f"{name} holds no video. The file is probably cut off before its index: copy or upload it again."
+            )
+        # One thread a picture or a slice, as the codec allows: several times faster, same pictures.
+        stream.thread_type = "AUTO"
+        yield container, stream
 
 
 def probe(source: str | io.BytesIO, name: str) -> ClipInfo:
     """Read a clip's facts from its metadata and its first frame. Raises VideoError where there is no frame."""
-    with open_container(source, name) as container:
-        stream = video_stream(container, name)
+    with open_video(source, name) as (container, stream):
         try:
             first = next(container.decode(stream), None)
         except DAMAGE as error:
@@ -107,7 +153,41 @@ def probe(source: str | io.BytesIO, name: str) -> ClipInfo:
             ) from error
         if first is None:
             raise VideoError(f"{name} holds a video stream with 0 frames. The file is damaged or cut off.")
-        return _describe(container, stream, first, name, recognise(_read_head(source)))
+        format_name = _format_of(_read_head(source))
+        timed = first.pts is not None and format_name not in _UNTIMED_FORMATS
+        # The two fields of an interlaced picture may have a packet each.
+        paired = not first.interlaced_frame and stream.codec_context.name not in _UNCOUNTABLE_CODECS
+        origin = first.pts * stream.time_base if timed else Fraction(0)
+        rate = _nominal_rate(stream)
+        length = _declared_length(container, stream, origin)
+        aspect = Fraction(stream.sample_aspect_ratio or 1)
+        matrix = _display_matrix(first)
+        turned = _is_turned(matrix)
+        return ClipInfo(
+            name=name,
+            width=first.height if turned else first.width,
+            height=first.width if turned else first.height,
+            rate=rate,
+            pixel_aspect=1 / aspect if turned else aspect,
+            matrix=matrix,
+            tick=Fraction(stream.time_base) if timed else Fraction(0),
+            first_pts=first.pts if timed else 0,
+            origin=origin,
+            frames=stream.frames or (round(length * rate) if length else None),
+            length=length,
+            timed=timed,
+            seekable=timed and paired and format_name in _SEEKABLE_FORMATS,
+        )
+
+
+def turn_upright(picture: NDArray, matrix: Matrix) -> NDArray:
+    """The shown picture [height, width, 3] of a stored one; a view."""
+    a, b, c, d = matrix
+    if _is_turned(matrix):
+        picture = picture.transpose(1, 0, 2)
+        a, d = c, b
+    picture = picture[:, ::-1] if a < 0 else picture
+    return picture[::-1] if d < 0 else picture
 
 
 def reason(error: BaseException) -> str:
@@ -115,49 +195,45 @@ def reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def broken(error: BaseException) -> BrokenStreamError:
-    return BrokenStreamError(reason(error))
-
-
 def _read_head(source: str | io.BytesIO) -> bytes:
     if isinstance(source, io.BytesIO):
-        head = bytes(source.getbuffer()[:HEAD_BYTES])
         source.seek(0)
-        return head
+        return bytes(source.getbuffer()[:_HEAD_BYTES])
     with open(source, "rb") as file:
-        return file.read(HEAD_BYTES)
+        return file.read(_HEAD_BYTES)
 
 
-def _describe(
-    container: InputContainer, stream: VideoStream, first: VideoFrame, name: str, format_name: str | None
-) -> ClipInfo:
-    timed = first.pts is not None and format_name not in _UNTIMED_FORMATS
-    rate = _nominal_rate(stream)
-    origin = first.pts * stream.time_base if timed else Fraction(0)
-    length = _declared_length(container, stream, origin)
-    aspect = Fraction(stream.sample_aspect_ratio or 1)
-    matrix = display_matrix(first)
-    turned = is_turned(matrix)
-    return ClipInfo(
-        name=name,
-        width=first.height if turned else first.width,
-        height=first.width if turned else first.height,
-        rate=rate,
-        pixel_aspect=1 / aspect if turned else aspect,
-        matrix=matrix,
-        tick=Fraction(stream.time_base) if timed else Fraction(0),
-        first_pts=first.pts if timed else 0,
-        origin=origin,
-        frames=stream.frames or (round(length * rate) if length else None),
-        length=length,
-        timed=timed,
-        seekable=timed and format_name in _SEEKABLE_FORMATS and _pairs_off(stream, first),
-    )
+def _format_of(head: bytes) -> str | None:
+    """FFmpeg's name for the format of a file that begins with `head`, or None if it is none of those known."""
+    for beginning, name in _BEGINNINGS.items():
+        if head.startswith(beginning):
+            return name
+    if head[4:8] in _MOVIE_BOXES:
+        return "mov"
+    if head.startswith(b"RIFF") and head[8:12] == b"AVI ":
+        return "avi"
+    if head.startswith(b"\x89PNG") and b"acTL" in head:
+        return "apng"
+    if any(head[offset : 4 * length : length] == b"GGGG" for length, offset in _TRANSPORT_PACKETS):
+        return "mpegts"
+    return None
 
 
-def _pairs_off(stream: VideoStream, first: VideoFrame) -> bool:
-    """Whether each packet holds one shown picture. The two fields of an interlaced one may have a packet each."""
-    return not first.interlaced_frame and stream.codec_context.name not in _UNCOUNTABLE_CODECS
+def _display_matrix(frame: VideoFrame) -> Matrix:
+    """How the metadata of a decoded frame says that its clip is to be turned and mirrored.
+
+    Not for every frame: PyAV keeps one whose side data was looked at until the next garbage collection.
+    """
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return UPRIGHT
+    a, b, _, c, d = np.frombuffer(bytes(data), dtype=np.int32)[:5].tolist()
+    return a, b, c, d
+
+
+def _is_turned(matrix: Matrix) -> bool:
+    """Whether pictures are stored lying on their side, so that the stored width is the shown height."""
+    return abs(matrix[1]) > abs(matrix[0])
 
 
 def _nominal_rate(stream: VideoStream) -> Fraction:

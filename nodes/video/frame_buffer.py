@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .errors import VideoError
+from . import VideoError
 
 _GROWTH = 1.5
 
@@ -28,23 +28,11 @@ def available_memory() -> int:
     return psutil.virtual_memory().available
 
 
-def check_memory(frames: int, size: tuple[int, int], name: str) -> None:
-    """Raise VideoError if `frames` pictures of (width, height) do not fit into the free memory."""
-    needed, free = bytes_needed(frames, size), available_memory()
-    if needed <= free:
-        return
-    fitting = free // bytes_needed(1, size)
-    remedy = f"Lower frame_cap to {fitting} or less, or choose a smaller size." if fitting else "Choose a smaller size."
-    raise VideoError(
-        f"{name}: {frames} frames of {size[0]}x{size[1]} need {as_text(needed)} of memory, but only {as_text(free)} "
-        f"are free. {remedy}"
-    )
-
-
 class FrameBuffer:
     """Pictures [frames, height, width, 3] float32 in 0..1, laid out in one piece as they come.
 
-    Sized for the number of frames that is expected, and grown if more come. `size` is (width, height).
+    Sized for the number of frames that is expected, and grown if more come. `size` is (width, height). Raises
+    VideoError where they do not fit into the free memory.
     """
 
     def __init__(self, expected: int, size: tuple[int, int], name: str) -> None:
@@ -60,7 +48,7 @@ class FrameBuffer:
             self._images = grown
         row = self._images[self._count]
         if picture.dtype == np.uint8:
-            # k / 255 comes back as k both by rounding and by the truncation that the host's writers do.
+            # k / 255 comes back as k both by rounding and by the truncation that ComfyUI's writers do.
             torch.div(torch.from_numpy(np.array(picture)), 255.0, out=row)
         else:
             row.copy_(torch.from_numpy(np.array(picture)))
@@ -71,5 +59,13 @@ class FrameBuffer:
         return self._images[: self._count]
 
     def _allocate(self, frames: int) -> Tensor:
-        check_memory(frames, self._size, self._name)
-        return torch.empty(frames, self._size[1], self._size[0], 3)
+        width, height = self._size
+        needed, free = bytes_needed(frames, self._size), available_memory()
+        if needed > free:
+            fitting = free // bytes_needed(1, self._size)
+            lower = f"Lower frame_cap to {fitting} or less, or choose a smaller size."
+            raise VideoError(
+                f"{self._name}: {frames} frames of {width}x{height} need {as_text(needed)} of memory, but only "
+                f"{as_text(free)} are free. {lower if fitting else 'Choose a smaller size.'}"
+            )
+        return torch.empty(frames, height, width, 3)

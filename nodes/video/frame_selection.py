@@ -12,7 +12,7 @@ from fractions import Fraction
 from math import ceil, floor
 from typing import Any, Literal
 
-from .errors import BrokenStreamError, VideoError
+from . import BrokenStreamError, VideoError
 
 _NTSC_RATES = tuple(Fraction(rate * 1000, 1001) for rate in (24, 30, 48, 60, 120))
 _NTSC_TOLERANCE = Fraction(1, 200)
@@ -55,35 +55,6 @@ class ShownFrame:
     picture: Any = None
 
 
-@dataclass(frozen=True)
-class PickedFrame:
-    """A returned frame: `source` stands for the picture of the clip at `time` seconds."""
-
-    time: Fraction
-    source: ShownFrame
-
-
-@dataclass(frozen=True)
-class FrameClock:
-    """Turns presentation timestamps into seconds since the clip's first frame.
-
-    Containers round timestamps to their time base (a millisecond in Matroska). A time within one tick of the grid of
-    `rate` is put back onto it, so that 24000/1001 stays 24000/1001 after any number of frames.
-    """
-
-    first_pts: int
-    time_base: Fraction
-    rate: Fraction
-
-    def time(self, pts: int) -> Fraction:
-        time = (pts - self.first_pts) * self.time_base
-        # A tick as long as a frame counts frames: such times are exact, and another rate must not bend them.
-        if self.time_base * self.rate * 4 > 1:
-            return time
-        nearest = Fraction(round(time * self.rate)) / self.rate
-        return nearest if abs(nearest - time) <= self.time_base else time
-
-
 def exact_rate(value: float) -> Fraction | None:
     """A rate typed as a decimal as the exact fraction it means: 23.976 and 23.98 are 24000/1001. 0 is None."""
     rate = Fraction(repr(float(value)))
@@ -113,8 +84,8 @@ def hold_until_next(frames: Iterable[ShownFrame]) -> Iterator[ShownFrame]:
         yield held
 
 
-def select_frames(shown: Iterable[ShownFrame], selection: Selection) -> Iterator[PickedFrame]:
-    """The frame-index function: the frames of a clip that are returned, in order, as they come by.
+def select_frames(shown: Iterable[ShownFrame], selection: Selection) -> Iterator[tuple[Fraction, ShownFrame]]:
+    """The frames of a clip that are returned, in order, as they come by: each with the time that it stands for.
 
     Reads no further than the last frame it returns. `shown` must ascend and cover the start; it may begin late, and
     then its indices must be the clip's own if the start is a frame number. With a target rate the picture for each
@@ -124,18 +95,20 @@ def select_frames(shown: Iterable[ShownFrame], selection: Selection) -> Iterator
     step = None if selection.target_rate is None else selection.every_nth / selection.target_rate
     origin: Fraction | None = None
     first_index = count = 0
+    in_frames = selection.start_unit == "frame"
     for frame in shown:
         if origin is None:
-            if not _reaches_start(frame, selection):
+            reached = frame.index >= selection.start if in_frames else frame.end > selection.start
+            if not reached:
                 continue
-            origin = selection.start if step is not None and selection.start_unit == "seconds" else frame.begin
+            origin = frame.begin if step is None or in_frames else selection.start
             first_index = frame.index
         if step is None:
             wanted = [frame.begin] if (frame.index - first_index) % selection.every_nth == 0 else []
         else:
             wanted = _grid_times(origin, step, count, frame)
         for time in wanted:
-            yield PickedFrame(time, frame)
+            yield time, frame
             count += 1
             if count == selection.frame_cap:
                 return
@@ -168,10 +141,6 @@ def expected_count(frames: int, rate: Fraction, selection: Selection) -> int:
         origin = first / rate if in_frames else selection.start
         count = ceil((frames / rate - origin) * selection.target_rate / selection.every_nth)
     return min(count, selection.frame_cap) if selection.frame_cap else count
-
-
-def _reaches_start(frame: ShownFrame, selection: Selection) -> bool:
-    return frame.index >= selection.start if selection.start_unit == "frame" else frame.end > selection.start
 
 
 def _grid_times(origin: Fraction, step: Fraction, count: int, frame: ShownFrame) -> Iterator[Fraction]:

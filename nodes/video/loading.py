@@ -12,7 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .errors import BrokenStreamError, VideoError
+from . import BrokenStreamError, VideoError
 from .frame_buffer import FrameBuffer, as_text, available_memory, bytes_needed
 from .frame_selection import Selection, ShownFrame, expected_count, hold_until_next, result_rate, select_frames
 from .resizing import Fit, fit_picture, target_size
@@ -26,16 +26,6 @@ _MISSING_SHARE = Fraction(1, 10)
 
 
 @dataclass(frozen=True)
-class LoadRequest:
-    """Which frames, and what size: 0 keeps the clip's, or follows the other side."""
-
-    selection: Selection
-    width: int = 0
-    height: int = 0
-    fit: Fit = "crop"
-
-
-@dataclass(frozen=True)
 class LoadedClip:
     """images [frames, height, width, 3] float32 in 0..1, their rate in frames a second, the sound of the same span."""
 
@@ -46,24 +36,28 @@ class LoadedClip:
 
 def load_clip(
     source: ClipSource,
-    request: LoadRequest,
+    selection: Selection,
+    width: int = 0,
+    height: int = 0,
+    fit: Fit = "crop",
     interrupt: Callable[[], None] = lambda: None,
     progress: Callable[[int, int], None] = lambda done, expected: None,
 ) -> LoadedClip:
-    """Read the requested frames of a clip, decoding no more of it than they need.
+    """Read the selected frames of a clip, decoding no more of it than they need.
 
+    `width` or `height` 0 follows the other side; both 0 keep the clip's size.
     `interrupt` is called for every frame that is decoded or returned, and may raise; `progress` with the number of
     frames done and expected. Raises VideoError where nothing would come out, the clip breaks off, or memory does not
     suffice.
     """
-    info, selection = source.info, request.selection
-    size = target_size(request.width, request.height, info.width * info.pixel_aspect, info.height)
+    info = source.info
+    size = target_size(width, height, info.width * info.pixel_aspect, info.height)
     expected = expected_count(source.count(interrupt), info.rate, selection)
     _announce(source, expected, size)
     buffer = FrameBuffer(expected, size, info.name)
     progress(0, max(expected, 1))
     reading = _Reading()
-    for picture in _pictures(source, request, size, reading, interrupt):
+    for picture in _pictures(source, selection, size, fit, reading, interrupt):
         buffer.append(picture)
         progress(len(reading.times), max(expected, len(reading.times)))
     times = reading.times
@@ -91,18 +85,23 @@ class _Reading:
 
 
 def _pictures(
-    source: ClipSource, request: LoadRequest, size: tuple[int, int], reading: _Reading, interrupt: Callable[[], None]
+    source: ClipSource,
+    selection: Selection,
+    size: tuple[int, int],
+    fit: Fit,
+    reading: _Reading,
+    interrupt: Callable[[], None],
 ) -> Iterator[NDArray]:
     """The selected pictures at their size, up to the end or a break of the clip. Repeated frames are resized once."""
     previous: ShownFrame | None = None
-    with closing(source.frames(request.selection, interrupt)) as frames:
+    with closing(source.frames(selection, interrupt)) as frames:
         try:
-            for picked in select_frames(reading.watch(hold_until_next(frames)), request.selection):
+            for time, frame in select_frames(reading.watch(hold_until_next(frames)), selection):
                 interrupt()
-                if picked.source is not previous:
-                    picture = fit_picture(source.picture(picked.source), source.info.pixel_aspect, size, request.fit)
-                    previous = picked.source
-                reading.times.append(picked.time)
+                if frame is not previous:
+                    picture = fit_picture(source.picture(frame), source.info.pixel_aspect, size, fit)
+                    previous = frame
+                reading.times.append(time)
                 yield picture
         except BrokenStreamError as error:
             reading.failure = str(error)

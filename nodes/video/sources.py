@@ -3,40 +3,31 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Protocol
+from itertools import chain
+from typing import Any
 
+import av
 import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from torch import Tensor
 
+from . import BrokenStreamError, VideoError
 from .audio import cut_audio, read_audio
-from .container import DAMAGE, ClipInfo, broken, probe
-from .decoding import count_packets, read_frames
-from .errors import VideoError
+from .container import DAMAGE, ClipInfo, open_video, probe, reason, turn_upright
 from .frame_selection import Selection, ShownFrame
-from .orientation import turn_upright
 
 Interrupt = Callable[[], None]
-
-
-class ClipSource(Protocol):
-    """What load_clip needs of a source."""
-
-    info: ClipInfo
-
-    def count(self, interrupt: Interrupt) -> int:
-        """How many frames the clip has, as far as can be told without decoding."""
-
-    def frames(self, selection: Selection, interrupt: Interrupt) -> Generator[ShownFrame, None, None]:
-        """The frames from the selection's start, or from some frame before it, to the clip's end."""
-
-    def picture(self, frame: ShownFrame) -> NDArray:
-        """The RGB picture [height, width, 3] of a frame: uint8, or float32 in 0..1."""
-
-    def audio(self, begin: Fraction, length: Fraction, interrupt: Interrupt) -> dict[str, Any] | None:
-        """The sound of [begin, begin + length) seconds after the first frame, as a host AUDIO."""
+# Decoders reorder by at most 16 pictures (H.264 and HEVC); this many further packets settle the order of those before.
+_REORDERED_PACKETS = 32
+# Where a seek lands after the wanted frame, it is tried again this many seconds earlier.
+_SEEK_MARGINS = (0, 2, 10)
 
 
 class VideoFile:
@@ -47,24 +38,101 @@ class VideoFile:
         self.info = probe(source, name)
 
     def count(self, interrupt: Interrupt) -> int:
-        return self.info.frames or count_packets(self._source, self.info, interrupt)
+        """How many frames the clip has, as far as can be told without decoding."""
+        return self.info.frames or self.count_packets(interrupt)
+
+    def count_packets(self, interrupt: Interrupt) -> int:
+        """The number of stored pictures up to the end or a break, by reading the file through."""
+        count = 0
+        with open_video(self._source, self.info.name) as (container, stream), suppress(*DAMAGE):
+            for _ in _packets(container, stream, interrupt):
+                count += 1
+        return count
 
     def frames(self, selection: Selection, interrupt: Interrupt) -> Generator[ShownFrame, None, None]:
-        return read_frames(self._source, self.info, selection, interrupt)
+        """The frames from the selection's start, or from some frame before it, to the clip's end, in display order.
+
+        `end` is begin plus the frame's own duration. Indices count from the clip's first frame, except after a seek to
+        a start in seconds. `interrupt` is called for each decoded frame and may raise.
+        Raises BrokenStreamError where the decoder fails, after the frames before that.
+        """
+        info = self.info
+        for index, frame in self._numbered(selection, interrupt):
+            begin = info.time_of(frame.pts) if info.timed and frame.pts is not None else index / info.rate
+            own = getattr(frame, "duration", 0) * info.tick  # older PyAV has none
+            yield ShownFrame(index, begin, begin + (own or 1 / info.rate), frame)
 
     def picture(self, frame: ShownFrame) -> NDArray[np.uint8]:
+        """The RGB picture [height, width, 3] of a frame."""
         # FFmpeg converts from the frame's own bit depth, colour matrix and range (limited or full).
         try:
             return turn_upright(frame.picture.to_ndarray(format="rgb24"), self.info.matrix)
         except (*DAMAGE, ValueError) as error:
-            raise broken(error) from error
+            raise BrokenStreamError(reason(error)) from error
 
     def audio(self, begin: Fraction, length: Fraction, interrupt: Interrupt) -> dict[str, Any] | None:
+        """The sound of [begin, begin + length) seconds after the first frame, as an AUDIO."""
         return read_audio(self._source, self.info.name, self.info.origin + begin, length, interrupt)
+
+    def _numbered(self, selection: Selection, interrupt: Interrupt) -> Iterator[tuple[int, VideoFrame]]:
+        """Decoded frames from the first one on, or from where a seek leads."""
+        start = self._find_start(selection, interrupt) if self.info.seekable and selection.start > 0 else None
+        if start is not None:
+            with suppress(_SeekMissedError):
+                yield from enumerate(self._decoded_from(start, interrupt), start.index)
+                return
+        with open_video(self._source, self.info.name) as (container, stream):
+            try:
+                for numbered in enumerate(container.decode(stream)):
+                    interrupt()
+                    yield numbered
+            except DAMAGE as error:
+                raise BrokenStreamError(reason(error)) from error
+
+    def _find_start(self, selection: Selection, interrupt: Interrupt) -> _Start | None:
+        """The frame to seek to. A frame number is looked up among the packets' timestamps, without decoding."""
+        info = self.info
+        if selection.start_unit == "seconds":
+            return _Start(info.first_pts + int(selection.start / info.tick))
+        wanted = int(selection.start)
+        times: list[int] = []
+        try:
+            with open_video(self._source, info.name) as (container, stream):
+                for packet in _packets(container, stream, interrupt):
+                    if packet.pts is None:
+                        return None
+                    times.append(packet.pts)
+                    if len(times) > wanted + _REORDERED_PACKETS:
+                        break
+        except DAMAGE:
+            return None
+        order = {pts: index for index, pts in enumerate(sorted(times))}
+        if len(order) < len(times) or order.get(info.first_pts) != 0:
+            return None
+        index = min(wanted, len(times) - 1)
+        return _Start(sorted(times)[index], order, index)
+
+    def _decoded_from(self, start: _Start, interrupt: Interrupt) -> Iterator[VideoFrame]:
+        """Frames from the start's number on, or from the keyframe before a start in seconds."""
+        handed_over = False
+        with open_video(self._source, self.info.name) as (container, stream):
+            frames = _from_keyframe(container, stream, start.pts, interrupt)
+            try:
+                for frame in frames if start.order is None else _from_number(frames, start.order, start.pts):
+                    handed_over = True
+                    yield frame
+            except DAMAGE as error:
+                if handed_over:
+                    raise BrokenStreamError(reason(error)) from error
+        if not handed_over:
+            raise _SeekMissedError
 
 
 class PicturesInMemory:
-    """Pictures [frames, height, width, channels ≥ 3] in 0..1 at an even rate, with their AUDIO or None."""
+    """Pictures [frames, height, width, channels ≥ 3] in 0..1 at an even rate, with their AUDIO or None.
+
+    Offers what a VideoFile does; its pictures are float32 in 0..1.
+    """
 
     def __init__(self, images: Tensor, rate: Fraction, audio: dict[str, Any] | None, name: str) -> None:
         if images.shape[0] == 0:
@@ -77,7 +145,7 @@ class PicturesInMemory:
         self.info = ClipInfo(name=name, width=width, height=height, rate=rate, frames=count, length=count / rate)
 
     def count(self, interrupt: Interrupt) -> int:
-        return self._images.shape[0]
+        return len(self._images)
 
     def frames(self, selection: Selection, interrupt: Interrupt) -> Generator[ShownFrame, None, None]:
         for index, picture in enumerate(self._images):
@@ -89,3 +157,68 @@ class PicturesInMemory:
 
     def audio(self, begin: Fraction, length: Fraction, interrupt: Interrupt) -> dict[str, Any] | None:
         return cut_audio(self._audio, begin, length)
+
+
+ClipSource = VideoFile | PicturesInMemory
+
+
+class _SeekMissedError(Exception):
+    """The wanted frame cannot be reached exactly by a seek; nothing has been handed over yet."""
+
+
+@dataclass(frozen=True)
+class _Start:
+    """A frame to begin at: its timestamp, and the clip's first timestamps in display order where it has a number."""
+
+    pts: int
+    order: dict[int, int] | None = None
+    index: int = 0
+
+
+def _packets(container: InputContainer, stream: VideoStream, interrupt: Interrupt) -> Iterator[av.Packet]:
+    """Packets that hold a shown picture: an edit list marks those before a cut to be decoded and dropped."""
+    for packet in container.demux(stream):
+        interrupt()
+        if packet.size and not packet.is_discard:
+            yield packet
+
+
+def _from_keyframe(
+    container: InputContainer, stream: VideoStream, pts: int, interrupt: Interrupt
+) -> Iterator[VideoFrame]:
+    """Frames from the last keyframe at or before `pts` that the container's index leads to."""
+    keyframe, packets = _seek_keyframe(container, stream, pts)
+    arrived = False
+    for packet in chain((keyframe,), packets):
+        for frame in packet.decode():
+            interrupt()
+            # The first picture must be the keyframe's. A stream that refreshes gradually has none to show there, and
+            # a picture shown before an open group's keyframe would lean on the group before it.
+            if not arrived and frame.pts != keyframe.pts:
+                raise _SeekMissedError
+            arrived = True
+            yield frame
+
+
+def _seek_keyframe(container: InputContainer, stream: VideoStream, pts: int) -> tuple[av.Packet, Iterator[av.Packet]]:
+    """A keyframe's packet at or before `pts`, and the packets after it."""
+    for margin in _SEEK_MARGINS:
+        container.seek(pts - int(margin / stream.time_base), stream=stream)
+        packets = container.demux(stream)
+        keyframe = next((packet for packet in packets if packet.is_keyframe and packet.pts is not None), None)
+        if keyframe is not None and keyframe.pts <= pts:
+            return keyframe, packets
+    raise _SeekMissedError
+
+
+def _from_number(frames: Iterable[VideoFrame], order: dict[int, int], pts: int) -> Iterator[VideoFrame]:
+    """Frames from timestamp `pts` on, once packets and frames before it are seen to pair off one to one."""
+    previous = None
+    for frame in frames:
+        if previous != order[pts]:
+            number = order.get(frame.pts)
+            if number is None or (previous is not None and number != previous + 1):
+                raise _SeekMissedError
+            previous = number
+        if previous == order[pts]:
+            yield frame

@@ -4,7 +4,7 @@ import os
 
 import pytest
 from comfyui_stem.nodes.folders import file_state, inside_folder
-from comfyui_stem.nodes.video.errors import VideoError
+from comfyui_stem.nodes.video import VideoError
 
 
 @pytest.fixture

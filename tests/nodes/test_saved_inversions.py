@@ -133,13 +133,13 @@ def test_a_name_that_the_disk_cannot_hold_is_told(inversion, folders):
 
 @pytest.mark.parametrize("name", [7, None, ["x"], {"x": 1}])
 def test_what_is_no_name_is_refused(folders, name):
-    with pytest.raises(ValueError, match="Test: the file is given as .*, which is no name"):
+    with pytest.raises(ValueError, match="Test: the file is given as .*, which is not a name"):
         inversion_path(name, "Test")
 
 
 def test_a_file_that_has_gone_is_told(folders):
     (folders / "input" / "inversions").mkdir()
-    assert "there is no file 'x.safetensors' any more" in LoadInversion.validate_inputs("x.safetensors")
+    assert "the file 'x.safetensors' no longer exists" in LoadInversion.validate_inputs("x.safetensors")
 
 
 def test_the_host_runs_the_loader_again_when_the_file_has_changed(inversion, folders):

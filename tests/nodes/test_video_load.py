@@ -14,7 +14,7 @@ import pytest
 import torch
 from comfy_api.latest import InputImpl, Types
 from comfy_extras.nodes_video import CreateVideo, GetVideoComponents, LoadVideo
-from comfyui_stem.nodes.video.errors import VideoError
+from comfyui_stem.nodes.video import VideoError
 from comfyui_stem.nodes.video_load import VideoLoad
 from comfyui_stem.tests.nodes.odd_names import odd_names
 from comfyui_stem.tools.robustness.inputs.clip_factory import LOSSLESS, NTSC_FILM, read_number, write_clip

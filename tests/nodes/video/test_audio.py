@@ -6,8 +6,8 @@ import av
 import numpy as np
 import pytest
 import torch
+from comfyui_stem.nodes.video import VideoError
 from comfyui_stem.nodes.video.audio import cut_audio, read_audio
-from comfyui_stem.nodes.video.errors import VideoError
 from comfyui_stem.tools.robustness.inputs.clip_factory import LOSSLESS, write_clip
 
 RATE = 8000

@@ -5,9 +5,9 @@ from fractions import Fraction
 from itertools import count, islice
 
 import pytest
-from comfyui_stem.nodes.video.errors import BrokenStreamError, VideoError
+from comfyui_stem.nodes.video import BrokenStreamError, VideoError
+from comfyui_stem.nodes.video.container import ClipInfo
 from comfyui_stem.nodes.video.frame_selection import (
-    FrameClock,
     Selection,
     ShownFrame,
     exact_rate,
@@ -32,7 +32,7 @@ def constant(frames, rate):
 
 
 def indices(shown, selection):
-    return [picked.source.index for picked in select_frames(shown, selection)]
+    return [frame.index for _, frame in select_frames(shown, selection)]
 
 
 def indices_by_look_up(times, end, selection):
@@ -87,8 +87,8 @@ def test_frames_picked_one_by_one_are_those_looked_up_in_the_whole_list(gaps, se
 @settings(max_examples=100, deadline=None)
 def test_a_picked_picture_is_the_one_on_screen_at_its_time(gaps, selection):
     shown = shown_at([Fraction(sum(gaps[:index]), 1000) for index in range(len(gaps))])
-    for picked in select_frames(shown, selection):
-        assert picked.source.begin <= picked.time < picked.source.end
+    for time, frame in select_frames(shown, selection):
+        assert frame.begin <= time < frame.end
 
 
 @given(st.integers(1, 200), rates, selections)
@@ -104,8 +104,8 @@ def test_the_expected_count_is_the_count(frames, rate, selection):
 def test_resampling_to_the_same_broadcast_rate_changes_nothing_over_10000_frames(rate, time_base):
     if time_base == Fraction(1001, 60000) and rate != Fraction(60000, 1001):
         time_base = 1 / rate
-    clock = FrameClock(700, time_base, rate)
-    times = [clock.time(700 + round(index / rate / time_base)) for index in range(10_000)]
+    info = ClipInfo("clip", 64, 48, rate, tick=time_base, first_pts=700)
+    times = [info.time_of(700 + round(index / rate / time_base)) for index in range(10_000)]
     assert times == [index / rate for index in range(10_000)]
     shown = shown_at(times, 1 / rate)
     for typed in (float(rate), round(float(rate), 3), round(float(rate), 2)):
@@ -158,8 +158,8 @@ def test_a_clip_read_from_the_middle_keeps_its_own_numbers():
 
 
 def test_timestamps_at_another_rate_than_the_nominal_one_are_left_alone():
-    clock = FrameClock(0, Fraction(1, 30), Fraction(299, 10))
-    assert [clock.time(k) for k in (0, 1, 300)] == [0, Fraction(1, 30), 10]
+    info = ClipInfo("clip", 64, 48, Fraction(299, 10), tick=Fraction(1, 30))
+    assert [info.time_of(k) for k in (0, 1, 300)] == [0, Fraction(1, 30), 10]
 
 
 @pytest.mark.parametrize(

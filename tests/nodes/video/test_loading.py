@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 import torch
 from av.stream import Disposition
-from comfyui_stem.nodes.video import frame_buffer
-from comfyui_stem.nodes.video.errors import VideoError
+from comfyui_stem.nodes.video import VideoError, frame_buffer
 from comfyui_stem.nodes.video.frame_buffer import FrameBuffer
 from comfyui_stem.nodes.video.frame_selection import Selection
-from comfyui_stem.nodes.video.loading import LoadRequest, load_clip
+from comfyui_stem.nodes.video.loading import load_clip
 from comfyui_stem.nodes.video.sources import PicturesInMemory, VideoFile
 from comfyui_stem.tools.robustness.inputs.clip_factory import LOSSLESS, NTSC_FILM, read_number, write_clip
 from PIL import Image
@@ -25,7 +24,7 @@ GROUPS = {"g": "24", "bf": "2", "b_strategy": "0", "crf": "10"}
 
 def load(path, selection=None, width=0, height=0, fit="stretch", **callbacks):
     source = VideoFile(path if isinstance(path, io.BytesIO) else str(path), "clip")
-    return load_clip(source, LoadRequest(selection or Selection(), width, height, fit), **callbacks)
+    return load_clip(source, selection or Selection(), width, height, fit, **callbacks)
 
 
 def numbers(clip):
@@ -295,11 +294,11 @@ def test_pictures_in_memory_are_selected_like_a_file():
     images = torch.rand(20, 16, 24, 4)
     audio = {"waveform": torch.arange(2000.0).reshape(1, 1, 2000), "sample_rate": 1000}
     source = PicturesInMemory(images, Fraction(10), audio, "clip")
-    clip = load_clip(source, LoadRequest(Selection(Fraction(1), "seconds", 3, 2)))
+    clip = load_clip(source, Selection(Fraction(1), "seconds", 3, 2))
     assert torch.equal(clip.images, images[[10, 12, 14], ..., :3])
     assert clip.rate == 5
     assert torch.equal(clip.audio["waveform"][0, 0], torch.arange(1000.0, 1600.0))
-    half = load_clip(PicturesInMemory(images.half(), Fraction(10), None, "clip"), LoadRequest(Selection(), 8, 8))
+    half = load_clip(PicturesInMemory(images.half(), Fraction(10), None, "clip"), Selection(), 8, 8)
     assert half.images.shape == (20, 8, 8, 3) and half.images.dtype == torch.float32 and half.audio is None
 
 

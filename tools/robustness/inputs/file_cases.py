@@ -139,12 +139,12 @@ INVERSION_NAMES = {
     "a name with .. marked [output]": ("../../secret.safetensors [output]", NOTHING_ELSE),
     "a name marked [temp]": ("x.safetensors [temp]", NOTHING_ELSE),
     "a null byte in the name": ("x\0.safetensors", NOTHING_ELSE),
-    "a name of 5,000 letters": ("a" * 5000 + ".safetensors", f"{NOTHING_ELSE}|there is no file"),
-    "a line break in the name": ("x\n.safetensors", "there is no file"),
-    "a Windows device": ("NUL.safetensors", f"{NOTHING_ELSE}|there is no file"),
+    "a name of 5,000 letters": ("a" * 5000 + ".safetensors", f"{NOTHING_ELSE}|no longer exists"),
+    "a line break in the name": ("x\n.safetensors", "no longer exists"),
+    "a Windows device": ("NUL.safetensors", f"{NOTHING_ELSE}|no longer exists"),
     "a dot behind the name": (f"{SAVED}. [output]", NOTHING_ELSE),
     "a file of another kind": ("x.pkl", NOTHING_ELSE),
-    "a number in place of a name": (7, "which is no name"),
+    "a number in place of a name": (7, "which is not a name"),
 }
 
 

@@ -12,8 +12,7 @@ from types import SimpleNamespace
 import av
 import numpy as np
 import pytest
-from comfyui_stem.nodes.video import decoding
-from comfyui_stem.nodes.video.decoding import count_packets
+from comfyui_stem.nodes.video import sources
 from comfyui_stem.nodes.video.frame_selection import Selection, ShownFrame, hold_until_next, select_frames
 from comfyui_stem.nodes.video.sources import VideoFile
 from comfyui_stem.tools.robustness.inputs.clip_factory import (
@@ -74,12 +73,12 @@ def numbers(path, selection, decoded=None):
     source = VideoFile(path, "clip")
     interrupt = (lambda: None) if decoded is None else (lambda: decoded.append(1))
     shown = hold_until_next(source.frames(selection, interrupt))
-    return [read_number(source.picture(picked.source) / 255) for picked in select_frames(shown, selection)]
+    return [read_number(source.picture(frame) / 255) for _, frame in select_frames(shown, selection)]
 
 
 def whole_clip(selection):
     shown = (ShownFrame(index, index / NTSC_FILM, (index + 1) / NTSC_FILM) for index in range(FRAMES))
-    return [picked.source.index for picked in select_frames(shown, selection)]
+    return [frame.index for _, frame in select_frames(shown, selection)]
 
 
 @pytest.mark.parametrize("name", [name for name in CLIPS if name.startswith(("reordered", "open", "hevc", "mpeg2"))])
@@ -146,7 +145,7 @@ def test_a_late_start_decodes_from_the_keyframe_before_it_to_the_last_wanted_fra
     source = VideoFile(path, "clip")
     frames = source.frames(Selection(start=start, start_unit=unit, frame_cap=3), lambda: decoded.append(1))
     picked = list(select_frames(hold_until_next(frames), Selection(start=start, start_unit=unit, frame_cap=3)))
-    assert [read_number(source.picture(frame.source) / 255) for frame in picked] == [100, 101, 102]
+    assert [read_number(source.picture(frame) / 255) for _, frame in picked] == [100, 101, 102]
     # Looking up a frame number reads packets, one call each, without decoding. The keyframe is number 96; a transport
     # stream has no index, so that the seek lands behind it and is tried again two seconds earlier.
     looked_up = FRAMES + 1 if unit == "frame" else 0
@@ -181,7 +180,7 @@ def test_frames_before_a_cut_by_edit_list_do_not_count(clips, tmp_path):
 
 
 def test_a_packet_without_a_picture_does_not_shift_the_numbers(clips, monkeypatch):
-    packets = decoding._packets
+    packets = sources._packets
 
     def with_an_empty_one(*arguments):
         for number, packet in enumerate(packets(*arguments)):
@@ -189,7 +188,7 @@ def test_a_packet_without_a_picture_does_not_shift_the_numbers(clips, monkeypatc
             if number == 52:
                 yield SimpleNamespace(pts=packet.pts + 1)
 
-    monkeypatch.setattr(decoding, "_packets", with_an_empty_one)
+    monkeypatch.setattr(sources, "_packets", with_an_empty_one)
     assert numbers(clips("reordered.mp4"), Selection(Fraction(60), "frame", 3)) == [60, 61, 62]
 
 
@@ -209,8 +208,7 @@ def test_variable_rate_is_read_by_its_timestamps(tmp_path):
 
 
 def test_packets_are_counted_where_the_file_does_not_say(clips):
-    source = VideoFile(clips("reordered.mkv"), "clip")
-    assert count_packets(clips("reordered.mkv"), source.info, lambda: None) == FRAMES
+    assert VideoFile(clips("reordered.mkv"), "clip").count_packets(lambda: None) == FRAMES
 
 
 def test_a_buffer_is_read_like_a_file(clips):
