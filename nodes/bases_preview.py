@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import torch
 from comfy_api.latest import io
-from torch import Tensor
+from einops import rearrange
 
 from ..stem_kernels.em import responsibilities
-from .fields.sampled_step import chosen_step, step_inputs, title_of
+from .fields.layer_and_step import chosen_layer_and_step, layer_and_step_inputs
 from .fields.shared import CATEGORY, InversionSocket
 from .methods.inversion.inversion import Inversion
 from .methods.inversion.observing import ObservedFit, observed_fits
 from .methods.seams.host_versions import found_by
 from .methods.seams.layer_map import size_at
-from .methods.stem.settings import StemSettings
-from .metrics.pictures import enlarged
+from .metrics.pictures import colours, enlarged
 from .metrics.plot import bars
-from .metrics.principal_components import colours
 
 PURPOSE = "Bases Preview"
 PIXELS = 8
@@ -37,7 +35,7 @@ class BasesPreview(io.ComfyNode):
             "for. What keeps its colour through the video is tied together by it.",
             inputs=[
                 InversionSocket.Input("inversion", tooltip="Made through STEM Bases."),
-                *step_inputs(layer=-3),
+                *layer_and_step_inputs(layer=-3),
                 io.Int.Input(
                     "head",
                     default=0,
@@ -56,16 +54,17 @@ class BasesPreview(io.ComfyNode):
 
     @classmethod
     def execute(cls, inversion: Inversion, layer: int, noise: float, head: int = 0) -> io.NodeOutput:
-        where, timestep = chosen_step(inversion, layer, noise, PURPOSE)
+        where, timestep, title = chosen_layer_and_step(inversion, layer, noise, PURPOSE)
         fits = [_of_head(fit, head) for fit in observed_fits(inversion, where, timestep, PURPOSE)]
-        size = size_at(where.level, inversion.size)
-        maps = torch.cat([_coloured(fit, size, inversion.stem) for fit in fits])
+        height, width = size_at(where.level, inversion.size)
+        # every pixel is the mixture of the colours of its bases
+        em = inversion.stem.em
+        mixed = [responsibilities(fit.features, fit.bases, em) @ colours(fit.bases.centres) for fit in fits]
+        maps = rearrange(torch.cat(mixed), "(n h w) rgb -> n h w rgb", h=height, w=width)
         picture = enlarged(maps, (PIXELS * inversion.size[0], PIXELS * inversion.size[1]))
-        mass = torch.cat([fit.bases.mass for fit in fits])
-        masses = mass.sort(descending=True).values
-        title = title_of(where, timestep)
-        lines = [title, *(_described(fit) for fit in fits)]
-        return io.NodeOutput(picture, bars(masses, f"pixels of each base, {title}"), "\n".join(lines))
+        masses = torch.cat([fit.bases.mass for fit in fits]).sort(descending=True).values
+        text = "\n".join([title, *map(_described, fits)])
+        return io.NodeOutput(picture, bars(masses, f"pixels of each base, {title}"), text)
 
 
 def _of_head(fit: ObservedFit, head: int) -> ObservedFit:
@@ -77,12 +76,6 @@ def _of_head(fit: ObservedFit, head: int) -> ObservedFit:
         raise ValueError(f"{PURPOSE}: there is no head {head}; the layer has {heads}, from 0 to {heads - 1}.")
     bases = type(fit.bases)(fit.bases.centres[head], fit.bases.mass[head], fit.bases.directions[head])
     return ObservedFit(fit.features[head], bases, fit.chunk)
-
-
-def _coloured(fit: ObservedFit, size: tuple[int, int], stem: StemSettings) -> Tensor:
-    """Every pixel as the mixture of the colours of its bases, [n, h, w, 3]."""
-    mixed = responsibilities(fit.features, fit.bases, stem.em) @ colours(fit.bases.centres)
-    return mixed.reshape(-1, *size, 3)
 
 
 def _described(fit: ObservedFit) -> str:

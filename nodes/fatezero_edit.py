@@ -6,8 +6,7 @@ import logging
 from typing import Any
 
 from comfy_api.latest import io
-from torch import Tensor
-from torch.nn.functional import interpolate
+from einops import repeat
 
 from ..stem_kernels.ddim import select_timesteps
 from ..stem_kernels.frame_context import parse_frame_references
@@ -16,7 +15,7 @@ from .fields.words import parse_levels, parse_weights, parse_window, parse_word_
 from .methods.attention.frame_context import OWN_FRAME, FrameContextAttention
 from .methods.attention.installing import installed_method
 from .methods.attention.method import SelfAttentionMethod
-from .methods.fatezero.edit import Edited, FateZeroSettings, edit
+from .methods.fatezero.edit import FateZeroSettings, edit
 from .methods.fatezero.presets import PRESETS, FateZeroPreset
 from .methods.fatezero.prompts import check_source_prompt, encode, read_prompt
 from .methods.fatezero.word_control import WordWishes, read_words
@@ -119,8 +118,9 @@ class FateZeroEdit(io.ComfyNode):
         prompts = [target.conditioning, encode(clip, negative_prompt)]
         if controlnet is not None:
             prompts = controlled_by(prompts, controlnet, inversion.frames, PURPOSE)
-        edited: Edited = edit(model, inversion, *prompts, words.control, settings)
-        return io.NodeOutput({"samples": edited.samples}, _for_pictures(edited.mask), report)
+        edited = edit(model, inversion, *prompts, words.control, settings)
+        mask = repeat(edited.mask, "n h w -> n (h a) (w b)", a=PIXELS_PER_LATENT, b=PIXELS_PER_LATENT)
+        return io.NodeOutput({"samples": edited.samples}, mask, report)
 
 
 def _settings(
@@ -169,11 +169,6 @@ def _own_attention(model: Any, inversion: Inversion, fields: dict[str, Any]) -> 
     if kind == "stem":
         return stem_for_edit(model, inversion, PURPOSE)
     return installed_method(inversion.model) or OWN_FRAME
-
-
-def _for_pictures(mask: Tensor) -> Tensor:
-    """A mask [n, h, w] of latents at the size of their pictures."""
-    return interpolate(mask[:, None], scale_factor=PIXELS_PER_LATENT, mode="nearest")[:, 0]
 
 
 def _prompt(name: str, tooltip: str) -> io.String.Input:

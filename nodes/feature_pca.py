@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import torch
 from comfy_api.latest import io
+from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, interpolate
 
-from .fields.sampled_step import chosen_step, step_inputs, title_of
+from .fields.layer_and_step import chosen_layer_and_step, layer_and_step_inputs
 from .fields.shared import CATEGORY, FlowSocket, InversionSocket
 from .methods.inversion.inversion import Inversion
 from .methods.inversion.observing import observed_output
 from .methods.seams.host_versions import found_by
 from .methods.seams.layer_map import size_at
 from .metrics.optical_flow import OpticalFlow
-from .metrics.pictures import enlarged, heat
-from .metrics.principal_components import colours
+from .metrics.pictures import colours, enlarged, heat
 from .metrics.warping import moved
 
 PURPOSE = "Feature PCA"
@@ -37,7 +37,7 @@ class FeaturePCA(io.ComfyNode):
             "along the motion of the video. Compare an inversion through STEM Bases with a plain one.",
             inputs=[
                 InversionSocket.Input("inversion", tooltip="From STEM Inversion Sampler, with STEM Bases or without."),
-                *step_inputs(layer=-1),
+                *layer_and_step_inputs(layer=-1),
                 FlowSocket.Input(
                     "flow",
                     optional=True,
@@ -57,12 +57,19 @@ class FeaturePCA(io.ComfyNode):
 
     @classmethod
     def execute(cls, inversion: Inversion, layer: int, noise: float, flow: OpticalFlow | None = None) -> io.NodeOutput:
-        where, timestep = chosen_step(inversion, layer, noise, PURPOSE)
-        _check_flow(inversion, flow)
-        size, whole = size_at(where.level, inversion.size), tuple(PIXELS * side for side in inversion.size)
-        features = observed_output(inversion, where, timestep, PURPOSE).unflatten(1, size)  # [n, h, w, c]
-        picture = enlarged(colours(features.flatten(0, 2)).reshape(*features.shape[:3], 3), whole)
-        title = title_of(where, timestep)
+        where, timestep, title = chosen_layer_and_step(inversion, layer, noise, PURPOSE)
+        if flow is not None and flow.shape[0] != inversion.frames:
+            raise ValueError(
+                f"{PURPOSE}: the flow is that of {flow.shape[0]} frames, the INVERSION has {inversion.frames}. Connect "
+                "Optical Flow to the frames that were inverted."
+            )
+        height, width = size_at(where.level, inversion.size)
+        whole = tuple(PIXELS * side for side in inversion.size)
+        tokens = rearrange(observed_output(inversion, where, timestep, PURPOSE), "n p c -> (n p) c")
+        features, coloured = (
+            rearrange(values, "(n h w) c -> n h w c", h=height, w=width) for values in (tokens, colours(tokens))
+        )
+        picture = enlarged(coloured, whole)
         if features.shape[0] < 2:
             return io.NodeOutput(picture, torch.zeros(1, *whole, 3), f"{title}\none frame has no neighbour")
         likeness, seen = neighbour_likeness(features, flow)
@@ -79,19 +86,11 @@ def neighbour_likeness(features: Tensor, flow: OpticalFlow | None) -> tuple[Tens
     Returns float32 [n - 1, h, w] in [-1, 1], and bool [n - 1, h, w].
     """
     if flow is None:
-        return cosine_similarity(features[1:], features[:-1], dim=-1), torch.ones(
-            features.shape[0] - 1, *features.shape[1:3], dtype=torch.bool
-        )
+        likeness = cosine_similarity(features[1:], features[:-1], dim=-1)
+        return likeness, torch.ones_like(likeness, dtype=torch.bool)
     size = features.shape[1:3]
     scale = torch.tensor([size[1] / flow.backward.shape[2], size[0] / flow.backward.shape[1]])
-    backward = interpolate(flow.backward.movedim(-1, 1), size, mode="area").movedim(1, -1) * scale
+    backward = interpolate(rearrange(flow.backward, "n h w xy -> n xy h w"), size, mode="area")
+    backward = rearrange(backward, "n xy h w -> n h w xy") * scale
     seen = interpolate(flow.seen.float()[:, None], size, mode="area")[:, 0] > 0.5
     return cosine_similarity(features[1:], moved(features, backward), dim=-1), seen
-
-
-def _check_flow(inversion: Inversion, flow: OpticalFlow | None) -> None:
-    if flow is not None and flow.shape[0] != inversion.frames:
-        raise ValueError(
-            f"{PURPOSE}: the flow is that of {flow.shape[0]} frames, the INVERSION has {inversion.frames}. Connect "
-            "Optical Flow to the frames that were inverted."
-        )

@@ -61,7 +61,7 @@ class InversionSampler(io.ComfyNode):
                 io.Latent.Output(
                     "noisy_latent",
                     display_name="noisy LATENT",
-                    tooltip="The last latent, for samplers of the host with DisableNoise.",
+                    tooltip="The last latent, for ComfyUI's samplers with DisableNoise.",
                 ),
             ],
         )

@@ -38,7 +38,7 @@ class VideoFlow(io.ComfyNode):
                     "method",
                     options=[DIS, *weight_files(weights_folder())],
                     default=DIS,
-                    tooltip="DIS: dense inverse search by OpenCV, fast, on the processor. A file: RAFT with weights of "
+                    tooltip="DIS: dense inverse search by OpenCV, fast, on the CPU. A file: RAFT with weights of "
                     "torchvision's raft_small or raft_large, saved as safetensors in models/optical_flow.",
                 ),
             ],

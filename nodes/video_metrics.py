@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .fields.shared import CATEGORY, FlowSocket
 from .methods.seams.host_versions import found_by
-from .metrics.clip_embeddings import frame_embeddings, text_embedding
+from .metrics.clip_scores import frame_embeddings, text_embedding
 from .metrics.measurements import Report, add_closeness, add_embeddings, add_steadiness
 from .metrics.optical_flow import OpticalFlow, dis, estimate
 from .metrics.plot import curves

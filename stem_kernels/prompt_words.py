@@ -49,7 +49,7 @@ class PhraseMatches:
 def plain_prompt(prompt: str) -> str:
     r"""The prompt without weighting syntax: `a (silver (jeep):1.3)` becomes `a silver jeep`, `\(` becomes `(`.
 
-    A bracket without its partner stays, as it does in the host.
+    A bracket without its partner stays, as it does in ComfyUI.
 
     Raises:
         ValueError: hundreds of brackets lie within each other.
@@ -65,7 +65,7 @@ def plain_prompt(prompt: str) -> str:
 def tokenized_prompt(
     prompt: str, blocks: Sequence[Sequence[tuple[object, float, int]]], texts: Sequence[str]
 ) -> TokenizedPrompt:
-    """Join the host's tokens to the words of the prompt.
+    """Join ComfyUI's tokens to the words of the prompt.
 
     Args:
         prompt: the text that was tokenized, with its weights.
@@ -208,7 +208,7 @@ def _token_spans(
         if isinstance(token, int):
             written = bytes(_BYTES[character] for character in text.removesuffix(END_OF_WORD) if character in _BYTES)
             if not stream.startswith(written, cursor) and stream.startswith(EMBEDDING, cursor):
-                cursor = _embedding_end(stream, ends, cursor)  # the host leaves out an embedding that it cannot find
+                cursor = _embedding_end(stream, ends, cursor)  # ComfyUI leaves out an embedding that it cannot find
             if not written or not stream.startswith(written, cursor):
                 raise _out_of_step(text, stream, cursor)
             spans.append((cursor, cursor + len(written)))

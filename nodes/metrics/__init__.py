@@ -1,1 +1,1 @@
-"""What is measured of a video, beside the mathematics in stem_kernels: flow estimators, the report and its plot."""
+"""What is measured of a video, and how it is shown: measures, flow estimators, the report, plots and pictures."""

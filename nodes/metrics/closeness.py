@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from kornia.metrics import ssim as ssim_map
 from torch import Tensor
 
@@ -40,13 +41,12 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
             f"Frames of {a.shape[2]}x{a.shape[1]} pixels are smaller than the {WINDOW}x{WINDOW} window of SSIM. "
             "Compare larger frames."
         )
-    maps = (ssim_map(planes(x), planes(y), WINDOW, padding="valid") for x, y in zip(a, b, strict=True))
-    return torch.stack([values.mean() for values in maps])
-
-
-def planes(frame: Tensor) -> Tensor:
-    """[H, W, C] to [1, C, H, W] in float64: variances are small differences of large numbers."""
-    return frame.double().movedim(-1, 0)[None]
+    means = []
+    for frames in zip(a, b, strict=True):
+        # float64, because variances are small differences of large numbers
+        x, y = (rearrange(frame.double(), "h w c -> 1 c h w") for frame in frames)
+        means.append(ssim_map(x, y, WINDOW, padding="valid").mean())
+    return torch.stack(means)
 
 
 def check_shapes(a: Tensor, b: Tensor) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from .clip_scores import frame_accuracy, prompt_similarity, temporal_consistency
 from .closeness import psnr, ssim
-from .embedding_scores import frame_accuracy, prompt_similarity, temporal_consistency
 from .optical_flow import OpticalFlow
 from .warping import warp_error
 
@@ -45,16 +45,11 @@ class Report:
     def table(self) -> str:
         """A line for each measure, in columns."""
         rows = [
-            (m.name, f"{m.value:.4g}{' ' + m.unit if m.unit else ''}", m.better and f"{m.better} is better")
+            (m.name, f"{m.value:.4g} {m.unit}".rstrip(), m.better and f"{m.better} is better", m.explanation)
             for m in self.measures.values()
         ]
-        widths = [max(len(row[column]) for row in rows) for column in range(3)]
-        lines = [
-            "  ".join(
-                [row[0].ljust(widths[0]), row[1].rjust(widths[1]), row[2].ljust(widths[2]), m.explanation]
-            ).rstrip()
-            for row, m in zip(rows, self.measures.values(), strict=True)
-        ]
+        names, values, better, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
+        lines = [f"{a:{names}}  {b:>{values}}  {c:{better}}  {d}".rstrip() for a, b, c, d in rows]
         return "\n".join([*lines, *(f"{what}: {name}" for what, name in self.models.items())])
 
     def json(self) -> str:
@@ -63,48 +58,30 @@ class Report:
         def number(value: float) -> float | None:
             return value if math.isfinite(value) else None
 
-        return json.dumps(
-            {
-                "measures": {
-                    key: {
-                        "value": number(m.value),
-                        "unit": m.unit,
-                        "better": m.better,
-                        "frames": [number(value) for value in m.frames],
-                    }
-                    for key, m in self.measures.items()
-                },
-                "models": self.models,
-            },
-            indent=1,
-        )
+        measures = {
+            key: {"value": number(m.value), "unit": m.unit, "better": m.better, "frames": [*map(number, m.frames)]}
+            for key, m in self.measures.items()
+        }
+        return json.dumps({"measures": measures, "models": self.models}, indent=1)
 
 
 def add_closeness(report: Report, source: Tensor, edited: Tensor) -> None:
     """PSNR and SSIM of two videos [n, h, w, 3] of the same size."""
+    explanation = "closeness to the source: of a reconstruction, how good it is; of an edit, how much is kept"
     for key, of, unit in (("psnr", psnr, "dB"), ("ssim", ssim, "")):
         values = of(edited, source)
-        explanation = "closeness to the source: of a reconstruction, how good it is; of an edit, how much is kept"
-        better = ""
-        report.measures[key] = Measure(key.upper(), float(values.mean()), unit, better, _floats(values), explanation)
+        report.measures[key] = _mean(key.upper(), values, explanation, unit=unit, better="")
 
 
 def add_steadiness(report: Report, source: Tensor, edited: Tensor, flow: OpticalFlow) -> None:
     """Warp errors of the edit along the flow of the source, and those of the source itself to compare with."""
     report.models["flow"] = flow.name
+    seen = f"pixels that both frames show, {100 * float(flow.seen.double().mean()):.0f} %"
     for key, whose, video in (("", "of the edit", edited), ("source_", "of the source", source)):
-        error = warp_error(video, flow.backward, flow.seen)
-        report.measures[f"{key}warp_error"] = Measure(
-            f"warp error {whose}, x1000",
-            error.seen,
-            "",
-            "lower",
-            _floats(error.pairs),
-            f"pixels that both frames show, {100 * float(flow.seen.double().mean()):.0f} %",
-        )
-        report.measures[f"{key}warp_error_all"] = Measure(
-            f"warp error {whose}, x1000, all pixels", error.all, "", "lower"
-        )
+        error, name = warp_error(video, flow.backward, flow.seen), f"warp error {whose}, x1000"
+        pairs = tuple(error.pairs.tolist())
+        report.measures[f"{key}warp_error"] = Measure(name, error.seen, "", "lower", pairs, seen)
+        report.measures[f"{key}warp_error_all"] = Measure(f"{name}, all pixels", error.all, "", "lower")
 
 
 def add_embeddings(
@@ -112,30 +89,21 @@ def add_embeddings(
 ) -> None:
     """CLIP measures of the edited frames' embeddings [n, d], and those of the prompts [d] that there are."""
     report.models |= names
-    consistency = temporal_consistency(frames)
-    if len(consistency):
-        report.measures["temporal_consistency"] = Measure(
-            "CLIP temporal consistency",
-            float(consistency.mean()),
-            "",
-            "higher",
-            _floats(consistency),
-            "likeness of consecutive frames",
+    if len(frames) > 1:
+        report.measures["temporal_consistency"] = _mean(
+            "CLIP temporal consistency", temporal_consistency(frames), "likeness of consecutive frames"
         )
     if target is not None:
         scores = prompt_similarity(frames, target)
-        report.measures["clip_score"] = Measure(
-            "CLIP score", float(scores.mean()), "", "higher", _floats(scores), "likeness to the target prompt"
-        )
+        report.measures["clip_score"] = _mean("CLIP score", scores, "likeness to the target prompt")
     if target is not None and source is not None:
         report.measures["frame_accuracy"] = Measure(
             "CLIP frame accuracy",
             frame_accuracy(frames, source, target),
-            "",
-            "higher",
             explanation="share of frames that are closer to the target prompt than to the source prompt",
         )
 
 
-def _floats(values: Tensor) -> tuple[float, ...]:
-    return tuple(float(value) for value in values)
+def _mean(name: str, values: Tensor, explanation: str, **more: str) -> Measure:
+    """A measure that is the mean of its values for frames."""
+    return Measure(name, float(values.mean()), frames=tuple(values.tolist()), explanation=explanation, **more)

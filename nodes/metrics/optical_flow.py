@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from .warping import visible
@@ -24,7 +25,7 @@ class OpticalFlow:
     """Motion of a video of n frames.
 
     Attributes:
-        forward, backward: [n - 1, h, w, 2] float32, see `stem_kernels.warping`.
+        forward, backward: [n - 1, h, w, 2] float32, see `warping`.
         seen: bool [n - 1, h, w], pixels of the later frame that the earlier one shows (`warping.visible`).
         name: what estimated it.
     """
@@ -64,8 +65,12 @@ def dis(first: Tensor, second: Tensor) -> Tensor:
     import cv2
 
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    pairs = zip(_grey(first), _grey(second), strict=True)
-    return torch.stack([torch.from_numpy(search.calc(a, b, None)) for a, b in pairs])
+    flows = []
+    for pair in zip(first, second, strict=True):
+        pixels = ((frame.clamp(0, 1) * 255).round().to(torch.uint8).numpy() for frame in pair)
+        earlier, later = (cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in pixels)
+        flows.append(torch.from_numpy(search.calc(earlier, later, None)))
+    return torch.stack(flows)
 
 
 def raft(weights: dict[str, Tensor], device: torch.device | str = "cpu") -> Callable[[Tensor, Tensor], Tensor]:
@@ -91,7 +96,7 @@ def raft(weights: dict[str, Tensor], device: torch.device | str = "cpu") -> Call
         height, width = first.shape[1:3]
         pairs = zip(_padded(first), _padded(second), strict=True)
         flows = [network(a[None].to(device), b[None].to(device))[-1].cpu() for a, b in pairs]
-        return torch.cat(flows).movedim(1, -1)[:, :height, :width].contiguous()
+        return rearrange(torch.cat(flows), "n xy h w -> n h w xy")[:, :height, :width].contiguous()
 
     return between
 
@@ -101,16 +106,9 @@ def weight_files(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.glob("*.safetensors")) if folder.is_dir() else []
 
 
-def _grey(frames: Tensor) -> list[np.ndarray]:
-    import cv2
-
-    pixels = (frames.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-    return [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in pixels]
-
-
 def _padded(frames: Tensor) -> Tensor:
     """[n, h, w, 3] in [0, 1] -> [n, 3, h', w'] in [-1, 1], as RAFT wants it, padded at the right and the bottom."""
     height, width = frames.shape[1:3]
     sides = [max(_RAFT_SIDE, -(-side // _RAFT_MULTIPLE) * _RAFT_MULTIPLE) for side in (height, width)]
-    planes = 2 * frames.movedim(-1, 1) - 1
+    planes = 2 * rearrange(frames, "n h w c -> n c h w") - 1
     return torch.nn.functional.pad(planes, (0, sides[1] - width, 0, sides[0] - height), mode="replicate")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
@@ -31,14 +32,16 @@ class WarpError:
     pairs: Tensor
 
 
-def sampled_at(planes: Tensor, flow: Tensor) -> Tensor:
-    """Planes [n, c, h, w] read at p + flow(p), bilinearly, the border repeated: [n, c, h, w] float32."""
-    height, width = planes.shape[-2:]
-    rows, columns = (torch.arange(size, device=planes.device) + 0.5 for size in (height, width))
+def sampled_at(maps: Tensor, flow: Tensor) -> Tensor:
+    """Maps [n, h, w, c] read at p + flow(p), bilinearly, the border repeated: [n, h, w, c] float32."""
+    height, width = maps.shape[1:3]
+    rows, columns = (torch.arange(size, device=maps.device) + 0.5 for size in (height, width))
     y, x = torch.meshgrid(rows, columns, indexing="ij")
-    source = torch.stack([x, y], dim=-1) + flow.to(planes.device)
-    grid = 2 * source / torch.tensor([width, height], device=planes.device) - 1
-    return grid_sample(planes.float(), grid.float(), mode="bilinear", padding_mode="border", align_corners=False)
+    source = torch.stack([x, y], dim=-1) + flow.to(maps.device)
+    grid = 2 * source / torch.tensor([width, height], device=maps.device) - 1
+    planes = rearrange(maps, "n h w c -> n c h w").float()
+    read = grid_sample(planes, grid.float(), mode="bilinear", padding_mode="border", align_corners=False)
+    return rearrange(read, "n c h w -> n h w c")
 
 
 def moved(video: Tensor, backward: Tensor) -> Tensor:
@@ -46,7 +49,7 @@ def moved(video: Tensor, backward: Tensor) -> Tensor:
 
     backward: [n - 1, h, w, 2].
     """
-    return sampled_at(video[:-1].movedim(-1, 1), backward).movedim(1, -1)
+    return sampled_at(video[:-1], backward)
 
 
 def visible(forward: Tensor, backward: Tensor) -> Tensor:
@@ -56,7 +59,7 @@ def visible(forward: Tensor, backward: Tensor) -> Tensor:
     end where it began.
     """
     height, width = backward.shape[1:3]
-    back = sampled_at(forward.movedim(-1, 1), backward).movedim(1, -1)
+    back = sampled_at(forward, backward)
     both = (backward + back).square().sum(dim=-1)
     allowed = RELATIVE * (backward.square().sum(dim=-1) + back.square().sum(dim=-1)) + ABSOLUTE
     rows, columns = (torch.arange(size, device=backward.device) for size in (height, width))

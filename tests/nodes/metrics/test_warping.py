@@ -46,10 +46,9 @@ def test_known_noise_gives_its_variance_twice():
 
 
 def test_half_a_pixel_is_the_mean_of_two():
-    planes = torch.arange(8.0).reshape(1, 1, 1, 8).expand(1, 1, 4, 8)
-    assert sampled_at(planes, constant(0.5, 0, 1, 8)[:, :4])[0, 0, 0, :7].tolist() == pytest.approx(
-        [n + 0.5 for n in range(7)]
-    )
+    ramp = torch.arange(8.0).reshape(1, 1, 8, 1).expand(1, 4, 8, 1)
+    found = sampled_at(ramp, constant(0.5, 0, 1, 8)[:, :4])
+    assert found[0, 0, :7, 0].tolist() == pytest.approx([n + 0.5 for n in range(7)])
 
 
 def test_a_flow_and_its_reverse_agree_and_two_that_differ_do_not():

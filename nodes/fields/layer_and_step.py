@@ -1,4 +1,4 @@
-"""Fields and checks of the nodes that look into one step of an inversion."""
+"""The fields of nodes that look at one layer in one step of an inversion, and what they choose."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ..methods.seams.layer_map import AttentionLayer, self_attention_layers
 MOST_LAYERS = 256
 
 
-def step_inputs(layer: int) -> list[io.Input]:
-    """Where to look."""
+def layer_and_step_inputs(layer: int) -> list[io.Input]:
+    """The fields `layer`, with its default, and `noise`."""
     return [
         io.Int.Input(
             "layer",
@@ -32,8 +32,10 @@ def step_inputs(layer: int) -> list[io.Input]:
     ]
 
 
-def chosen_step(inversion: Inversion, layer: int, noise: float, purpose: str) -> tuple[AttentionLayer, int]:
-    """The layer, counted from the end if negative, and the timestep that is a share `noise` into the inversion.
+def chosen_layer_and_step(
+    inversion: Inversion, layer: int, noise: float, purpose: str
+) -> tuple[AttentionLayer, int, str]:
+    """The layer (counted from the end if negative), the timestep a share `noise` into the inversion, and a title.
 
     Raises:
         ValueError: the model has no such layer.
@@ -44,9 +46,5 @@ def chosen_step(inversion: Inversion, layer: int, noise: float, purpose: str) ->
             f"{purpose}: there is no layer {layer}; this model has {len(layers)}, 0 to {len(layers) - 1}, or "
             f"{-len(layers)} to -1 counted from the end."
         )
-    return layers[layer], inversion.timesteps[round(noise * (len(inversion.timesteps) - 1))]
-
-
-def title_of(layer: AttentionLayer, timestep: int) -> str:
-    """What was looked at, in words."""
-    return f"layer {layer.index} ({layer.name}), timestep {timestep}"
+    chosen, timestep = layers[layer], inversion.timesteps[round(noise * (len(inversion.timesteps) - 1))]
+    return chosen, timestep, f"layer {chosen.index} ({chosen.name}), timestep {timestep}"

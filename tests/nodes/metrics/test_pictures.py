@@ -1,10 +1,10 @@
-"""Principal components of features whose directions are known."""
+"""Features as colours: principal components of features whose directions are known."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from comfyui_stem.nodes.metrics.principal_components import colours, principal_components
+from comfyui_stem.nodes.metrics.pictures import colours, principal_components
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from comfyui_stem.nodes.metrics.embedding_scores import frame_accuracy, prompt_similarity, temporal_consistency
+from comfyui_stem.nodes.metrics.clip_scores import frame_accuracy, prompt_similarity, temporal_consistency
 
 
 def at(*degrees):
