@@ -117,10 +117,9 @@ def _add_clip(
     frames = frame_embeddings(clip_vision, edited)
     prompts = {"target": target_prompt.strip(), "source": source_prompt.strip()}
     names = {"CLIP vision": f"{type(clip_vision.model).__name__}, {frames.shape[-1]} numbers a frame"}
-    if clip is None:
-        if any(prompts.values()):
-            names["note"] = "prompts were not compared: no CLIP text model is connected"
-        add_embeddings(report, frames, names)
-        return
-    found = {role: text_embedding(clip, text, frames.shape[-1]) for role, text in prompts.items() if text}
+    found = {}
+    if clip is not None:
+        found = {role: text_embedding(clip, text, frames.shape[-1]) for role, text in prompts.items() if text}
+    elif any(prompts.values()):
+        names["note"] = "prompts were not compared: no CLIP text model is connected"
     add_embeddings(report, frames, names, **found)

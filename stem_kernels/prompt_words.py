@@ -95,7 +95,8 @@ def tokenized_prompt(
         owned = _owned_tokens([_normalised(word).translate(_STRAIGHT_QUOTES) for word in words], tokens)
     end = content[-1] + 2 if content else 2
     return TokenizedPrompt(
-        ids=tuple(_comparable(token) for token, _, _ in block[:end]),
+        # the vector of an embedding as a tuple, so that equal embeddings align
+        ids=tuple(token if isinstance(token, int) else tuple(token.flatten().tolist()) for token, _, _ in block[:end]),
         words=tuple(
             Word(word, tuple(content[k] for k, _ in mine), tuple(content[k] for k, is_core in mine if not is_core))
             for word, mine in zip(words, owned, strict=True)
@@ -177,11 +178,6 @@ def folded(word: str) -> str:
     """What two spellings of a word have in common: no upper case, no punctuation around it; may be empty."""
     text = _normalised(word).translate(_STRAIGHT_QUOTES).casefold()
     return text[slice(*_core(text))]
-
-
-def _comparable(token: object) -> Hashable:
-    """An integer token as it is; the vector of an embedding as a tuple, so that equal embeddings align."""
-    return token if isinstance(token, int) else tuple(token.flatten().tolist())
 
 
 def _owned_tokens(words: Sequence[str], tokens: Sequence[tuple[object, int, str]]) -> list[list[tuple[int, bool]]]:

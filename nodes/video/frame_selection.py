@@ -36,12 +36,8 @@ class Selection:
     target_rate: Fraction | None = None
 
     def __post_init__(self) -> None:
-        for name, value, least in (
-            ("start", self.start, 0),
-            ("frame_cap", self.frame_cap, 0),
-            ("every_nth", self.every_nth, 1),
-        ):
-            if value < least:
+        for name, least in (("start", 0), ("frame_cap", 0), ("every_nth", 1)):
+            if (value := getattr(self, name)) < least:
                 raise VideoError(f"{name} is {float(value):g}, which selects nothing. Give {least} or more.")
 
 

@@ -32,13 +32,11 @@ class Placement:
 def target_size(width: int, height: int, natural_width: Fraction, natural_height: int) -> tuple[int, int]:
     """(width, height) of the result: as asked, by the clip's shape where 0; rounded down to multiples of 8."""
     if not width and not height:
-        return _round_down(natural_width), _round_down(natural_height)
-    if not height:
-        width = _round_down(width)
-        return width, _round_down(width * natural_height / natural_width)
-    if not width:
-        height = _round_down(height)
-        return _round_down(height * natural_width / natural_height), height
+        width, height = natural_width, natural_height
+    elif not height:
+        height = _round_down(width) * natural_height / natural_width
+    elif not width:
+        width = _round_down(height) * natural_width / natural_height
     return _round_down(width), _round_down(height)
 
 
