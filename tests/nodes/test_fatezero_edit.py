@@ -9,6 +9,7 @@ from comfyui_stem.nodes.fatezero_edit import FateZeroEdit
 from comfyui_stem.nodes.frame_context import FrameContext
 from comfyui_stem.nodes.inversion_sampler import InversionSampler
 from comfyui_stem.nodes.methods.attention.frame_context import OWN_FRAME, FrameContextAttention
+from comfyui_stem.nodes.methods.fatezero.edit import Edited
 from comfyui_stem.nodes.methods.fatezero.presets import PRESETS
 from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
 from comfyui_stem.nodes.stem_bases import StemBases
@@ -49,7 +50,7 @@ def settings_of(monkeypatch, loaded, inversions):
 
         def instead(model, inversion, positive, negative, words, settings):
             seen.append((settings, words))
-            return fatezero_edit.Edited(inversion.trajectory[0], torch.ones(5, 8, 12))
+            return Edited(inversion.trajectory[0], torch.ones(5, 8, 12))
 
         monkeypatch.setattr(fatezero_edit, "edit", instead)
         edit(loaded, inversions[name], **inputs)
