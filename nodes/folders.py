@@ -42,7 +42,7 @@ def inside_folder(path: str, folder: str) -> str:
     """The real path of the regular file `path`, which must lie in `folder` once all links are followed.
 
     Raises VideoError for a path that leaves the folder (`..`, another drive, a symbolic link) and for anything that is
-    not a regular file: a named pipe would wait for ever.
+    not a regular file: a named pipe would wait forever.
     """
     real = contained(path, folder)
     if real is None:
