@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..stem_kernels.ddim import MAX_STEPS, to_exploding
-from .fields.shared import CATEGORY, InversionSocket
+from .fields.shared import CATEGORY, InversionSocket, choice
 from .methods.inversion.sampling import invert
 from .methods.seams.host_versions import found_by
 from .methods.seams.refusals import check_conditioning, check_latent, check_model
@@ -38,20 +38,18 @@ class InversionSampler(io.ComfyNode):
                     max=MAX_STEPS,
                     tooltip="Number of DDIM steps. The edit uses the same steps or a subset of them.",
                 ),
-                io.Combo.Input(
+                choice(
                     "noise_convention",
-                    options=["next", "current"],
-                    default="next",
-                    tooltip="At which timestep the noise of a latent is estimated. next: the one it moves to (the "
+                    ["next", "current"],
+                    "At which timestep the noise of a latent is estimated. next: the one it moves to (the "
                     "authors' code; matches the later denoising). current: its own (the paper's Eq. 3).",
                 ),
-                io.Combo.Input(
+                choice(
                     "keep_trajectory_in",
-                    options=["memory", "file"],
-                    default="memory",
-                    optional=True,
-                    tooltip="Where the latents of all steps are kept: 65 KB for a frame and step of 512x512. file maps "
+                    ["memory", "file"],
+                    "Where the latents of all steps are kept: 65 KB for a frame and step of 512x512. file maps "
                     "a temporary file instead of taking memory; for very long clips.",
+                    optional=True,
                 ),
             ],
             outputs=[

@@ -7,7 +7,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .fields.shared import CATEGORY, OF_PRESET
+from .fields.shared import CATEGORY, OF_PRESET, choice
 from .methods.attention.installing import install
 from .methods.seams.host_versions import advanced, found_by
 from .methods.seams.refusals import check_model
@@ -146,31 +146,29 @@ def _basic_inputs() -> list[io.Input]:
 def _fitting_inputs() -> list[io.Input]:
     """What the bases are fitted to and from where; the options of the presets."""
 
-    def choice(name: str, options: list[str], tooltip: str) -> io.Combo.Input:
-        return io.Combo.Input(
-            name, options=[OF_PRESET, *options], default=OF_PRESET, optional=True, tooltip=tooltip, **advanced()
-        )
+    def override(name: str, options: list[str], tooltip: str) -> io.Combo.Input:
+        return choice(name, [OF_PRESET, *options], tooltip, optional=True, **advanced())
 
     return [
-        choice(
+        override(
             "em_space",
             ["features", "keys_per_head"],
             "What the bases are fitted to. features: the layer's normalised tokens, one set for all heads (the paper). "
             "keys_per_head: the projected keys, one set per head (the authors' code).",
         ),
-        choice(
+        override(
             "normalisation",
             ["on", "off"],
             "Whether bases are divided by their length before tokens choose among them. Off, long bases win tokens "
             "that are nearer to others.",
         ),
-        choice(
+        override(
             "initialisation",
             ["tokens", "gaussian"],
             "Where EM starts. tokens: distinct tokens of the video. gaussian: random numbers with the mean and spread "
             "of the tokens.",
         ),
-        choice(
+        override(
             "scope",
             ["all_frames", "anchor_frames", "frame_chunks"],
             "Which frames share bases. all_frames: the whole video. anchor_frames: bases of a few evenly spaced frames "
@@ -231,13 +229,12 @@ def _running_inputs() -> list[io.Input]:
             tooltip="In inversion and reconstruction, start each step from the bases of the step before and iterate "
             "only this often. 0 starts every step afresh. FateZero Edit cannot follow a warm start.",
         ),
-        io.Combo.Input(
+        choice(
             "kernels",
-            options=["auto", "eager", "triton"],
-            default="auto",
+            ["auto", "eager", "triton"],
+            "What computes the bases. eager is plain PyTorch; triton needs an NVIDIA GPU; auto takes triton on "
+            "the GPUs where it was verified. Only speed depends on it.",
             optional=True,
             **advanced(),
-            tooltip="What computes the bases. eager is plain PyTorch; triton needs an NVIDIA GPU; auto takes triton on "
-            "the GPUs where it was verified. Only speed depends on it.",
         ),
     ]

@@ -10,7 +10,7 @@ import comfy.utils
 import folder_paths
 from comfy_api.latest import io
 
-from .fields.shared import CATEGORY, FlowSocket
+from .fields.shared import CATEGORY, FlowSocket, choice
 from .methods.seams.host_versions import found_by
 from .metrics.optical_flow import DIS, dis, estimate, raft, weight_files
 
@@ -34,11 +34,10 @@ class VideoFlow(io.ComfyNode):
             "Metrics measures along the flow of the source how steady an edit is.",
             inputs=[
                 io.Image.Input("video", tooltip="The frames: for Video Metrics those of the source."),
-                io.Combo.Input(
+                choice(
                     "method",
-                    options=[DIS, *weight_files(weights_folder())],
-                    default=DIS,
-                    tooltip="DIS: dense inverse search by OpenCV, fast, on the CPU. A file: RAFT with weights of "
+                    [DIS, *weight_files(weights_folder())],
+                    "DIS: dense inverse search by OpenCV, fast, on the CPU. A file: RAFT with weights of "
                     "torchvision's raft_small or raft_large, saved as safetensors in models/optical_flow.",
                 ),
             ],

@@ -10,6 +10,7 @@ import comfy.model_management
 import comfy.utils
 from comfy_api.latest import Input, InputImpl, Types, io
 
+from .fields.shared import choice
 from .folders import file_state, input_video_path, input_videos
 from .methods.seams.host_versions import essential, found_by, is_unedited_file
 from .video import VideoError
@@ -108,11 +109,8 @@ def _inputs() -> list[io.Input]:
             upload=io.UploadType.video,
             tooltip="A video in the input folder, or one to upload. Not used when a video is connected.",
         ),
-        io.Combo.Input(
-            "start_unit",
-            options=["frame", "seconds"],
-            default="frame",
-            tooltip="Whether start is a frame number (counted from 0) or a time in seconds.",
+        choice(
+            "start_unit", ["frame", "seconds"], "Whether start is a frame number (counted from 0) or a time in seconds."
         ),
         io.Float.Input(
             "start",
@@ -165,14 +163,11 @@ def _inputs() -> list[io.Input]:
             step=8,
             tooltip="Height of the frames, rounded down to a multiple of 8. 0 follows the width; both 0 keep the size.",
         ),
-        io.Combo.Input(
+        choice(
             "fit",
-            options=["crop", "pad", "stretch"],
-            default="crop",
-            tooltip=(
-                "For a clip of another shape: crop fills the size and cuts off the sides, pad shows everything with "
-                "black bars, stretch distorts."
-            ),
+            ["crop", "pad", "stretch"],
+            "For a clip of another shape: crop fills the size and cuts off the sides, pad shows everything with "
+            "black bars, stretch distorts.",
         ),
         io.Video.Input("video", optional=True, tooltip="A video from another node, used in place of the file."),
     ]

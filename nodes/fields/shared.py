@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from comfy_api.latest import io
 
 CATEGORY = "STEM Inversion"
@@ -34,9 +36,9 @@ def guidance_input() -> io.Float.Input:
     )
 
 
-def choice(name: str, options: list[str], tooltip: str) -> io.Combo.Input:
+def choice(name: str, options: list[str], tooltip: str, **more: Any) -> io.Combo.Input:
     """A field with a list of options, the first of them by default."""
-    return io.Combo.Input(name, options=options, default=options[0], tooltip=tooltip)
+    return io.Combo.Input(name, options=options, default=options[0], tooltip=tooltip, **more)
 
 
 def steps_input() -> io.Int.Input:
