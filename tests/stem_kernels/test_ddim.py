@@ -20,6 +20,7 @@ from comfyui_stem.stem_kernels.ddim import (
     to_exploding,
     to_preserving,
 )
+from comfyui_stem.tools.measured.errors import relative_error as relative
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,10 +34,6 @@ SIGMAS = np.sqrt((1 - ALPHAS) / ALPHAS)
 
 def normal(*shape, seed, dtype=torch.float64):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
-def relative(ours, expected):
-    return float((ours - expected).norm() / expected.norm())
 
 
 def host_timesteps(steps):

@@ -11,6 +11,8 @@ from comfyui_stem.nodes.methods.stem.key_bases import KeyBases
 from comfyui_stem.nodes.methods.stem.settings import PRESETS
 from comfyui_stem.stem_kernels.em import fit_bases
 from comfyui_stem.stem_kernels.initialisation import bases_from_noise, initial_bases
+from comfyui_stem.tools.measured.errors import relative_error
+from einops import rearrange
 
 
 def normal(*shape, seed):
@@ -53,10 +55,9 @@ def test_the_preset_reference_code_gives_the_bases_of_the_published_code(frames,
     fitting = FittingFromNoise(replace(preset, em=replace(preset.em, num_bases=num_bases)), noise)
     shared = KeyBases(fitting).of_pixels(k, k, v, FitKey(1, 0), heads)
     assert shared.logit_bias is None
-    per_head = [t.to(precision).reshape(frames * 32, heads, d).transpose(0, 1) for t in (k, v)]
+    per_head = [rearrange(t.to(precision), "f p (h d) -> h (f p) d", h=heads) for t in (k, v)]
     for ours, published in zip((shared.keys, shared.values), published_em(*per_head, noise.to(precision)), strict=True):
-        error = ours.reshape(num_bases, heads, d).transpose(0, 1).double() - published.double()
-        assert float(error.norm() / published.double().norm()) < 1e-5
+        assert relative_error(rearrange(ours, "1 k (h d) -> h k d", h=heads), published) < 1e-5
 
 
 def test_the_preset_reference_code_keeps_more_bases_than_tokens():

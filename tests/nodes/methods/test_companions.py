@@ -39,7 +39,7 @@ from comfyui_stem.nodes.methods.tokenflow.edit import edit as edit_by_tokenflow
 from comfyui_stem.stem_kernels.ddim import alpha_of, move_preserving
 from comfyui_stem.stem_kernels.em import EMSettings
 from comfyui_stem.tools.host.tiny_checkpoint import TINY_TEXT_WIDTH
-from comfyui_stem.tools.measured.parity.case import relative_error as relative
+from comfyui_stem.tools.measured.errors import relative_error as relative
 
 FRAMES, STEPS, GUIDANCE = 2, 2, 3.0
 STEM = StemSettings(em=EMSettings(num_bases=8))

@@ -30,7 +30,7 @@ from comfyui_stem.stem_kernels.em import EMSettings
 from comfyui_stem.tools.host import tiny_families
 from comfyui_stem.tools.host.loaded_model import Loaded
 from comfyui_stem.tools.host.tiny_checkpoint import unet_config
-from comfyui_stem.tools.measured.parity.case import relative_error as relative
+from comfyui_stem.tools.measured.errors import relative_error as relative
 
 STEPS = 2
 FRAMES = 3

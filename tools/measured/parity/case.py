@@ -1,4 +1,4 @@
-"""One line of the parity run, and how errors are measured."""
+"""One line of the parity run."""
 
 from __future__ import annotations
 
@@ -28,14 +28,6 @@ class Case:
 
     def line(self) -> str:
         return f"{self.name:<58} {self.error:9.2e}  limit {self.tolerance:7.1e}  {'ok' if self.ok else 'FAIL'}"
-
-
-def relative_error(ours: Tensor, recorded: Tensor) -> float:
-    """`||ours - recorded|| / ||recorded||` in float64; absolute where `recorded` is 0, infinite where shapes differ."""
-    if ours.shape != recorded.shape:
-        return float("inf")
-    ours, recorded = ours.double(), recorded.double()
-    return float((ours - recorded).norm() / (recorded.norm() or 1))
 
 
 def share_that_differs(ours: Tensor, recorded: Tensor) -> float:

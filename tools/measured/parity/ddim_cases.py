@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ....nodes.methods.inversion.inversion import noise_levels
 from ....nodes.methods.inversion.sampling import SourceGuider, denoise, invert_between
+from ..errors import relative_error
 from . import golden
-from .case import Case, relative_error
+from .case import Case
 
 
 def cases(folder: Path) -> Iterator[Case]:

@@ -11,8 +11,9 @@ from torch import Tensor
 from ....nodes.methods.stem.settings import PRESETS
 from ....stem_kernels.em import Bases, EMSettings, fit_bases, pool
 from ....stem_kernels.initialisation import bases_from_noise
+from ..errors import relative_error
 from . import golden
-from .case import Case, measured_limit, relative_error
+from .case import Case, measured_limit
 
 
 def reference_em(num_bases: int, iterations: int) -> EMSettings:

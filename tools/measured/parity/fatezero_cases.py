@@ -19,8 +19,9 @@ from ....nodes.methods.inversion.inversion import Inversion
 from ....nodes.methods.inversion.sampling import invert
 from ....stem_kernels.cross_control import refined, replaced
 from ....stem_kernels.prompt_alignment import RefineAlignment
+from ..errors import relative_error
 from . import golden
-from .case import Case, relative_error, share_that_differs
+from .case import Case, share_that_differs
 from .pooled_norm import pooled_group_norm
 
 INVERSION, EDIT = 1e-4, 1e-3

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from ....stem_kernels.correspondence import batch_slices, choose_keyframes, propagation_plan
+from ..errors import relative_error
 from . import golden
-from .case import Case, relative_error
+from .case import Case
 
 # The weights are recorded to four decimals.
 ROUNDING = 5e-5

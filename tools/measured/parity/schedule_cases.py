@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from ....stem_kernels.ddim import alpha_of, inversion_timesteps
+from ..errors import relative_error
 from . import golden
-from .case import Case, relative_error, share_that_differs
+from .case import Case, share_that_differs
 
 
 def cases(folder: Path) -> Iterator[Case]:

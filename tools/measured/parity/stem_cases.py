@@ -17,8 +17,9 @@ from ....nodes.methods.stem.fitting import FitKey, Fitting
 from ....nodes.methods.stem.settings import PRESETS
 from ....stem_kernels.em import Bases
 from ....stem_kernels.initialisation import bases_from_noise
+from ..errors import relative_error
 from . import golden
-from .case import Case, measured_limit, relative_error
+from .case import Case, measured_limit
 from .ddim_cases import reconstructed
 from .em_cases import fit_recorded, reference_em
 

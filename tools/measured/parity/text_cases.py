@@ -24,7 +24,8 @@ from ....stem_kernels.prompt_alignment import (
     word_time_table,
 )
 from ....stem_kernels.prompt_words import Word
-from .case import Case, relative_error
+from ..errors import relative_error
+from .case import Case
 
 STEPS = (10, 50)
 TABLE_PAIRS = (0, 1)

@@ -15,8 +15,9 @@ from ....nodes.methods.editing.guider import StepSchedule
 from ....nodes.methods.inversion.inversion import Inversion, identity_of, noise_levels
 from ....nodes.methods.inversion.sampling import denoise, denoising_sigmas
 from ....nodes.methods.tokenflow.edit import TokenFlowGuider, TokenFlowSettings, prepared, start_latent
+from ..errors import relative_error
 from . import golden
-from .case import Case, relative_error, share_that_differs
+from .case import Case, share_that_differs
 
 WHOLE_LOOP = 1e-3
 ONE_STEP = 1e-5

@@ -17,7 +17,7 @@ from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
 from comfyui_stem.nodes.methods.stem.settings import PRESETS, StemSettings
 from comfyui_stem.stem_kernels.ddim import select_timesteps
 from comfyui_stem.stem_kernels.em import EMSettings
-from comfyui_stem.tools.measured.parity.case import relative_error as relative
+from comfyui_stem.tools.measured.errors import relative_error as relative
 
 STEPS = 3
 SOURCE, TARGET = "a red hill", "a red castle"

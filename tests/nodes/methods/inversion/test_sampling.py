@@ -12,7 +12,7 @@ from comfyui_stem.nodes.methods.inversion.sampling import (
     invert_between,
 )
 from comfyui_stem.stem_kernels.ddim import alpha_of, inversion_timesteps, move_preserving
-from comfyui_stem.tools.measured.parity.case import relative_error as relative
+from comfyui_stem.tools.measured.errors import relative_error as relative
 
 STEPS = 5
 

@@ -25,7 +25,7 @@ from comfyui_stem.nodes.methods.tokenflow.passes import batch_passes
 from comfyui_stem.stem_kernels.correspondence import batch_slices, propagation_plan
 from comfyui_stem.tools.host.tiny_checkpoint import TINY_CHANNELS, TINY_TEXT_WIDTH, random_weights, unet_config
 from comfyui_stem.tools.host.tiny_sd15 import TinySD15
-from comfyui_stem.tools.measured.parity.case import relative_error as relative
+from comfyui_stem.tools.measured.errors import relative_error as relative
 
 FRAMES, STEPS = 3, 2
 # Attention over all frames and no injection: what the host computes in one batch, where every frame is a keyframe.

@@ -17,7 +17,7 @@ from comfyui_stem.nodes.methods.stem.run import StemRun
 from comfyui_stem.nodes.methods.stem.scopes import Scope
 from comfyui_stem.nodes.methods.stem.settings import StemSettings
 from comfyui_stem.stem_kernels.em import EMSettings, fit_bases
-from comfyui_stem.tools.measured.parity.case import relative_error as relative
+from comfyui_stem.tools.measured.errors import relative_error as relative
 
 SETTINGS = StemSettings(em=EMSettings(num_bases=8))
 KEY = FitKey(401, 3)

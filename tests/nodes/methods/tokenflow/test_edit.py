@@ -14,7 +14,7 @@ from comfyui_stem.nodes.methods.tokenflow import edit as tokenflow
 from comfyui_stem.nodes.methods.tokenflow.edit import TokenFlowGuider, TokenFlowSettings, edit, prepared, start_latent
 from comfyui_stem.nodes.methods.tokenflow.passes import batch_passes
 from comfyui_stem.stem_kernels.em import EMSettings
-from comfyui_stem.tools.measured.parity.case import relative_error as relative
+from comfyui_stem.tools.measured.errors import relative_error as relative
 
 STEPS = 3
 PLAIN = TokenFlowSettings(cfg=1.0, attention_injection=0.0, feature_injection=0.0, batch_size=2)

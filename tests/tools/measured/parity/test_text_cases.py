@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from comfyui_stem.tools.measured.errors import relative_error
 from comfyui_stem.tools.measured.parity import text_cases
-from comfyui_stem.tools.measured.parity.case import relative_error
 from safetensors.torch import save_file
 
 DATA = Path(__file__).parents[3] / "data"
