@@ -14,12 +14,12 @@ from comfyui_stem.stem_kernels.prompt_alignment import (
     word_time_table,
 )
 from comfyui_stem.stem_kernels.prompt_words import Word, tokenized_prompt
-from comfyui_stem.tools.measured.parity import text_cases
+from comfyui_stem.tools.measured.parity import text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 DATA = Path(__file__).parents[1] / "data"
-RECORDED = text_cases.load(DATA)
+RECORDED = text.load(DATA)
 PAIRS = range(len(RECORDED.pairs))
 REPLACED = [index for index in PAIRS if f"pair{index:02}.replace.mapper" in RECORDED.arrays]
 REFUSED = sorted(set(PAIRS) - set(REPLACED))
@@ -28,7 +28,7 @@ DOUBLE_SPACE, TO_SPIDER_MAN, TO_MAN = 15, 6, 7
 
 def recorded_words(index):
     pair = RECORDED.pairs[index]
-    return tuple(text_cases.reference_words(pair[side], pair[f"{side}_tokens"]) for side in ("source", "target"))
+    return tuple(text.reference_words(pair[side], pair[f"{side}_tokens"]) for side in ("source", "target"))
 
 
 def test_the_recording_covers_both_ways_of_control():
@@ -60,8 +60,8 @@ def test_replace_is_refused_where_the_reference_refused_it(index):
 def test_equalizers_equal_the_recorded_ones(index):
     for case in RECORDED.pairs[index]["equalizers"]:
         values = dict(zip(case["words"], case["values"], strict=True))
-        positions = text_cases.known_positions(values, RECORDED.pairs[index]["target_word_tokens"])
-        assert torch.equal(equalizer(values, positions), text_cases.recorded_equalizer(case))
+        positions = text.known_positions(values, RECORDED.pairs[index]["target_word_tokens"])
+        assert torch.equal(equalizer(values, positions), text.recorded_equalizer(case))
 
 
 @pytest.mark.parametrize("steps", [10, 50])
@@ -69,7 +69,7 @@ def test_equalizers_equal_the_recorded_ones(index):
 @pytest.mark.parametrize("case", range(len(RECORDED.windows)))
 def test_word_time_tables_equal_the_recorded_ones(case, index, steps):
     windows = RECORDED.windows[case]
-    positions = text_cases.known_positions(windows, RECORDED.pairs[index]["target_word_tokens"])
+    positions = text.known_positions(windows, RECORDED.pairs[index]["target_word_tokens"])
     recorded = RECORDED.arrays[f"alpha.T{steps}.case{case}.pair{index:02}"]
     assert torch.equal(word_time_table(windows, steps, positions), recorded.float())
 
@@ -83,7 +83,7 @@ def test_own_words_differ_from_the_reference_only_at_a_double_space(index, side)
     own = tokenized_prompt(pair[side], [block], texts)
     assert own.ids == tuple(ids)
     found = [(word.text, word.positions) for word in own.words]
-    reference = [(word.text, word.positions) for word in text_cases.reference_words(pair[side], texts) if word.text]
+    reference = [(word.text, word.positions) for word in text.reference_words(pair[side], texts) if word.text]
     if index == DOUBLE_SPACE:
         assert found[2:] == [("with", (3,)), ("double", (4,)), ("space", (5,))] and reference[-1] == ("space", ())
     else:

@@ -1,4 +1,4 @@
-"""The recorded folder: arrays, settings, and its small UNet as a MODEL of the host."""
+"""The recorded folder: arrays, settings, and its small UNet as a MODEL."""
 
 from __future__ import annotations
 
@@ -7,33 +7,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import comfy.model_detection
 import comfy.model_patcher
 import comfy.supported_models
 import numpy
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-
-UNET_CONFIG = {
-    "image_size": 32,
-    "in_channels": 4,
-    "out_channels": 4,
-    "model_channels": 32,
-    "num_res_blocks": [2, 2, 2, 2],
-    "channel_mult": [1, 2, 4, 4],
-    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
-    "transformer_depth_output": [1] * 9 + [0] * 3,
-    "transformer_depth_middle": 1,
-    "context_dim": 64,
-    "use_spatial_transformer": True,
-    "use_linear_in_transformer": False,
-    "use_checkpoint": False,
-    "legacy": False,
-    "adm_in_channels": None,
-    "use_temporal_resblock": False,
-    "use_temporal_attention": False,
-    "dtype": torch.float32,
-}
 
 
 @lru_cache(maxsize=8)
@@ -50,14 +30,19 @@ def settings(folder: Path, name: str) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def model(folder: Path) -> Any:
     """The recorded UNet as a MODEL, float32 on the CPU."""
-    config = comfy.supported_models.SD15(dict(UNET_CONFIG))
-    config.set_inference_dtype(torch.float32, None)
-    base = config.get_model({}, device=torch.device("cpu"))
     weights = {key: value.float() for key, value in arrays(folder, "unet_ldm").items()}
+    config = comfy.supported_models.SD15(comfy.model_detection.detect_unet_config(weights, ""))
+    config.set_inference_dtype(torch.float32, None)
+    cpu = torch.device("cpu")
+    base = config.get_model({}, device=cpu)
     base.diffusion_model.load_state_dict(weights)
     base.diffusion_model.eval()
-    cpu = torch.device("cpu")
     return comfy.model_patcher.ModelPatcher(base, load_device=cpu, offload_device=cpu)
+
+
+def clip(folder: Path, name: str) -> Tensor:
+    """`z` of the clip of a run, whose name begins with that of the clip."""
+    return arrays(folder, "common")[f"clip.{name.split('.')[0]}"]
 
 
 def conditioning(folder: Path, name: str) -> list:

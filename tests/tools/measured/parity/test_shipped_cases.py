@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from comfyui_stem.tools.measured import parity
-from comfyui_stem.tools.measured.parity import ddim_cases
-from comfyui_stem.tools.measured.parity.case import Case
+from comfyui_stem.tools.measured.parity import ddim
+from comfyui_stem.tools.measured.parity.comparison import Comparison
 from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).parents[4]
@@ -26,7 +26,7 @@ def copy(tmp_path):
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Exit status and lines of a run; the tests have made the host importable already."""
+    """Exit status and lines of a run; the tests have made ComfyUI importable already."""
     monkeypatch.setattr(parity, "use_host", lambda host: None)
 
     def main(*arguments):
@@ -125,16 +125,16 @@ def test_a_group_without_data_does_not_run_and_a_run_without_cases_is_no_success
 
 
 def test_inversions_run_where_their_latents_are(copy, run, monkeypatch):
-    monkeypatch.setattr(ddim_cases, "cases", lambda folder: [Case("ddim", 0.0, 0.0)])
+    monkeypatch.setattr(ddim, "comparisons", lambda folder: [Comparison("ddim", 0.0, 0.0)])
     (copy / "ddim.safetensors").touch()
     assert run("--golden", str(copy), "--only", "ddim")[0] == 0
 
 
 def test_a_folder_that_is_not_there_is_refused(run, tmp_path, capsys):
     assert parity.main(["--golden", str(tmp_path / "nowhere")]) == 2
-    assert "nowhere is no folder" in capsys.readouterr().err
+    assert "nowhere is not a folder" in capsys.readouterr().err
 
 
 def test_a_case_whose_error_is_not_a_number_fails():
-    assert not Case("nan", float("nan"), 1.0).ok
-    assert Case("at the limit", 1e-4, 1e-4).ok
+    assert not Comparison("nan", float("nan"), 1.0).ok
+    assert Comparison("at the limit", 1e-4, 1e-4).ok

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..errors import relative_error
+
 
 @dataclass(frozen=True)
-class Case:
-    """A comparison.
+class Comparison:
+    """One recorded case beside ours.
 
     Attributes:
         name: what was compared.
@@ -28,6 +30,11 @@ class Case:
 
     def line(self) -> str:
         return f"{self.name:<58} {self.error:9.2e}  limit {self.tolerance:7.1e}  {'ok' if self.ok else 'FAIL'}"
+
+
+def compared(name: str, ours: Tensor, recorded: Tensor, tolerance: float) -> Comparison:
+    """By their relative error."""
+    return Comparison(name, relative_error(ours, recorded), tolerance)
 
 
 def share_that_differs(ours: Tensor, recorded: Tensor) -> float:

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from comfyui_stem.tools.measured.errors import relative_error
-from comfyui_stem.tools.measured.parity import text_cases
+from comfyui_stem.tools.measured.parity import text
 from safetensors.torch import save_file
 
 DATA = Path(__file__).parents[3] / "data"
-RECORDED = text_cases.load(DATA)
+RECORDED = text.load(DATA)
 PAIRS = range(len(RECORDED.pairs))
 
 
@@ -19,7 +19,7 @@ PAIRS = range(len(RECORDED.pairs))
 def test_the_restated_word_split_gives_the_recorded_positions(index, side):
     pair = RECORDED.pairs[index]
     merged: dict[str, list[int]] = {}
-    for word in text_cases.reference_words(pair[side], pair[f"{side}_tokens"]):
+    for word in text.reference_words(pair[side], pair[f"{side}_tokens"]):
         merged.setdefault(word.text, []).extend(word.positions)
     assert merged == pair[f"{side}_word_tokens"]
 
@@ -30,8 +30,8 @@ def test_parity_reads_the_layout_of_a_recording_and_the_compact_one_alike(tmp_pa
     save_file(
         {name: array.contiguous() for name, array in RECORDED.arrays.items()}, tmp_path / "text_alignment.safetensors"
     )
-    compact = list(text_cases.cases(DATA))
-    assert list(text_cases.cases(tmp_path)) == compact
+    compact = list(text.comparisons(DATA))
+    assert list(text.comparisons(tmp_path)) == compact
     assert len({case.name for case in compact}) == len(compact) == 22 * 3 + 54 + 32
     assert all(case.ok for case in compact)
 
@@ -39,6 +39,6 @@ def test_parity_reads_the_layout_of_a_recording_and_the_compact_one_alike(tmp_pa
 def test_parity_tells_a_wrong_array_from_a_right_one():
     recorded = RECORDED.arrays["pair06.replace.mapper"]
     wrong = recorded + torch.eye(77) * 1e-4
-    assert relative_error(wrong, recorded) > text_cases.TOLERANCE
+    assert relative_error(wrong, recorded) > text.TOLERANCE
     assert relative_error(recorded[:, :1], recorded) == float("inf")
     assert relative_error(torch.ones(4), torch.zeros(4)) == 2

@@ -24,8 +24,7 @@ from ....stem_kernels.prompt_alignment import (
     word_time_table,
 )
 from ....stem_kernels.prompt_words import Word
-from ..errors import relative_error
-from .case import Case
+from .comparison import Comparison, compared
 
 STEPS = (10, 50)
 TABLE_PAIRS = (0, 1)
@@ -50,18 +49,18 @@ def load(folder: Path) -> Recording:
     return Recording(document["pairs"], document["cross_replace_cases"], arrays)
 
 
-def cases(folder: Path) -> Iterator[Case]:
+def comparisons(folder: Path) -> Iterator[Comparison]:
     """Every recorded pair of prompts and word-time table."""
     recording = load(folder)
     for index in range(len(recording.pairs)):
-        yield from _pair_cases(recording, index)
+        yield from _pair(recording, index)
     for steps in STEPS:
         for case, windows in enumerate(recording.windows):
             for index in TABLE_PAIRS:
                 name = f"alpha.T{steps}.case{case}.pair{index:02}"
                 positions = recording.pairs[index]["target_word_tokens"]
                 table = word_time_table(windows, steps, known_positions(windows, positions))
-                yield Case(name, relative_error(table, recording.arrays[name]), TOLERANCE)
+                yield compared(name, table, recording.arrays[name], TOLERANCE)
 
 
 def reference_words(prompt: str, tokens: Sequence[str]) -> list[Word]:
@@ -97,31 +96,28 @@ def recorded_equalizer(settings: Mapping) -> Tensor:
     return factors
 
 
-def _pair_cases(recording: Recording, index: int) -> Iterator[Case]:
+def _pair(recording: Recording, index: int) -> Iterator[Comparison]:
     pair, name = recording.pairs[index], f"pair{index:02}"
     refined = refine_alignment(pair["source_ids"], pair["target_ids"])
     for key, found in (("mapper", refined.mapper), ("alphas", refined.aligned)):
-        yield Case(f"{name}.refine.{key}", relative_error(found, recording.arrays[f"{name}.refine.{key}"]), TOLERANCE)
+        yield compared(f"{name}.refine.{key}", found, recording.arrays[f"{name}.refine.{key}"], TOLERANCE)
     source, target = (reference_words(pair[side], pair[f"{side}_tokens"]) for side in ("source", "target"))
     recorded = recording.arrays.get(f"{name}.replace.mapper")
     if recorded is None:
         # Nothing was recorded where the word counts differ: replace must be refused there.
-        yield Case(f"{name}.replace.refused", 0.0 if _is_refused(source, target) else float("inf"), TOLERANCE)
+        try:
+            replace_mapper(source, target)
+            error = float("inf")
+        except ValueError:
+            error = 0.0
+        yield Comparison(f"{name}.replace.refused", error, TOLERANCE)
     else:
         mapper = replace_mapper(source, target, reproduce_reference_tail=True)
-        yield Case(f"{name}.replace.mapper", relative_error(mapper, recorded), TOLERANCE)
+        yield compared(f"{name}.replace.mapper", mapper, recorded, TOLERANCE)
     for number, settings in enumerate(pair["equalizers"]):
         values = dict(zip(settings["words"], settings["values"], strict=True))
         factors = equalizer(values, known_positions(values, pair["target_word_tokens"]))
-        yield Case(f"{name}.equalizer{number}", relative_error(factors, recorded_equalizer(settings)), TOLERANCE)
-
-
-def _is_refused(source: Sequence[Word], target: Sequence[Word]) -> bool:
-    try:
-        replace_mapper(source, target)
-    except ValueError:
-        return True
-    return False
+        yield compared(f"{name}.equalizer{number}", factors, recorded_equalizer(settings), TOLERANCE)
 
 
 def _expanded(compact: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -130,9 +126,8 @@ def _expanded(compact: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for key in ("mapper", "alphas"):
         for index, row in enumerate(compact[f"refine.{key}"]):
             arrays[f"pair{index:02}.refine.{key}"] = row
-    for (index, source, target), value in zip(
-        compact["replace.entries"].tolist(), compact["replace.values"], strict=True
-    ):
+    entries = compact["replace.entries"].tolist()
+    for (index, source, target), value in zip(entries, compact["replace.values"], strict=True):
         mapper = arrays.setdefault(f"pair{index:02}.replace.mapper", torch.zeros(TOKENS, TOKENS))
         mapper[source, target] = value
     for steps in STEPS:

@@ -8,19 +8,18 @@ from pathlib import Path
 import torch
 
 from ....stem_kernels.correspondence import batch_slices, choose_keyframes, propagation_plan
-from ..errors import relative_error
 from . import golden
-from .case import Case
+from .comparison import Comparison, compared
 
 # The weights are recorded to four decimals.
 ROUNDING = 5e-5
 
 
-def cases(folder: Path) -> Iterator[Case]:
+def comparisons(folder: Path) -> Iterator[Comparison]:
     """The share of the keyframe of a frame's own batch, for every frame of a clip."""
     recorded = golden.settings(folder, "propagation")
     batches = batch_slices(recorded["frames"], recorded["batch_size"])
     keyframes = choose_keyframes(batches, "centre", torch.Generator())
     ours = propagation_plan(batches, keyframes, "reference").weight
     name = f"propagation weights of {recorded['frames']} frames, batches of {recorded['batch_size']}"
-    yield Case(name, relative_error(ours, torch.tensor(recorded["weights"])), ROUNDING)
+    yield compared(name, ours, torch.tensor(recorded["weights"]), ROUNDING)

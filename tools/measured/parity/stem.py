@@ -17,11 +17,10 @@ from ....nodes.methods.stem.fitting import FitKey, Fitting
 from ....nodes.methods.stem.settings import PRESETS
 from ....stem_kernels.em import Bases
 from ....stem_kernels.initialisation import bases_from_noise
-from ..errors import relative_error
 from . import golden
-from .case import Case, measured_limit
-from .ddim_cases import reconstructed
-from .em_cases import fit_recorded, reference_em
+from .comparison import Comparison, compared, measured_limit
+from .ddim import reconstructed
+from .em import fit_recorded, reference_em
 
 INVERSION, RECONSTRUCTION = 0, 1
 WHOLE_RUN = 5e-2
@@ -54,29 +53,27 @@ class RecordedFitting(Fitting):
         return super().fit(features, key, values, *more)
 
 
-def cases(folder: Path) -> Iterator[Case]:
+def comparisons(folder: Path) -> Iterator[Comparison]:
     """Steps restarted from the recorded row before them, whole runs, and EM inside the first evaluation."""
     for name, run in golden.settings(folder, "stem").items():
-        yield from _single_steps(folder, name, run)
-        yield from _whole_run(folder, name, run)
-        yield from _inside_first_step(folder, name, run)
+        sigmas = noise_levels(golden.model(folder), run["timesteps"])
+        yield from _single_steps(folder, name, run, sigmas)
+        yield from _whole_run(folder, name, run, sigmas)
+        yield from _inside_first_step(folder, name, run, sigmas)
 
 
-def _guider(folder: Path, run: dict, phase: int, **changes: Any) -> SourceGuider:
+def _guider(folder: Path, run: dict, phase: int) -> SourceGuider:
     preset = PRESETS["reference_code"]
-    settings = replace(
-        preset, em=reference_em(run["num_bases"], run["n_iters"]), scope_frames=run["batch_size"], **changes
-    )
+    settings = replace(preset, em=reference_em(run["num_bases"], run["n_iters"]), scope_frames=run["batch_size"])
     fitting = RecordedFitting(settings, run["noise_seed"], phase, tuple(run["timesteps"]))
     model = install(golden.model(folder), StemSelfAttention(fitting))
     return SourceGuider(model, golden.conditioning(folder, "source"))
 
 
-def _single_steps(folder: Path, name: str, run: dict) -> Iterator[Case]:
+def _single_steps(folder: Path, name: str, run: dict, sigmas: Tensor) -> Iterator[Comparison]:
     recorded, timesteps = golden.arrays(folder, "stem")[f"{name}.traj"], run["timesteps"]
-    rows = {-1: golden.arrays(folder, "common")[f"clip.{name.split('.')[0]}"]}
+    rows = {-1: golden.clip(folder, name)}
     rows |= {timesteps.index(t): row for t, row in zip(run["stored_timesteps"], recorded, strict=True)}
-    sigmas = noise_levels(golden.model(folder), timesteps)
     sensitivity = run.get("fp64_rel_diff_single_step")
     guider = _guider(folder, run, INVERSION)
     for step, row in rows.items():
@@ -85,33 +82,30 @@ def _single_steps(folder: Path, name: str, run: dict) -> Iterator[Case]:
         samples = golden.to_samples(golden.model(folder), rows[step - 1])
         ours = invert_between(guider, samples, sigmas[step : step + 2], timesteps[step : step + 1], "next")[-1]
         limit = measured_limit(sensitivity[step] if sensitivity else None, rule=1e-4, most=1e-3)
-        yield Case(f"stem {name} step {step}", relative_error(ours, row), limit)
+        yield compared(f"stem {name} step {step}", ours, row, limit)
 
 
-def _whole_run(folder: Path, name: str, run: dict) -> Iterator[Case]:
+def _whole_run(folder: Path, name: str, run: dict, sigmas: Tensor) -> Iterator[Comparison]:
     stem, timesteps = golden.arrays(folder, "stem"), run["timesteps"]
-    model, clip = golden.model(folder), golden.arrays(folder, "common")[f"clip.{name.split('.')[0]}"]
-    sigmas = noise_levels(model, timesteps)
     rule = TIGHT_WHOLE_RUNS.get(name, WHOLE_RUN)
     limit = measured_limit(max(run.get("fp64_rel_diff_per_step", [0.0])), rule, most=WHOLE_RUN)
-    samples = golden.to_samples(model, clip)
+    samples = golden.to_samples(golden.model(folder), golden.clip(folder, name))
     ours = invert_between(_guider(folder, run, INVERSION), samples, sigmas, timesteps, "next")
     rows = [timesteps.index(t) + 1 for t in run["stored_timesteps"]]
-    yield Case(f"stem {name} whole inversion", relative_error(ours[rows], stem[f"{name}.traj"]), limit)
-    start = stem[f"{name}.traj"][-1]
-    reconstruction = reconstructed(_guider(folder, run, RECONSTRUCTION), start, sigmas, timesteps)
+    yield compared(f"stem {name} whole inversion", ours[rows], stem[f"{name}.traj"], limit)
+    ours = reconstructed(_guider(folder, run, RECONSTRUCTION), stem[f"{name}.traj"][-1], sigmas, timesteps)
     limit = measured_limit(run.get("fp64_rel_diff_recon"), rule, most=WHOLE_RUN)
-    yield Case(f"stem {name} whole reconstruction", relative_error(reconstruction, stem[f"{name}.recon"]), limit)
+    yield compared(f"stem {name} whole reconstruction", ours, stem[f"{name}.recon"], limit)
 
 
-def _inside_first_step(folder: Path, name: str, run: dict) -> Iterator[Case]:
+def _inside_first_step(folder: Path, name: str, run: dict, sigmas: Tensor) -> Iterator[Comparison]:
     stem = golden.arrays(folder, "stem")
     key = [run["noise_seed"], INVERSION, 0, 0]
     for ti in range(16):
         recorded = stem.get(f"{name}.noise.phase0.step0.chunk0.ti{ti:02}")
         if recorded is not None:
             ours = golden.standard_normal([*key, ti], tuple(recorded.shape))
-            yield Case(f"stem {name} draws of layer {ti}", relative_error(ours, recorded), 0.0)
+            yield compared(f"stem {name} draws of layer {ti}", ours, recorded, 0.0)
     layers = [ti for ti in range(16) if f"{name}.step0.ti{ti:02}.k" in stem]
     if not layers:
         return
@@ -120,12 +114,16 @@ def _inside_first_step(folder: Path, name: str, run: dict) -> Iterator[Case]:
     sigmas = noise_levels(model, run["timesteps"])[:2]
     invert_between(guider, golden.to_samples(model, clip), sigmas, run["timesteps"][:1], "next")
     seen = installed_method(guider.model_patcher).fitting.seen
+    guider = _guider(folder, run, INVERSION)
+    samples = golden.to_samples(golden.model(folder), golden.clip(folder, name))
+    invert_between(guider, samples, sigmas[:2], run["timesteps"][:1], "next")
+    seen = installed_method(guider.model_patcher).seen
     for ti in layers:
         k, v, k_bases, v_bases = (stem[f"{name}.step0.ti{ti:02}.{part}"] for part in ("k", "v", "k_bases", "v_bases"))
         # Behind up to fifteen layers of EM: the rule of a single step.
-        yield Case(f"stem {name} layer {ti} keys", relative_error(seen[ti][0], k), 1e-4)
-        yield Case(f"stem {name} layer {ti} values", relative_error(seen[ti][1], v), 1e-4)
+        yield compared(f"stem {name} layer {ti} keys", seen[ti][0], k, 1e-4)
+        yield compared(f"stem {name} layer {ti} values", seen[ti][1], v, 1e-4)
         noise = golden.standard_normal([*key, ti], tuple(k_bases.shape))
         bases, values = fit_recorded(k, v, noise, reference_em(run["num_bases"], run["n_iters"]))
-        yield Case(f"stem {name} layer {ti} bases of keys", relative_error(bases.centres, k_bases), 1e-4)
-        yield Case(f"stem {name} layer {ti} bases of values", relative_error(values, v_bases), 1e-4)
+        yield compared(f"stem {name} layer {ti} bases of keys", bases.centres, k_bases, 1e-4)
+        yield compared(f"stem {name} layer {ti} bases of values", values, v_bases, 1e-4)

@@ -1,4 +1,4 @@
-"""FateZero: inversions and whole edits, with what the published code does otherwise than the paper."""
+"""FateZero: inversions and whole edits, with what the published code does differently from the paper."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ....nodes.methods.attention.frame_context import FrameContextAttention
@@ -19,9 +20,8 @@ from ....nodes.methods.inversion.inversion import Inversion
 from ....nodes.methods.inversion.sampling import invert
 from ....stem_kernels.cross_control import refined, replaced
 from ....stem_kernels.prompt_alignment import RefineAlignment
-from ..errors import relative_error
 from . import golden
-from .case import Case, share_that_differs
+from .comparison import Comparison, compared, share_that_differs
 from .pooled_norm import pooled_group_norm
 
 INVERSION, EDIT = 1e-4, 1e-3
@@ -82,66 +82,47 @@ class Published(FateZeroGuider):
         return x
 
 
-def cases(folder: Path) -> Iterator[Case]:
+def comparisons(folder: Path) -> Iterator[Comparison]:
     """Every recorded inversion, and the edits that start from it."""
     print("fatezero: group normalisation is pooled over the frames, as in the published UNet")
-    runs, unet = golden.settings(folder, "fatezero"), golden.model(folder).model.diffusion_model
-    frames = len(golden.arrays(folder, "fatezero")["clip"])
+    runs, recorded, model = golden.settings(folder, "fatezero"), golden.arrays(folder, "fatezero"), golden.model(folder)
     for name, run in runs.items():
         if not name.startswith("inv."):
             continue
-        attention = name.removeprefix("inv.")
-        with pooled_group_norm(unet, frames):
-            method = _spatiotemporal(run["model_config"])
-            inversion = _inversion(folder, method)
-            yield from _inverted(folder, name, run, inversion)
-            for edit in (key for key in runs if key.startswith(f"edit.{attention}.")):
+        config = run["model_config"]
+        references = tuple(config.get("SparseCausalAttention_index", (-1, "first")))
+        # `least_sc_channel` 64 leaves the finest level of this UNet to its own frame.
+        method = FrameContextAttention(references, finest_level=int(config.get("least_sc_channel", 0) >= 64))
+        with pooled_group_norm(model.model.diffusion_model, len(recorded["clip"])):
+            samples = golden.to_samples(model, recorded["clip"])
+            source = [[recorded["text.embeds.source"], {}]]
+            inversion = invert(install(model, method), source, samples, STEPS, "next")
+            rows = [inversion.entry(t) for t in run["stored_timesteps"]]
+            ours = inversion.trajectory[rows]
+            yield compared(f"fatezero {name} inversion", ours, recorded[f"{name}.traj"], INVERSION)
+            for edit in (key for key in runs if key.startswith(f"edit.{name.removeprefix('inv.')}.")):
                 yield from _edited(folder, edit, runs[edit], inversion, method)
 
 
-def _spatiotemporal(config: dict) -> FrameContextAttention:
-    """The recorded attention; `least_sc_channel` 64 leaves the finest level of this UNet to its own frame."""
-    references = tuple(config.get("SparseCausalAttention_index", (-1, "first")))
-    return FrameContextAttention(references, finest_level=int(config.get("least_sc_channel", 0) >= 64))
-
-
-def _conditioning(folder: Path, name: str) -> list:
-    return [[golden.arrays(folder, "fatezero")[f"text.embeds.{name}"], {}]]
-
-
-def _inversion(folder: Path, method: FrameContextAttention) -> Inversion:
-    model = install(golden.model(folder), method)
-    samples = golden.to_samples(model, golden.arrays(folder, "fatezero")["clip"])
-    return invert(model, _conditioning(folder, "source"), samples, STEPS, "next")
-
-
-def _inverted(folder: Path, name: str, run: dict, inversion: Inversion) -> Iterator[Case]:
-    recorded = golden.arrays(folder, "fatezero")
-    rows = [inversion.entry(t) for t in run["stored_timesteps"]]
-    error = relative_error(inversion.trajectory[rows], recorded[f"{name}.traj"])
-    yield Case(f"fatezero {name} inversion", error, INVERSION)
-
-
-def _words(folder: Path, name: str, config: dict) -> WordControl:
+def _words(recorded: dict[str, Tensor], name: str, config: dict) -> WordControl:
     """The recorded mapper, alphas and equalizer; the group `text` compares ours with them."""
-    recorded = golden.arrays(folder, "fatezero")
-    mapper = recorded[f"{name}.mapper"][0]
-    refines = f"{name}.alphas" in recorded
-    mapping = refined(RefineAlignment(mapper, recorded[f"{name}.alphas"][0])) if refines else replaced(mapper)
-    ones = torch.ones(mapper.shape[-1])
-    blended = config.get("blend_words")
+    mapper, alphas, equalizer = (recorded.get(f"{name}.{part}") for part in ("mapper", "alphas", "equalizer"))
+    # "a silver jeep" and "a Porsche car": a token for each word, after the start token and "a"
+    blended = (2, 3) if config.get("blend_words") else ()
     return WordControl(
         alpha=recorded[f"{name}.cross_alpha"].float(),
-        mapping=mapping,
-        factors=recorded[f"{name}.equalizer"][0] if f"{name}.equalizer" in recorded else ones,
-        # "a silver jeep" and "a Porsche car": a token for each word, after the start token and "a"
-        source_words=(2, 3) if blended else (),
-        target_words=(2, 3) if blended else (),
+        mapping=replaced(mapper[0]) if alphas is None else refined(RefineAlignment(mapper[0], alphas[0])),
+        factors=torch.ones(mapper.shape[-1]) if equalizer is None else equalizer[0],
+        source_words=blended,
+        target_words=blended,
     )
 
 
-def _edited(folder: Path, name: str, run: dict, inversion: Inversion, method: FrameContextAttention) -> Iterator[Case]:
-    recorded, config, prompts = golden.arrays(folder, "fatezero"), run["config"], golden.settings(folder, "fatezero")
+def _edited(
+    folder: Path, name: str, run: dict, inversion: Inversion, method: FrameContextAttention
+) -> Iterator[Comparison]:
+    recorded, prompts = golden.arrays(folder, "fatezero"), golden.settings(folder, "fatezero")["prompts"]
+    config = run["config"]
     window = config["self_replace_steps"]
     settings = FateZeroSettings(
         self_window=tuple(window) if isinstance(window, list) else window,
@@ -150,30 +131,21 @@ def _edited(folder: Path, name: str, run: dict, inversion: Inversion, method: Fr
         threshold=config.get("blend_th", [0.3])[0],
         own=method,
     )
-    guider = Published(
-        golden.model(folder),
-        inversion,
-        _words(folder, name, config),
-        settings,
-        StepSchedule(inversion.timesteps, len(inversion.timesteps)),
-    )
-    (target,) = (key for key, text in prompts["prompts"].items() if text == run["prompt"])
-    positive, negative = (_conditioning(folder, prompt) for prompt in (target, "uncond"))
+    schedule = StepSchedule(inversion.timesteps, len(inversion.timesteps))
+    guider = Published(golden.model(folder), inversion, _words(recorded, name, config), settings, schedule)
+    (target,) = (key for key, text in prompts.items() if text == run["prompt"])
+    positive, negative = ([[recorded[f"text.embeds.{prompt}"], {}]] for prompt in (target, "uncond"))
     guider.edit(positive, negative, settings.cfg, inversion.trajectory[-1], settings.tail)
     for row, step in zip(recorded[f"{name}.steps.f037"], run["stored_steps"], strict=True):
-        error = relative_error(guider.latents[step][run["stored_frames"]], row)
-        yield Case(f"fatezero {name} after step {step}", error, EDIT)
-    yield from _masks(name, run, recorded, guider)
-
-
-def _masks(name: str, run: dict, recorded: dict[str, Tensor], guider: Published) -> Iterator[Case]:
+        ours = guider.latents[step][run["stored_frames"]]
+        yield compared(f"fatezero {name} after step {step}", ours, row, EDIT)
     for level, size in MASK_SIZES.items():
         if f"{name}.self_mask.{size}" in recorded:
-            theirs = recorded[f"{name}.self_mask.{size}"].flatten(2)  # [steps, n, p]
+            theirs = rearrange(recorded[f"{name}.self_mask.{size}"], "step n 1 h w -> step n (h w)")
             ours = torch.stack([guider.self_masks[step, level] for step in range(len(theirs))])
-            yield Case(f"fatezero {name} mask {size}", share_that_differs(ours, theirs), MASK)
+            yield Comparison(f"fatezero {name} mask {size}", share_that_differs(ours, theirs), MASK)
     for part, kind in enumerate(("source", "union")):
-        theirs = recorded.get(f"{name}.latent_mask_{kind}")
-        if theirs is not None:
+        if f"{name}.latent_mask_{kind}" in recorded:
+            theirs = rearrange(recorded[f"{name}.latent_mask_{kind}"], "step n 1 h w -> step n h w")
             ours = torch.stack([guider.latent_masks[step][part] for step in range(len(theirs))])
-            yield Case(f"fatezero {name} latent mask, {kind}", share_that_differs(ours, theirs[:, :, 0]), MASK)
+            yield Comparison(f"fatezero {name} latent mask, {kind}", share_that_differs(ours, theirs), MASK)
