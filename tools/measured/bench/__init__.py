@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 
 from ... import locations
 from ...host import loaded_model, tensor_file
-from .rows import Size, load, merged, rows_of, save
+from .results import VideoSize, load, merged, rows_of, save
+from .timing import Workload, interleaved
 
 NUMBERS, PAGE = "benchmarks.json", "benchmarks.md"
 GROUPS = ("em", "inversion", "batches", "fatezero", "tokenflow", "sizes")
@@ -20,15 +20,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=GROUPS, default=list(GROUPS), help="groups to measure")
     parser.add_argument("--checkpoint", type=Path, help="an SD1.5 checkpoint; random weights of its size if not given")
-    parser.add_argument("--rounds", type=int, default=3, help="how often everything is run, by turns")
+    parser.add_argument("--rounds", type=int, default=3, help="how often everything is run, interleaved")
     parser.add_argument("--steps", type=int, help="of the inversions")
     parser.add_argument(
-        "--host-attention", action="store_true", help="the attention that the host takes by itself, not PyTorch's"
+        "--host-attention", action="store_true", help="the attention that ComfyUI takes by itself, not PyTorch's"
     )
     parser.add_argument("--frames", type=int)
     parser.add_argument("--height", type=int)
     parser.add_argument("--width", type=int)
-    parser.add_argument("--report", action="store_true", help="measure nothing, write the page anew")
+    parser.add_argument("--report", action="store_true", help="measure nothing, write the page again")
     parser.add_argument("--output", type=Path, default=locations.ROOT / "docs")
     return parser.parse_args(arguments)
 
@@ -43,61 +43,56 @@ def random_checkpoint() -> Path:
     return file
 
 
-def measurements(
-    loaded: loaded_model.Loaded, options: argparse.Namespace, cuda: bool
-) -> dict[str, Callable[[], Iterator[list[dict]]]]:
-    """A function for every group, which yields rows."""
+def measure(group: str, loaded: loaded_model.Loaded, options: argparse.Namespace, cuda: bool) -> Iterator[dict]:
+    """The rows of a group."""
     import torch
     from comfy.ldm.modules.attention import optimized_attention
 
     from ....stem_kernels.em import EMSettings
-    from . import editing, em, inversion, sizes
+    from . import base_counts, editing, em, inversion
     from .live_tensors import live_mb
-    from .measuring import by_turns
 
-    video = _asked(options, Size(48, 360, 640) if cuda else Size(4, 360, 640))
-    steps = options.steps or (50 if cuda else 1)
+    asked = {name: getattr(options, name) for name in ("frames", "height", "width") if getattr(options, name)}
     base = loaded.model.model
-    model_type = _name(base.manual_cast_dtype or base.get_dtype())
-    attention = optimized_attention.__name__.removeprefix("attention_")
+    model_dtype = _name(base.manual_cast_dtype or base.get_dtype())
+    attention = {"attention": optimized_attention.__name__.removeprefix("attention_")}
 
-    def rows(group: str, size: Size, cases: list, baseline: str, rounds: int = options.rounds) -> list[dict]:
-        found = rows_of(group, size, cases, by_turns(cases, rounds, warm_up=cuda), baseline, model_type)
-        return [row | {"attention": attention} for row in found]
+    def size(**usual: int) -> VideoSize:
+        return VideoSize(**usual | asked)
 
-    def of_em() -> Iterator[list[dict]]:
+    def rows(video: VideoSize, workloads: list[Workload], baseline: str, rounds: int = 1) -> list[dict]:
+        found = interleaved(workloads, rounds, warm_up=cuda)
+        return [row | attention for row in rows_of(group, video, workloads, found, baseline, model_dtype)]
+
+    video = size(frames=48 if cuda else 4, height=360, width=640)
+    if group == "em":
         dtype, device = (torch.float16, "cuda") if cuda else (torch.float32, "cpu")
-        for k in em.SIZES:
-            cases = em.cases(video, EMSettings(num_bases=k), dtype, device)
-            found = by_turns(cases, max(5, options.rounds), warm_up=True)
-            yield rows_of("em", video, cases, found, em.FLOOR, _name(dtype))
-
-    def of_inversion() -> Iterator[list[dict]]:
-        yield rows("inversion", video, inversion.table_cases(loaded, video, steps), inversion.BASELINE)
-
-    def of_batches() -> Iterator[list[dict]]:
+        for k in em.NUM_BASES:
+            fits = em.workloads(video, EMSettings(num_bases=k), dtype, device)
+            found = interleaved(fits, max(5, options.rounds), warm_up=True)
+            yield from rows_of(group, video, fits, found, em.FLOOR, _name(dtype))
+    elif group == "inversion":
+        inversions = inversion.workloads(loaded, video, options.steps or (50 if cuda else 1))
+        yield from rows(video, inversions, inversion.BASELINE, options.rounds)
+    elif group == "batches":
+        pixels = 512 if cuda else 256
         for frames in (16, 48, 120, 200) if cuda else (8, 16, 32):
-            size = _asked(options, Size(frames, 512, 512) if cuda else Size(frames, 256, 256))
-            cases = inversion.batch_cases(loaded, size, (None, 8, 4))
-            found = rows("batches", size, cases, cases[0].name, 1)
-            yield [row | {"live_mb": live_mb(case.run)} for row, case in zip(found, cases, strict=True)]
-
-    def of_fatezero() -> Iterator[list[dict]]:
-        size = _asked(options, Size(8, 512, 512))
-        yield rows("fatezero", size, editing.fatezero_cases(loaded, size), "plain sampling", 1)
-
-    def of_tokenflow() -> Iterator[list[dict]]:
+            video = size(frames=frames, height=pixels, width=pixels)
+            batches = inversion.in_batches(loaded, video, (None, 8, 4))
+            for row, batch in zip(rows(video, batches, batches[0].name), batches, strict=True):
+                yield row | {"live_mb": live_mb(batch.run)}
+    elif group == "fatezero":
+        video = size(frames=8, height=512, width=512)
+        yield from rows(video, editing.fatezero(loaded, video), "plain sampling")
+    elif group == "tokenflow":
+        pixels = 512 if cuda else 192
         for frames in (8, 16, 32):
-            size = _asked(options, Size(frames, 512, 512) if cuda else Size(frames, 192, 192))
-            yield rows("tokenflow", size, editing.tokenflow_cases(loaded, size), editing.PerFrameGuider.purpose, 1)
-
-    def of_sizes() -> Iterator[list[dict]]:
+            video = size(frames=frames, height=pixels, width=pixels)
+            yield from rows(video, editing.tokenflow(loaded, video), editing.PerFrameGuider.purpose)
+    else:
         small = loaded_model.load(locations.TRAINED)
         for frames, clips in ((8, 3), (48, 2), (120, 1)):
-            yield sizes.rows(small, frames, min(clips, options.rounds), model_type)
-
-    found = (of_em, of_inversion, of_batches, of_fatezero, of_tokenflow, of_sizes)
-    return dict(zip(GROUPS, found, strict=True))
+            yield from base_counts.rows(small, frames, min(clips, options.rounds), model_dtype)
 
 
 def main(arguments: list[str]) -> int:
@@ -112,10 +107,9 @@ def main(arguments: list[str]) -> int:
     if not options.report:
         with torch.inference_mode():
             loaded = loaded_model.load(options.checkpoint or random_checkpoint())
-            groups = measurements(loaded, options, torch.cuda.is_available())
-            for name in options.only:
-                print(f"{name}:", flush=True)
-                found = [row for rows in groups[name]() for row in rows]
+            for group in options.only:
+                print(f"{group}:", flush=True)
+                found = list(measure(group, loaded, options, torch.cuda.is_available()))
                 save(merged(load(numbers), found), numbers)
     (options.output / PAGE).write_text(report.page(load(numbers)), encoding="utf-8")
     print(f"written to {options.output}: {PAGE} and {NUMBERS}")
@@ -124,8 +118,3 @@ def main(arguments: list[str]) -> int:
 
 def _name(dtype: object) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _asked(options: argparse.Namespace, size: Size) -> Size:
-    given = {name: getattr(options, name) for name in ("frames", "height", "width")}
-    return replace(size, **{name: value for name, value in given.items() if value})

@@ -9,7 +9,7 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from ....nodes.methods.attention.frame_context import OWN_FRAME, FrameContextAttention
+from ....nodes.methods.attention.frame_context import FrameContextAttention
 from ....nodes.methods.attention.installing import install
 from ....nodes.methods.editing.guider import StepSchedule
 from ....nodes.methods.fatezero.edit import FateZeroSettings
@@ -23,8 +23,8 @@ from ....nodes.methods.stem.settings import PRESETS
 from ....nodes.methods.tokenflow.attention import Pass, TokenFlowRun
 from ....nodes.methods.tokenflow.edit import TokenFlowGuider, TokenFlowSettings, prepared
 from ...host.loaded_model import Loaded
-from .measuring import Case
-from .rows import Size
+from .results import VideoSize
+from .timing import Workload
 
 SOURCE, TARGET = "a photo of a cat on a chair", "a photo of a dog on a chair"
 TIMESTEP = 501
@@ -32,17 +32,17 @@ CFG = 7.5
 PURPOSE = "make bench"
 
 
-def latents(size: Size, seed: int = 0) -> Tensor:
+def latents(video: VideoSize, seed: int = 0) -> Tensor:
     """Random LATENT samples of a video's size."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(size.frames, 4, size.height // 8, size.width // 8, generator=generator)
+    return torch.randn(video.frames, 4, video.height // 8, video.width // 8, generator=generator)
 
 
-def made_up_inversion(model: Any, loaded: Loaded, size: Size) -> Inversion:
+def made_up_inversion(model: Any, loaded: Loaded, video: VideoSize) -> Inversion:
     """An INVERSION of one step whose latents are random: time and memory of an edit do not depend on their values."""
     sigmas = noise_levels(model, (TIMESTEP,))
     return Inversion(
-        trajectory=torch.stack([latents(size), latents(size, 1)]),
+        trajectory=torch.stack([latents(video), latents(video, 1)]),
         timesteps=(TIMESTEP,),
         sigmas=tuple(sigmas.tolist()),
         convention="next",
@@ -52,9 +52,9 @@ def made_up_inversion(model: Any, loaded: Loaded, size: Size) -> Inversion:
     )
 
 
-def plain_step(loaded: Loaded, size: Size) -> Callable[[], Tensor]:
-    """One step of the host's own sampling of all frames, with guidance."""
-    inversion = made_up_inversion(loaded.model, loaded, size)
+def plain_step(loaded: Loaded, video: VideoSize) -> Callable[[], Tensor]:
+    """One step of ComfyUI's own sampling of all frames, with guidance."""
+    inversion = made_up_inversion(loaded.model, loaded, video)
     guider = comfy.samplers.CFGGuider(loaded.model)
     guider.inner_set_conds({"positive": loaded.prompt(TARGET), "negative": loaded.prompt("")})
     guider.set_cfg(CFG)
@@ -62,29 +62,28 @@ def plain_step(loaded: Loaded, size: Size) -> Callable[[], Tensor]:
     return lambda: denoise(guider, inversion.trajectory[-1], sigmas, (TIMESTEP,), PURPOSE)
 
 
-def fatezero_step(loaded: Loaded, method: Any, size: Size) -> Callable[[], object]:
+def fatezero_step(loaded: Loaded, method: Any, video: VideoSize) -> Callable[[], object]:
     """One step of a style edit with FateZero, with all of its attention fused, from an inversion through `method`."""
-    model = loaded.model if method is None else install(loaded.model, method)
-    inversion = made_up_inversion(model, loaded, size)
+    inversion = made_up_inversion(install(loaded.model, method), loaded, video)
     source, target = (read_prompt(loaded.clip, text, "a", PURPOSE) for text in (SOURCE, TARGET))
     words = read_words(source, target, WordWishes("refine", 1.0), 1, PURPOSE)
-    settings = FateZeroSettings(cfg=CFG, self_window=1.0, own=method or OWN_FRAME)
+    settings = FateZeroSettings(cfg=CFG, self_window=1.0, own=method)
     negative = loaded.prompt("")
     return lambda: edit_fatezero(loaded.model, inversion, target.conditioning, negative, words.control, settings)
 
 
-def fatezero_cases(loaded: Loaded, size: Size) -> list[Case]:
+def fatezero(loaded: Loaded, video: VideoSize) -> list[Workload]:
     """Plain sampling, FateZero as published (own and middle frame), and STEM-FateZero."""
     stem = StemSelfAttention.from_settings(PRESETS["paper"].with_bases(256))
     return [
-        Case("plain sampling", plain_step(loaded, size)),
-        Case("FateZero (DDIM, 2 frames)", fatezero_step(loaded, FrameContextAttention((0, "mid")), size)),
-        Case("STEM-FateZero", fatezero_step(loaded, stem, size), 256),
+        Workload("plain sampling", plain_step(loaded, video)),
+        Workload("FateZero (DDIM, 2 frames)", fatezero_step(loaded, FrameContextAttention((0, "mid")), video)),
+        Workload("STEM-FateZero", fatezero_step(loaded, stem, video), 256),
     ]
 
 
 class PerFrameGuider(TokenFlowGuider):
-    """Plug-and-play applied to every frame for itself: a source pass and an edit pass of each, with injection."""
+    """Plug-and-play applied to every frame on its own: a source pass and an edit pass of each, with injection."""
 
     purpose = "Plug-and-play, frame by frame"
 
@@ -102,17 +101,17 @@ class PerFrameGuider(TokenFlowGuider):
         return [torch.cat(frames) for frames in zip(*predicted, strict=True)]
 
 
-def tokenflow_step(loaded: Loaded, size: Size, guider: type[TokenFlowGuider]) -> Callable[[], Tensor]:
+def tokenflow_step(loaded: Loaded, video: VideoSize, guider: type[TokenFlowGuider]) -> Callable[[], Tensor]:
     """One step with TokenFlow's defaults, or with another guider of its kind."""
-    inversion = made_up_inversion(loaded.model, loaded, size)
+    inversion = made_up_inversion(loaded.model, loaded, video)
     settings = TokenFlowSettings(cfg=CFG, attention_injection=1.0, feature_injection=1.0)
-    made = guider(prepared(loaded.model, size.frames, settings), inversion, settings, StepSchedule((TIMESTEP,), 1))
+    made = guider(prepared(loaded.model, video.frames, settings), inversion, settings, StepSchedule((TIMESTEP,), 1))
     target, negative = loaded.prompt(TARGET), loaded.prompt("")
     return lambda: made.edit(target, negative, CFG, inversion.trajectory[-1], "alpha0")
 
 
-def tokenflow_cases(loaded: Loaded, size: Size) -> list[Case]:
+def tokenflow(loaded: Loaded, video: VideoSize) -> list[Workload]:
     return [
-        Case(PerFrameGuider.purpose, tokenflow_step(loaded, size, PerFrameGuider)),
-        Case("TokenFlow Edit", tokenflow_step(loaded, size, TokenFlowGuider)),
+        Workload(PerFrameGuider.purpose, tokenflow_step(loaded, video, PerFrameGuider)),
+        Workload("TokenFlow Edit", tokenflow_step(loaded, video, TokenFlowGuider)),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -9,40 +10,46 @@ import torch
 from ....nodes.methods.seams.layer_map import size_at
 from ....stem_kernels.backends.choice import chosen
 from ....stem_kernels.em import EMSettings, fit_bases
-from .measuring import Case
-from .rows import Size
+from .results import VideoSize
+from .timing import Workload
 
 FLOOR = "its matrix products alone"
-PLAIN = "EM, written plainly"
-SIZES = (128, 256, 512)
+NUM_BASES = (128, 256, 512)
 # Of SD1.5: the level of each layer, and the channels of each level.
 LEVELS = (0, 0, 1, 1, 2, 2, 3, 2, 2, 2, 1, 1, 1, 0, 0, 0)
 CHANNELS = (320, 640, 1280, 1280)
 
 
-def layer_shapes(size: Size) -> list[tuple[int, int]]:
+def layer_shapes(video: VideoSize) -> list[tuple[int, int]]:
     """Tokens of all frames, and channels, of all sixteen layers of SD1.5."""
-    sizes = [size_at(level, (size.height // 8, size.width // 8)) for level in LEVELS]
-    return [
-        (size.frames * height * width, CHANNELS[level]) for level, (height, width) in zip(LEVELS, sizes, strict=True)
-    ]
+    latent = (video.height // 8, video.width // 8)
+    return [(video.frames * math.prod(size_at(level, latent)), CHANNELS[level]) for level in LEVELS]
 
 
-def cases(size: Size, settings: EMSettings, dtype: torch.dtype, device: str) -> list[Case]:
+def workloads(video: VideoSize, settings: EMSettings, dtype: torch.dtype, device: str) -> list[Workload]:
     """The floor, and the fit, of all layers of a step; features of low rank with noise, as a video's are."""
-    shapes = layer_shapes(size)
-    made = {shape: _features(*shape, settings.num_bases, dtype, device) for shape in set(shapes)}
-    data = [made[shape] for shape in shapes]
-    k, rounds, item = settings.num_bases, settings.iterations, dtype.itemsize
+    shapes = layer_shapes(video)
+    k, iterations = settings.num_bases, settings.iterations
+    made = {shape: _tokens_and_bases(*shape, k, dtype, device) for shape in set(shapes)}
+    layers = [made[shape] for shape in shapes]
     counts = {
-        "flops": sum(flops(*shape, k, rounds) for shape in shapes),
-        "bytes": sum(moved(*shape, k, item, rounds) for shape in shapes),
+        "flops": sum(flops(*shape, k, iterations) for shape in shapes),
+        "bytes": sum(moved(*shape, k, dtype.itemsize, iterations) for shape in shapes),
     }
-    backend = chosen(data[0][0][None], data[0][1][None].float()).__name__.rpartition(".")[2]
+
+    def in_every_layer(name: str, fit: Callable, setting: object) -> Workload:
+        def run() -> None:
+            for tokens, bases in layers:
+                fit(tokens, bases, setting)
+
+        return Workload(name, run, k, counts)
+
+    tokens, bases = layers[0]
+    backend = chosen(tokens[None], bases[None].float()).__name__.rpartition(".")[2]
     return [
-        Case(FLOOR, _each(data, lambda x, mu: products(x, mu, settings.iterations)), k, counts),
-        Case(PLAIN, _each(data, lambda x, mu: written_plainly(x, mu, settings)), k, counts),
-        Case(f"EM, {backend}", _each(data, lambda x, mu: fit_bases(x, mu, settings)), k, counts),
+        in_every_layer(FLOOR, products, iterations),
+        in_every_layer("EM, written plainly", written_plainly, settings),
+        in_every_layer(f"EM, {backend}", fit_bases, settings),
     ]
 
 
@@ -74,17 +81,11 @@ def moved(tokens: int, channels: int, k: int, item: int, iterations: int) -> int
     return iterations * (tokens * channels * item + 4 * (2 * k * channels + k))
 
 
-def _features(tokens: int, channels: int, k: int, dtype: torch.dtype, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _tokens_and_bases(
+    tokens: int, channels: int, k: int, dtype: torch.dtype, device: str
+) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(tokens)
     low, high = torch.randn(tokens, 24, generator=generator), torch.randn(24, channels, generator=generator)
     x = low @ high / 24**0.5 + 0.3 * torch.randn(tokens, channels, generator=generator)
     x = 0.5 * torch.nn.functional.layer_norm(x, (channels,))
     return x.to(device, dtype), x[torch.randperm(tokens, generator=generator)[: min(k, tokens)]].to(device)
-
-
-def _each(data: list, run: Callable) -> Callable[[], None]:
-    def all_layers() -> None:
-        for tokens, bases in data:
-            run(tokens, bases)
-
-    return all_layers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,11 +19,10 @@ from ....stem_kernels.em import Bases
 from ....stem_kernels.token_parts import Tokens, parts_of
 from ...host.loaded_model import Loaded
 from .editing import SOURCE, latents
-from .measuring import Case, synchronize
-from .rows import Size
+from .results import VideoSize
+from .timing import Workload, synchronize
 
 BASELINE = "DDIM, 1 frame"
-WITHOUT_EM = "K=256, were EM free"
 
 
 @dataclass(frozen=True)
@@ -49,50 +48,44 @@ class FreeFitting(Fitting):
         return Bases(centres, torch.ones(len(centres), device=centres.device), centres)
 
 
-def stem(num_bases: int, frames_per_batch: int | None = None, **changes: Any) -> StemSelfAttention:
-    return StemSelfAttention(TimedFitting(replace(PRESETS["paper"].with_bases(num_bases), **changes)), frames_per_batch)
+def stem(num_bases: int, frames_per_batch: int | None = None) -> StemSelfAttention:
+    return StemSelfAttention(TimedFitting(PRESETS["paper"].with_bases(num_bases)), frames_per_batch)
 
 
-def table_cases(loaded: Loaded, size: Size, steps: int) -> list[Case]:
-    """DDIM with three contexts, and STEM with three numbers of bases and with its options."""
-    return [
-        _case(BASELINE, loaded, None, size, steps),
-        _case("DDIM, 2 frames", loaded, FrameContextAttention((0, "mid")), size, steps),
-        _case("DDIM, all frames", loaded, FrameContextAttention(None), size, steps),
-        *(_case(f"STEM, K={k}", loaded, stem(k), size, steps, k) for k in (128, 256, 512)),
-        _case(WITHOUT_EM, loaded, StemSelfAttention(FreeFitting(stem(256).settings), None), size, steps, 256),
+def workloads(loaded: Loaded, video: VideoSize, steps: int) -> list[Workload]:
+    """DDIM with three contexts, STEM with three numbers of bases, and STEM without EM."""
+    methods = [
+        (BASELINE, None, None),
+        ("DDIM, 2 frames", FrameContextAttention((0, "mid")), None),
+        ("DDIM, all frames", FrameContextAttention(None), None),
+        *((f"STEM, K={k}", stem(k), k) for k in (128, 256, 512)),
+        ("K=256, were EM free", StemSelfAttention(FreeFitting(stem(256).settings), None), 256),
     ]
+    return [_workload(name, loaded, method, video, k, steps=steps) for name, method, k in methods]
 
 
-def batch_cases(loaded: Loaded, size: Size, batches: Sequence[int | None]) -> list[Case]:
+def in_batches(loaded: Loaded, video: VideoSize, batches: Sequence[int | None]) -> list[Workload]:
     """One step with K=256, in batches of frames; None is all of them at once."""
     return [
-        _case(f"{batch or 'all'} frames at a time", loaded, stem(256, batch), size, 1, 256, {"frames_per_batch": batch})
-        for batch in batches
+        _workload(f"{n or 'all'} frames at a time", loaded, stem(256, n), video, 256, steps=1, frames_per_batch=n)
+        for n in batches
     ]
 
 
-def _case(
-    name: str,
-    loaded: Loaded,
-    method: Any,
-    size: Size,
-    steps: int,
-    num_bases: int | str | None = None,
-    more: dict | None = None,
-) -> Case:
+def _workload(
+    name: str, loaded: Loaded, method: Any, video: VideoSize, num_bases: int | None, **noted: Any
+) -> Workload:
     model = loaded.model if method is None else install(loaded.model, method)
-    prompt, samples = loaded.prompt(SOURCE), latents(size)
-    noted = {"steps": steps, **(more or {})}
+    prompt, samples = loaded.prompt(SOURCE), latents(video)
     em_seconds = getattr(getattr(method, "fitting", None), "seconds", None)
 
     def run() -> None:
         started = time.perf_counter()
         if em_seconds is not None:
             em_seconds.clear()
-        invert(model, prompt, samples, steps, "next")
+        invert(model, prompt, samples, noted["steps"], "next")
         if em_seconds is not None:
             synchronize()
             noted["em_share"] = round(sum(em_seconds) / (time.perf_counter() - started), 4)
 
-    return Case(name, run, num_bases, noted)
+    return Workload(name, run, num_bases, noted)

@@ -34,19 +34,15 @@ class LiveTensors(TorchDispatchMode):
         given = {storage.data_ptr() for storage in _storages((arguments, named))}
         result = function(*arguments, **(named or {}))
         for storage in _storages(result):
+            address, size = storage.data_ptr(), storage.nbytes()
             # a view of what was there before is nothing new
-            if storage.data_ptr() not in given:
-                self._watch(storage)
+            if address in given or address in self._known or address == 0:
+                continue
+            self._known.add(address)
+            self.held += size
+            self.peak = max(self.peak, self.held)
+            weakref.finalize(storage, self._freed, address, size)
         return result
-
-    def _watch(self, storage: torch.UntypedStorage) -> None:
-        address, size = storage.data_ptr(), storage.nbytes()
-        if address == 0 or address in self._known:
-            return
-        self._known.add(address)
-        self.held += size
-        self.peak = max(self.peak, self.held)
-        weakref.finalize(storage, self._freed, address, size)
 
     def _freed(self, address: int, size: int) -> None:
         self._known.discard(address)

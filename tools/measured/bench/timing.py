@@ -1,8 +1,7 @@
-"""Running pieces of work by turns, so that a slow moment of the machine slows all of them alike."""
+"""Time and memory of pieces of work that are run interleaved, so that a slow moment of the machine slows them all."""
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,11 +9,11 @@ from dataclasses import dataclass, field
 import torch
 from tqdm import tqdm
 
-from .peak_memory import PeakMemory
+from .peak_memory import peak_bytes
 
 
 @dataclass(frozen=True)
-class Case:
+class Workload:
     """A piece of work.
 
     Attributes:
@@ -37,40 +36,43 @@ class Measured:
     seconds: list[float] = field(default_factory=list)
     peak: int = 0
 
-    @property
-    def median(self) -> float:
-        return statistics.median(self.seconds)
+    def add(self, seconds: Sequence[float], peak: int) -> None:
+        self.seconds += seconds
+        self.peak = max(self.peak, peak)
 
     def ratios(self, baseline: Measured) -> list[float]:
         """Time by the baseline's of the same round, ascending."""
         return sorted(own / other for own, other in zip(self.seconds, baseline.seconds, strict=True))
 
 
-def by_turns(cases: Sequence[Case], rounds: int, warm_up: bool = False) -> dict[str, Measured]:
-    """Every case once in each round; with `warm_up`, after a round that does not count."""
-    found = {case.name: Measured() for case in cases}
-    bar = tqdm(total=(rounds + warm_up) * len(cases), unit="run")
-    for number in range(-warm_up, rounds):
-        for case in cases:
-            bar.set_description(case.name)
-            seconds, peak = once(case.run)
-            bar.update()
-            if number >= 0:
-                found[case.name].seconds.append(seconds)
-                found[case.name].peak = max(found[case.name].peak, peak)
-    bar.close()
+def interleaved(workloads: Sequence[Workload], rounds: int, warm_up: bool = False) -> dict[str, Measured]:
+    """Every workload once in each round; with `warm_up`, after a round that does not count."""
+    found = {workload.name: Measured() for workload in workloads}
+    with tqdm(total=(rounds + warm_up) * len(workloads), unit="run") as bar:
+        for number in range(-warm_up, rounds):
+            for workload in workloads:
+                bar.set_description(workload.name)
+                seconds, peak = time_and_memory(workload.run)
+                bar.update()
+                if number >= 0:
+                    found[workload.name].add([seconds], peak)
     return found
 
 
-def once(run: Callable[[], object]) -> tuple[float, int]:
+def time_and_memory(run: Callable[[], object]) -> tuple[float, int]:
     """Seconds and bytes of one run."""
-    with PeakMemory() as memory:
+    seconds = 0.0
+
+    def timed() -> None:
+        nonlocal seconds
         synchronize()
         started = time.perf_counter()
         run()
         synchronize()
         seconds = time.perf_counter() - started
-    return seconds, memory.extra
+
+    peak = peak_bytes(timed)
+    return seconds, peak
 
 
 def synchronize() -> None:

@@ -9,7 +9,8 @@ from comfyui_stem.tools import locations
 from comfyui_stem.tools.host import loaded_model
 from comfyui_stem.tools.measured import bench
 from comfyui_stem.tools.measured.bench import report
-from comfyui_stem.tools.measured.bench.rows import Size
+from comfyui_stem.tools.measured.bench.em import FLOOR, flops, layer_shapes, moved, written_plainly
+from comfyui_stem.tools.measured.bench.results import VideoSize
 
 GROUPS = [group for group in bench.GROUPS if group != "sizes"]
 
@@ -21,14 +22,11 @@ def rows():
     loaded = loaded_model.load(locations.from_environment().checkpoint)
     options = bench.parse(["--rounds", "1", "--frames", "2", "--height", "64", "--width", "64"])
     with torch.inference_mode():
-        groups = bench.measurements(loaded, options, cuda=False)
-        return {name: [row for found in groups[name]() for row in found] for name in GROUPS}
+        return {group: list(bench.measure(group, loaded, options, cuda=False)) for group in GROUPS}
 
 
 def test_the_layers_are_those_of_sd15():
-    from comfyui_stem.tools.measured.bench.em import layer_shapes
-
-    shapes = layer_shapes(Size(4, 360, 640))
+    shapes = layer_shapes(VideoSize(4, 360, 640))
     assert shapes[0] == (4 * 45 * 80, 320)
     assert shapes[2] == (4 * 23 * 40, 640)
     assert shapes[4] == (4 * 12 * 20, 1280)
@@ -37,8 +35,6 @@ def test_the_layers_are_those_of_sd15():
 
 
 def test_written_plainly_em_is_the_same_em():
-    from comfyui_stem.tools.measured.bench.em import written_plainly
-
     tokens = torch.randn(200, 16, generator=torch.Generator().manual_seed(0))
     settings = EMSettings(temperature=0.3)
     expected = fit_bases(tokens, tokens[:12], settings).centres
@@ -46,8 +42,6 @@ def test_written_plainly_em_is_the_same_em():
 
 
 def test_operations_are_counted_as_the_products_have_them():
-    from comfyui_stem.tools.measured.bench.em import flops, moved
-
     assert flops(10, 3, 5, iterations=2) == 2 * (2 * 10 * 3 * 5 + 2 * 10 * 3 * 5)
     assert moved(10, 3, 5, item=2, iterations=1) == 10 * 3 * 2 + 4 * (5 * 3 + 5 * 3 + 5)
 
@@ -68,7 +62,7 @@ def test_the_share_of_em_is_a_share(rows):
 def test_the_page_shows_every_row(rows):
     everything = [row for found in rows.values() for row in found]
     page = report.page(everything)
-    for name in {row["name"] for row in everything} - {em_floor(), "Plug-and-play, frame by frame", "TokenFlow Edit"}:
+    for name in {row["name"] for row in everything} - {FLOOR, "Plug-and-play, frame by frame", "TokenFlow Edit"}:
         assert f"{name}" in page
     assert page.count("Measured on: ") == len(GROUPS)
 
@@ -96,9 +90,3 @@ def test_a_page_of_one_group_has_no_other(rows):
 
 def replace_device(row):
     return row | {"device": "Some GPU", "threads": None}
-
-
-def em_floor():
-    from comfyui_stem.tools.measured.bench.em import FLOOR
-
-    return FLOOR

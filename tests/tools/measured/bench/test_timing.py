@@ -1,4 +1,4 @@
-"""Cases by turns, their time and memory, and the rows made of them."""
+"""Workloads interleaved, their time and memory, and the rows made of them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import time
 
 import numpy as np
 import pytest
-from comfyui_stem.tools.measured.bench.measuring import Case, Measured, by_turns, once
-from comfyui_stem.tools.measured.bench.rows import Size, load, merged, rows_of, save
+from comfyui_stem.tools.measured.bench.results import VideoSize, load, merged, rows_of, save
+from comfyui_stem.tools.measured.bench.timing import Measured, Workload, interleaved, time_and_memory
 
-SIZE = Size(4, 64, 96)
+SIZE = VideoSize(4, 64, 96)
 
 
-def test_cases_take_turns_and_a_warm_up_does_not_count():
+def test_workloads_are_interleaved_and_a_warm_up_does_not_count():
     calls = []
-    cases = [Case(name, lambda name=name: calls.append(name)) for name in "ab"]
-    found = by_turns(cases, rounds=2, warm_up=True)
+    workloads = [Workload(name, lambda name=name: calls.append(name)) for name in "ab"]
+    found = interleaved(workloads, rounds=2, warm_up=True)
     assert calls == ["a", "b"] * 3
     assert [len(found[name].seconds) for name in "ab"] == [2, 2]
 
@@ -26,7 +26,7 @@ def test_seconds_and_bytes_are_those_of_the_run():
         time.sleep(0.1)
         return block.sum()
 
-    seconds, peak = once(run)
+    seconds, peak = time_and_memory(run)
     assert seconds >= 0.1
     assert 35e6 < peak < 80e6
 
@@ -38,9 +38,9 @@ def test_ratios_are_taken_within_a_round():
 
 
 def test_a_row_says_what_was_measured_on_what():
-    cases = [Case("base", print), Case("ours", print, 256, {"steps": 3})]
+    workloads = [Workload("base", print), Workload("ours", print, 256, {"steps": 3})]
     found = {"base": Measured([1.0, 2.0], 5_000_000), "ours": Measured([0.5, 1.5], 7_000_000)}
-    base, ours = rows_of("inversion", SIZE, cases, found, "base", "float32")
+    base, ours = rows_of("inversion", SIZE, workloads, found, "base", "float32")
     assert base["time_ratio"] == 1
     assert (ours["name"], ours["num_bases"], ours["steps"], ours["rounds"]) == ("ours", 256, 3, 2)
     assert (ours["frames"], ours["height"], ours["width"], ours["dtype"]) == (4, 64, 96, "float32")
@@ -64,5 +64,5 @@ def test_a_run_that_fails_does_not_leave_the_memory_watched():
 
     before = threading.active_count()
     with pytest.raises(ZeroDivisionError):
-        once(lambda: 1 / 0)
+        time_and_memory(lambda: 1 / 0)
     assert threading.active_count() == before

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import platform
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
-from .measuring import Case, Measured
-
-MB = 1e6
+from .timing import Measured, Workload
 
 
 @dataclass(frozen=True)
-class Size:
-    """Of a video: frames, and height and width in pixels."""
+class VideoSize:
+    """Frames, and height and width in pixels."""
 
     frames: int
     height: int
@@ -25,29 +24,29 @@ class Size:
 
 
 def rows_of(
-    group: str, size: Size, cases: Sequence[Case], found: dict[str, Measured], baseline: str, dtype: str
+    group: str, size: VideoSize, workloads: Sequence[Workload], found: dict[str, Measured], baseline: str, dtype: str
 ) -> list[dict]:
-    """A row for every case; ratios are to the case that `baseline` names, with the least and the greatest of them."""
+    """A row for every workload; ratios are to that which `baseline` names, with the least and the greatest of them."""
     rows = []
-    for case in cases:
-        measured = found[case.name]
+    for workload in workloads:
+        measured = found[workload.name]
         ratios = measured.ratios(found[baseline])
         rows.append(
             {
                 "group": group,
-                "name": case.name,
+                "name": workload.name,
                 **machine(),
                 "dtype": dtype,
                 **asdict(size),
-                "num_bases": case.num_bases,
+                "num_bases": workload.num_bases,
                 "rounds": len(ratios),
-                "seconds": round(measured.median, 4),
+                "seconds": round(statistics.median(measured.seconds), 4),
                 "baseline": baseline,
                 "time_ratio": round(ratios[len(ratios) // 2], 4),
                 "ratio_low": round(ratios[0], 4),
                 "ratio_high": round(ratios[-1], 4),
-                "peak_memory_mb": round(measured.peak / MB, 1),
-                **case.more,
+                "peak_memory_mb": round(measured.peak / 1e6, 1),
+                **workload.more,
             }
         )
     return rows
@@ -57,15 +56,13 @@ def machine() -> dict:
     """The device and the versions that a number depends on."""
     if torch.cuda.is_available():
         return {"device": torch.cuda.get_device_name(), "threads": None, "torch": torch.__version__}
-    return {"device": f"CPU ({_processor()})", "threads": torch.get_num_threads(), "torch": torch.__version__}
-
-
-def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+        models = [platform.processor()]
+    name = (models and models[0]) or platform.machine()
+    return {"device": f"CPU ({name})", "threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
 def load(file: Path) -> list[dict]:
@@ -75,11 +72,11 @@ def load(file: Path) -> list[dict]:
 def merged(old: Iterable[dict], new: Sequence[dict]) -> list[dict]:
     """All rows, where a group that was measured again on the same device, with the same attention, replaces what was
     known of it."""
-    again = set(map(measurement, new))
-    return [*(row for row in old if measurement(row) not in again), *new]
+    again = set(map(run_of, new))
+    return [*(row for row in old if run_of(row) not in again), *new]
 
 
-def measurement(row: dict) -> tuple:
+def run_of(row: dict) -> tuple:
     """What the rows of one run of a group share."""
     return row["group"], row["device"], row.get("attention")
 
