@@ -10,15 +10,26 @@ from ... import locations
 from ...host import loaded_model
 from . import report
 from .clips import held_out_cases
+from .execution import do, in_processes
 from .plan import STUDIES, Item, Settings, items, share
 from .store import Store, code_digest, file_digest
-from .work import do, in_processes
 
 HERE = Path(__file__).parent
 # Every run's numbers, so that a report can be written, or an unfinished one finished, on another machine.
 RUNS = Path("quality") / "runs.jsonl"
 # What results depend on, beside their settings: everything here but what only presents them.
-PRESENTATION = ("__init__", "bootstrap", "numbers", "pictures", "plots", "report", "store", "summary", "tables", "work")
+PRESENTATION = (
+    "__init__",
+    "bootstrap",
+    "execution",
+    "pictures",
+    "plots",
+    "quality_json",
+    "report",
+    "store",
+    "summary",
+    "tables",
+)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -44,21 +55,26 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def sources() -> list[Path]:
+    """The code that results depend on."""
+    product = (
+        "stem_kernels/**/*.py",
+        "nodes/methods/**/*.py",
+        "nodes/metrics/closeness.py",
+        "nodes/metrics/warping.py",
+    )
+    tools = ("tools/small_model/rendered_clips/*.py", "tools/host/loaded_model.py")
+    found = [file for pattern in (*product, *tools) for file in locations.ROOT.glob(pattern)]
+    return found + [file for file in HERE.glob("*.py") if file.stem not in PRESENTATION]
+
+
 def settings_of(options: argparse.Namespace, checkpoint: Path, classifier: Path | None) -> Settings:
-    sources = [
-        *(locations.ROOT / "stem_kernels").rglob("*.py"),
-        *(locations.ROOT / "nodes" / "methods").rglob("*.py"),
-        *(locations.ROOT / "nodes" / "metrics").rglob("*.py"),
-        *(locations.TOOLS / "small_model" / "rendered_clips").glob("*.py"),
-        locations.TOOLS / "host" / "loaded_model.py",
-        *(file for file in HERE.glob("*.py") if file.stem not in PRESENTATION),
-    ]
     return Settings(
         frames=options.frames,
         steps=options.steps,
         checkpoint=file_digest(checkpoint),
         classifier=file_digest(classifier) if classifier else "",
-        code=options.code or code_digest(sources),
+        code=options.code or code_digest(sources(), locations.ROOT),
     )
 
 

@@ -86,15 +86,15 @@ def file_digest(file: Path) -> str:
     return found.hexdigest()
 
 
-def code_digest(files: Iterable[Path]) -> str:
-    """A fingerprint of what Python files do: comments, docstrings and layout change nothing."""
+def code_digest(files: Iterable[Path], root: Path) -> str:
+    """A fingerprint of what Python files below `root` do: comments, docstrings and layout change nothing."""
     trees = []
     for file in sorted(files):
         tree = ast.parse(file.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
                 node.body = node.body[1:]
-        trees.append([file.name, ast.dump(tree)])
+        trees.append([file.relative_to(root).as_posix(), ast.dump(tree)])
     return digest(trees)
 
 

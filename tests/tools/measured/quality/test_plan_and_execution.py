@@ -8,8 +8,10 @@ from dataclasses import fields, replace
 import pytest
 from comfyui_stem.nodes.methods.stem.settings import StemSettings
 from comfyui_stem.stem_kernels.em import EMSettings
-from comfyui_stem.tools.measured.quality import methods
+from comfyui_stem.tools import locations
+from comfyui_stem.tools.measured.quality import methods, sources
 from comfyui_stem.tools.measured.quality.clips import held_out_cases
+from comfyui_stem.tools.measured.quality.execution import do, pending
 from comfyui_stem.tools.measured.quality.plan import CFG, STUDIES, Settings, items, share
 from comfyui_stem.tools.measured.quality.store import Store, code_digest
 from comfyui_stem.tools.measured.quality.variants import (
@@ -30,7 +32,6 @@ from comfyui_stem.tools.measured.quality.variants import (
     changed,
     full_grid,
 )
-from comfyui_stem.tools.measured.quality.work import do, pending
 
 SETTINGS = Settings(frames=4, steps=2, checkpoint="c", classifier="", code="x")
 
@@ -194,8 +195,19 @@ def test_comments_do_not_change_the_fingerprint_of_code_and_what_it_does_changes
 
     def of(text):
         file.write_text(text)
-        return code_digest([file])
+        return code_digest([file], tmp_path)
 
     plain = of("def f(x):\n    return x + 1\n")
     assert of('"""Module."""\n\ndef f(x):\n    """Adds."""\n    return (x + 1)  # one\n') == plain
     assert of("def f(x):\n    return x + 2\n") != plain
+
+
+def test_the_fingerprint_covers_the_product_in_all_its_folders_and_not_how_results_are_shown():
+    covered = {file.relative_to(locations.ROOT).as_posix() for file in sources()}
+    product = {
+        file.relative_to(locations.ROOT).as_posix() for file in (locations.ROOT / "nodes" / "methods").rglob("*.py")
+    }
+    assert product <= covered and "nodes/methods/stem/attention.py" in product
+    assert {"stem_kernels/em.py", "stem_kernels/backends/eager.py", "nodes/metrics/warping.py"} <= covered
+    quality = {name.rpartition("/")[2] for name in covered if name.startswith("tools/measured/quality/")}
+    assert {"runner.py", "measures.py", "variants.py"} <= quality and not quality & {"report.py", "summary.py"}
