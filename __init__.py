@@ -13,7 +13,7 @@ from .nodes.feature_pca import FeaturePCA
 from .nodes.frame_context import FrameContext
 from .nodes.inversion_sampler import InversionSampler
 from .nodes.load_inversion import LoadInversion
-from .nodes.methods.seams.host_versions import register_replacements
+from .nodes.methods.seams.comfyui_versions import register_replacements
 from .nodes.reconstruct import Reconstruct
 from .nodes.save_inversion import SaveInversion
 from .nodes.stem_bases import StemBases

@@ -9,9 +9,9 @@ from einops import rearrange
 from ..stem_kernels.em import responsibilities
 from .fields.layer_and_step import chosen_layer_and_step, layer_and_step_inputs
 from .fields.shared import CATEGORY, InversionSocket
+from .methods.inversion.inspection import ObservedFit, observed_fits
 from .methods.inversion.inversion import Inversion
-from .methods.inversion.observing import ObservedFit, observed_fits
-from .methods.seams.host_versions import found_by
+from .methods.seams.comfyui_versions import found_by
 from .methods.seams.layer_map import size_at
 from .metrics.pictures import colours, enlarged
 from .metrics.plot import bars

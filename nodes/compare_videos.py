@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from .fields.shared import CATEGORY
-from .methods.seams.host_versions import found_by
+from .methods.seams.comfyui_versions import found_by
 from .metrics.pictures import beside, time_slice
 
 PURPOSE = "Compare Videos"

@@ -21,8 +21,8 @@ from .methods.fatezero.prompts import check_source_prompt, encode, read_prompt
 from .methods.fatezero.word_control import WordWishes, read_words
 from .methods.inversion.inversion import Inversion, stem_for_edit
 from .methods.inversion.matching import check_same_checkpoint
+from .methods.seams.comfyui_versions import essential, found_by
 from .methods.seams.control_hints import controlled_by
-from .methods.seams.host_versions import essential, found_by
 from .methods.seams.refusals import check_calls, check_model
 
 PURPOSE = "FateZero Edit"

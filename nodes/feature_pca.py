@@ -10,9 +10,9 @@ from torch.nn.functional import cosine_similarity, interpolate
 
 from .fields.layer_and_step import chosen_layer_and_step, layer_and_step_inputs
 from .fields.shared import CATEGORY, FlowSocket, InversionSocket
+from .methods.inversion.inspection import observed_output
 from .methods.inversion.inversion import Inversion
-from .methods.inversion.observing import observed_output
-from .methods.seams.host_versions import found_by
+from .methods.seams.comfyui_versions import found_by
 from .methods.seams.layer_map import size_at
 from .metrics.optical_flow import OpticalFlow
 from .metrics.pictures import colours, enlarged, heat

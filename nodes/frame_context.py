@@ -10,7 +10,7 @@ from ..stem_kernels.frame_context import parse_frame_references
 from .fields.shared import CATEGORY
 from .methods.attention.frame_context import FrameContextAttention
 from .methods.attention.installing import install
-from .methods.seams.host_versions import found_by
+from .methods.seams.comfyui_versions import found_by
 from .methods.seams.refusals import check_model
 
 CONTEXTS = {

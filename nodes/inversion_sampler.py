@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..stem_kernels.ddim import MAX_STEPS, to_exploding
 from .fields.shared import CATEGORY, InversionSocket, choice
 from .methods.inversion.sampling import invert
-from .methods.seams.host_versions import found_by
+from .methods.seams.comfyui_versions import found_by
 from .methods.seams.refusals import check_conditioning, check_latent, check_model
 
 PURPOSE = "STEM Inversion Sampler"

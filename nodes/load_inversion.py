@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from .fields.shared import CATEGORY, InversionSocket
 from .folders import FOLDER, file_state, inversion_path, saved_inversions
 from .methods.inversion.file import load_inversion
-from .methods.seams.host_versions import found_by
+from .methods.seams.comfyui_versions import found_by
 from .methods.seams.refusals import check_model
 
 PURPOSE = "Load Inversion"

@@ -10,7 +10,7 @@ from .fields.shared import CATEGORY, InversionSocket, steps_input, tail_input
 from .methods.inversion.inversion import Inversion
 from .methods.inversion.matching import check_same_checkpoint
 from .methods.inversion.reconstruction import reconstruct
-from .methods.seams.host_versions import found_by
+from .methods.seams.comfyui_versions import found_by
 from .methods.seams.refusals import check_conditioning, check_model
 
 PURPOSE = "Reconstruct"

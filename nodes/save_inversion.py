@@ -8,7 +8,7 @@ from .fields.shared import CATEGORY, InversionSocket
 from .folders import FOLDER, free_path
 from .methods.inversion.file import save_inversion
 from .methods.inversion.inversion import Inversion
-from .methods.seams.host_versions import found_by
+from .methods.seams.comfyui_versions import found_by
 
 PURPOSE = "Save Inversion"
 

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from .fields.shared import CATEGORY, OF_PRESET, choice
 from .methods.attention.installing import install
-from .methods.seams.host_versions import advanced, found_by
+from .methods.seams.comfyui_versions import advanced, found_by
 from .methods.seams.refusals import check_model
 from .methods.stem.attention import StemSelfAttention
 from .methods.stem.settings import MOST_BASES, MOST_ITERATIONS, PRESETS, StemSettings

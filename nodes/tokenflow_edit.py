@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from .fields.shared import CATEGORY, choice, edit_inputs, guidance_input, steps_input, tail_input
 from .methods.inversion.inversion import Inversion, stem_for_edit
 from .methods.inversion.matching import check_same_checkpoint, check_start
-from .methods.seams.host_versions import essential, found_by
+from .methods.seams.comfyui_versions import essential, found_by
 from .methods.seams.refusals import check_calls, check_conditioning, check_latent, check_model
 from .methods.tokenflow.edit import TokenFlowSettings, edit
 

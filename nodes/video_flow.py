@@ -11,7 +11,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from .fields.shared import CATEGORY, FlowSocket, choice
-from .methods.seams.host_versions import found_by
+from .methods.seams.comfyui_versions import found_by
 from .metrics.optical_flow import DIS, dis, estimate, raft, weight_files
 
 

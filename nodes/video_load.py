@@ -12,7 +12,7 @@ from comfy_api.latest import Input, InputImpl, Types, io
 
 from .fields.shared import choice
 from .folders import file_state, input_video_path, input_videos
-from .methods.seams.host_versions import essential, found_by, is_unedited_file
+from .methods.seams.comfyui_versions import essential, found_by, is_unedited_file
 from .video import VideoError
 from .video.frame_selection import Selection, exact_rate
 from .video.loading import load_clip

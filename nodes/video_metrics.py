@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from .fields.shared import CATEGORY, FlowSocket
-from .methods.seams.host_versions import found_by
+from .methods.seams.comfyui_versions import found_by
 from .metrics.clip_scores import frame_embeddings, text_embedding
 from .metrics.measurements import Report, add_closeness, add_embeddings, add_steadiness
 from .metrics.optical_flow import OpticalFlow, dis, estimate

@@ -11,7 +11,7 @@ from comfyui_stem.nodes.compare_videos import CompareVideos
 from comfyui_stem.nodes.feature_pca import FeaturePCA, neighbour_likeness
 from comfyui_stem.nodes.methods.attention.frame_context import FrameContextAttention
 from comfyui_stem.nodes.methods.attention.installing import install
-from comfyui_stem.nodes.methods.inversion.observing import observed_fits, observed_output
+from comfyui_stem.nodes.methods.inversion.inspection import observed_fits, observed_output
 from comfyui_stem.nodes.methods.inversion.sampling import invert
 from comfyui_stem.nodes.methods.seams.layer_map import self_attention_layers, size_at
 from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ....stem_kernels.attention import join_frames, split_frames
-from .rows import host_attention
+from .rows import comfyui_attention
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class AttentionMap:
         queries, keys = self.queries.to(values.dtype), self.keys.to(values.dtype)
         bias = None if self.logit_bias is None else self.logit_bias.to(values.dtype)
         if keys.shape[0] == frames:
-            return host_attention(queries, keys, values, extra_options, bias)
+            return comfyui_attention(queries, keys, values, extra_options, bias)
         # Queries of all frames as one sequence on the keys that they share.
-        return split_frames(host_attention(join_frames(queries, 1), keys, values, extra_options, bias), frames)
+        return split_frames(comfyui_attention(join_frames(queries, 1), keys, values, extra_options, bias), frames)
 
     def attend_pixels(self, values: Tensor, extra_options: dict) -> Tensor:
         """The same for values at the pixels of all frames, of which it takes its own."""

@@ -11,7 +11,7 @@ from ....stem_kernels.frame_context import FrameReference, context_frames, gathe
 from ..seams.layer_map import AttentionLayer
 from .attention_map import AttentionMap
 from .method import SelfAttentionMethod
-from .rows import groups_of, host_attention
+from .rows import comfyui_attention, groups_of
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class FrameContextAttention(SelfAttentionMethod):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict) -> Tensor:
         if self._keeps_to_own_frame(layer):
-            return host_attention(q, k, v, extra_options)
+            return comfyui_attention(q, k, v, extra_options)
         groups = groups_of(q, extra_options)
         if self.references is None:
-            joined = host_attention(*(join_frames(tensor, groups) for tensor in (q, k, v)), extra_options)
+            joined = comfyui_attention(*(join_frames(tensor, groups) for tensor in (q, k, v)), extra_options)
             return split_frames(joined, q.shape[0] // groups)
         frames = context_frames(self.references, q.shape[0] // groups)
-        return host_attention(q, gather_frames(k, frames, groups), gather_frames(v, frames, groups), extra_options)
+        return comfyui_attention(q, gather_frames(k, frames, groups), gather_frames(v, frames, groups), extra_options)
 
     def attend_pixels(
         self, tokens: Tensor, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, timestep: int, extra_options: dict

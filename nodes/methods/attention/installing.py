@@ -14,7 +14,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ..batching.frame_batches import add_batching, remove_batching
-from ..seams.host_versions import runs_on_several_devices
+from ..seams.comfyui_versions import runs_on_several_devices
 from ..seams.layer_map import AttentionLayer, self_attention_layers
 from ..seams.patch_marks import is_marked, mark, method_of, origin
 from .method import RUN, SelfAttentionMethod

@@ -8,7 +8,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
 
-def host_attention(q: Tensor, k: Tensor, v: Tensor, extra_options: dict, mask: Tensor | None = None) -> Tensor:
+def comfyui_attention(q: Tensor, k: Tensor, v: Tensor, extra_options: dict, mask: Tensor | None = None) -> Tensor:
     """Multi-head attention by whatever backend the user has chosen, [b, p, c]; `mask` is added to the logits."""
     return optimized_attention(
         q,

@@ -17,8 +17,8 @@ from einops import rearrange
 from torch import Tensor
 
 from ....stem_kernels.correspondence import batch_slices
-from ..seams.frames_alike import same_for_all_frames
-from ..seams.host_versions import free_memory
+from ..seams.comfyui_versions import free_memory
+from ..seams.frame_dependent_patches import with_tried_patches
 from .lockstep import Meet, run_in_lockstep
 from .memory_budget import frames_that_fit, frames_to_budget, room_for
 
@@ -106,7 +106,7 @@ def _split_call(model: Any, method: Any, run_key: str) -> Callable:
             size = frames_that_fit(base, frames, groups, x.shape[-2:], free)
         if size >= frames:
             return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
-        options = same_for_all_frames(options, frames, method.name)
+        options = with_tried_patches(options, frames, method.name)
         batches, run = batch_slices(frames, size), options[run_key]
         runs = [None] * len(batches)
 

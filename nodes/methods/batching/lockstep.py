@@ -1,4 +1,4 @@
-"""Running several calls of one function by turns: each stops where it needs something of all the others.
+"""Running several calls of one function in turns: each stops where it needs something of all the others.
 
 A call runs as a greenlet, so it can stop deep inside the network's forward pass, in ComfyUI's own code, and go on from
 there. Everything happens in one thread, one call at a time.

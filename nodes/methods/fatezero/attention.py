@@ -15,7 +15,7 @@ from torch import Tensor
 from ....stem_kernels.cross_control import CrossControl
 from ....stem_kernels.masks import word_attention
 from ..attention.method import RUN, SelfAttentionMethod
-from ..attention.rows import check_pass, host_attention, rows_by_cond
+from ..attention.rows import check_pass, comfyui_attention, rows_by_cond
 from ..seams.layer_map import AttentionLayer
 from .replay import SourceRecord, one_block
 
@@ -122,7 +122,7 @@ class FateZeroAttention(SelfAttentionMethod):
                 if layer.level in self.levels:
                     outputs.append(_controlled(queries, keys, values, layer, step, extra_options))
                     continue
-            outputs.append(host_attention(queries, keys, values, extra_options))
+            outputs.append(comfyui_attention(queries, keys, values, extra_options))
         return torch.cat(outputs)
 
 
@@ -130,14 +130,14 @@ def _controlled(q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, step: Fu
     """Cross-attention under the control of the step, as attention of the source plus attention of the edit."""
     control = step.control
     if not control.changes_something:
-        return host_attention(q, k, v, extra_options)
+        return comfyui_attention(q, k, v, extra_options)
     out = torch.zeros_like(q)
     if control.reads_source:
         source = step.source.cross[layer.index]
         queries, keys = source.queries.to(v.dtype), source.keys.to(v.dtype)
-        out += host_attention(queries, keys, control.source_values(v), extra_options)
+        out += comfyui_attention(queries, keys, control.source_values(v), extra_options)
     if control.reads_edit:
-        out += host_attention(q, k, control.edit_values(v), extra_options)
+        out += comfyui_attention(q, k, control.edit_values(v), extra_options)
     return out
 
 

@@ -23,7 +23,7 @@ from ..attention.attention_map import AttentionMap
 from ..attention.frame_context import OWN_FRAME
 from ..attention.installing import install, installed_method
 from ..attention.method import RUN, SelfAttentionMethod, check_replayable
-from ..attention.rows import host_attention
+from ..attention.rows import comfyui_attention
 from ..batching.frame_batches import FrameBatch, budget_of
 from ..seams.layer_map import AttentionLayer
 
@@ -103,7 +103,7 @@ class SourceReplay(SelfAttentionMethod):
         size = tuple(extra_options["activations_shape"][-2:])
         keys = one_block(k, "the MODEL that the INVERSION was made with, and invert again")
         extra_options[RUN].record.cross[layer.index] = CrossAttention(q, keys, extra_options["n_heads"], size)
-        return host_attention(q, k, v, extra_options)
+        return comfyui_attention(q, k, v, extra_options)
 
     def _inner_options(self, extra_options: dict) -> dict:
         return {**extra_options, RUN: extra_options[RUN].inner}

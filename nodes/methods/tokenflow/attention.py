@@ -17,7 +17,7 @@ from ....stem_kernels.attention import join_frames, split_frames
 from ....stem_kernels.correspondence import Correspondence, PropagationPlan, correspond, propagate
 from ..attention.attention_map import AttentionMap
 from ..attention.method import RUN, SelfAttentionMethod
-from ..attention.rows import check_pass, host_attention, rows_by_cond
+from ..attention.rows import check_pass, comfyui_attention, rows_by_cond
 from ..seams.layer_map import AttentionLayer
 from ..stem.attention import StemSelfAttention
 from ..stem.fitting import FitKey
@@ -140,7 +140,7 @@ class TokenFlowAttention(SelfAttentionMethod):
             matches = run.matches[layer.index]
             return torch.cat([propagate(run.outputs[cond, layer.index], matches, current.plan) for cond in conds])
         if current.source:
-            out = host_attention(q, k, v, extra_options)
+            out = comfyui_attention(q, k, v, extra_options)
         else:
             out = self._attend_keyframes(q, k, v, layer, run, extra_options)
         if current.plan is None:
@@ -163,7 +163,7 @@ class TokenFlowAttention(SelfAttentionMethod):
         if injected:
             q, k = (for_all_conds(source).to(q.device) for source in run.queries_keys[layer.index])
         if self.stem is None:
-            joined = host_attention(*(join_frames(tensor, groups) for tensor in (q, k, v)), extra_options)
+            joined = comfyui_attention(*(join_frames(tensor, groups) for tensor in (q, k, v)), extra_options)
             return split_frames(joined, current.frames)
         tokens = for_all_conds(run.key_tokens[layer.index]) if injected else run.edit_tokens
         run.edit_tokens = None

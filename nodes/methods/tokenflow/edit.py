@@ -26,7 +26,7 @@ from ..editing.guider import EditGuider, StepSchedule
 from ..inversion.inversion import Inversion
 from ..inversion.sampling import Tail
 from ..seams.control_hints import controls_of_frames
-from ..seams.frames_alike import same_for_all_frames
+from ..seams.frame_dependent_patches import with_tried_patches
 from ..seams.layer_map import feature_block, self_attention_layers
 from ..stem.attention import StemSelfAttention
 from .attention import Pass, SourceRows, TokenFlowAttention, TokenFlowRun
@@ -135,7 +135,7 @@ class TokenFlowGuider(EditGuider):
         self, timestep: int, run: TokenFlowRun, conds: list, x: Tensor, sigma: Tensor, model_options: dict
     ) -> list[Tensor]:
         run.timestep = timestep
-        transformer_options = same_for_all_frames(model_options["transformer_options"], len(x), self.purpose)
+        transformer_options = with_tried_patches(model_options["transformer_options"], len(x), self.purpose)
         model_options = {**model_options, "transformer_options": transformer_options}
         source = self.inversion.at(timestep, x.device)
         keyframes = self.keyframes_at(timestep)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from comfy_api.latest import ComfyExtension
 
-FILE = Path(__file__).resolve().parents[3] / "nodes" / "methods" / "seams" / "host_versions.py"
+FILE = Path(__file__).resolve().parents[3] / "nodes" / "methods" / "seams" / "comfyui_versions.py"
 spec = importlib.util.spec_from_file_location("stem_host_versions_of_the_renaming_pack", FILE)
-host_versions = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(host_versions)
+comfyui_versions = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(comfyui_versions)
 
 RENAMED = {
     "old_node_id": "STEMOldExample",
@@ -28,7 +28,7 @@ RENAMED = {
 
 class RenamingExtension(ComfyExtension):
     async def on_load(self) -> None:
-        await host_versions.register_replacements([RENAMED])
+        await comfyui_versions.register_replacements([RENAMED])
 
     async def get_node_list(self) -> list:
         return []

@@ -21,7 +21,7 @@ CHANNELS = (320, 640, 1280, 1280)
 
 
 def layer_shapes(video: VideoSize) -> list[tuple[int, int]]:
-    """Tokens of all frames, and channels, of all sixteen layers of SD1.5."""
+    """Tokens of all frames, and channels, of the sixteen layers of SD 1.5."""
     latent = (video.height // 8, video.width // 8)
     return [(video.frames * math.prod(size_at(level, latent)), CHANNELS[level]) for level in LEVELS]
 

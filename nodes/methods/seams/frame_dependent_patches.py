@@ -19,7 +19,7 @@ from .patch_marks import is_marked, origin
 _ROUNDING = 5e-3
 
 
-def same_for_all_frames(options: dict, frames: int, name: str) -> dict:
+def with_tried_patches(options: dict, frames: int, name: str) -> dict:
     """Transformer options whose patches on cross-attention are tried out before they are first used.
 
     Each is given as many equal rows as the clip has frames. It is refused, by a ValueError in the name of a method, if

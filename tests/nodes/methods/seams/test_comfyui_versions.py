@@ -6,8 +6,8 @@ import asyncio
 
 import comfy.model_management
 from comfy_api.latest import io
-from comfyui_stem.nodes.methods.seams import host_versions
-from comfyui_stem.nodes.methods.seams.host_versions import (
+from comfyui_stem.nodes.methods.seams import comfyui_versions
+from comfyui_stem.nodes.methods.seams.comfyui_versions import (
     advanced,
     essential,
     found_by,
@@ -24,8 +24,8 @@ def test_a_host_that_does_not_know_them_does_not_get_them(monkeypatch):
     class OldSchema:
         def __init__(self, node_id, display_name=None): ...
 
-    monkeypatch.setattr(host_versions.io, "Int", type("Int", (), {"Input": OldInput}))
-    monkeypatch.setattr(host_versions.io, "Schema", OldSchema)
+    monkeypatch.setattr(comfyui_versions.io, "Int", type("Int", (), {"Input": OldInput}))
+    monkeypatch.setattr(comfyui_versions.io, "Schema", OldSchema)
     assert advanced() == {} and found_by("a") == {} and essential() == {}
 
 
@@ -36,8 +36,8 @@ def test_a_host_that_knows_them_gets_them(monkeypatch):
     class NewSchema:
         def __init__(self, node_id, search_aliases=None, essentials_category=None): ...
 
-    monkeypatch.setattr(host_versions.io, "Int", type("Int", (), {"Input": NewInput}))
-    monkeypatch.setattr(host_versions.io, "Schema", NewSchema)
+    monkeypatch.setattr(comfyui_versions.io, "Int", type("Int", (), {"Input": NewInput}))
+    monkeypatch.setattr(comfyui_versions.io, "Schema", NewSchema)
     assert advanced() == {"advanced": True}
     assert found_by("a", "b") == {"search_aliases": ["a", "b"]}
     assert essential() == {"essentials_category": "Video Tools"}
@@ -50,7 +50,7 @@ def test_nodes_are_accepted_by_this_host():
 
 
 def test_a_host_that_cannot_replace_nodes_is_not_asked_to(monkeypatch):
-    monkeypatch.delattr(host_versions.io, "NodeReplace", raising=False)
+    monkeypatch.delattr(comfyui_versions.io, "NodeReplace", raising=False)
     asyncio.run(register_replacements([{"old_node_id": "Old", "new_node_id": "New"}]))
 
 

@@ -56,7 +56,7 @@ def runs_on_several_devices(model: Any) -> bool:
 
 
 def is_unedited_file(video: Input.Video) -> bool:
-    """Whether the stream source is a file with just the video's frames. The default one is an encoding made anew."""
+    """Whether the stream source is a file with just the video's frames. The default one is a new encoding."""
     if type(video).get_stream_source is Input.Video.get_stream_source:
         return False
     # A VIDEO can be trimmed and cropped without touching the file behind it.
