@@ -31,7 +31,7 @@ NEW = graph("STEMCompareVideos", 1, first=["1", 0], second=["2", 0], column=0.25
 
 
 def pictures(host, prompt):
-    found = host.run(prompt, timeout=60).outputs["4"]["images"]
+    found = host.run(prompt, timeout=300).outputs["4"]["images"]
     return decode([host.view(file) for file in found])
 
 
@@ -46,5 +46,5 @@ def test_a_node_by_its_old_name_runs_as_what_it_is_called_now(host):
 @pytest.mark.skipif(replaces, reason="this host can replace nodes")
 def test_a_host_that_cannot_replace_nodes_names_the_old_one_and_has_all_the_others(host):
     with pytest.raises(HostError, match="STEMOldExample"):
-        host.run(OLD, timeout=60)
+        host.run(OLD, timeout=300)
     assert len(pictures(host, NEW)) == 1

@@ -22,6 +22,8 @@ ARGUMENTS = [
 SCREENSHOTS = locations.ROOT / "output" / "browser"
 # No tutorial, and text on nodes however small they are drawn.
 SETTINGS = {"Comfy.TutorialCompleted": True, "LiteGraph.Canvas.MinFontSizeForLOD": 0}
+# How long the page may take for anything on a busy machine.
+MILLISECONDS = 240_000
 READY = "() => Boolean(window.app?.graph && window.LiteGraph?.registered_node_types.STEMVideoLoad)"
 
 
@@ -59,6 +61,7 @@ def opened_page(host: HostClient, executable: str) -> Iterator[Any]:
         driver.chromium.launch(executable_path=executable, args=ARGUMENTS) as browser,
     ):
         page = browser.new_page(viewport={"width": 1920, "height": 1080})
+        page.set_default_timeout(MILLISECONDS)
         page.goto(host.url)
-        page.wait_for_function(READY, timeout=120_000)
+        page.wait_for_function(READY)
         yield page

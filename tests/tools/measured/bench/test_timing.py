@@ -23,11 +23,11 @@ def test_workloads_are_interleaved_and_a_warm_up_does_not_count():
 def test_seconds_and_bytes_are_those_of_the_run():
     def run():
         block = np.ones(40_000_000, np.uint8)
-        time.sleep(0.1)
+        time.sleep(0.5)
         return block.sum()
 
     seconds, peak = time_and_memory(run)
-    assert seconds >= 0.1
+    assert seconds >= 0.5
     assert 35e6 < peak < 80e6
 
 
