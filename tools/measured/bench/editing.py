@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import comfy.samplers
@@ -101,17 +102,13 @@ class PerFrameGuider(TokenFlowGuider):
         return [torch.cat(frames) for frames in zip(*predicted, strict=True)]
 
 
-def tokenflow_step(loaded: Loaded, video: VideoSize, guider: type[TokenFlowGuider]) -> Callable[[], Tensor]:
-    """One step with TokenFlow's defaults, or with another guider of its kind."""
+def tokenflow(loaded: Loaded, video: VideoSize) -> list[Workload]:
+    """One step of Plug-and-play on every frame alone, and of TokenFlow with its defaults."""
     inversion = made_up_inversion(loaded.model, loaded, video)
     settings = TokenFlowSettings(cfg=CFG, attention_injection=1.0, feature_injection=1.0)
-    made = guider(prepared(loaded.model, video.frames, settings), inversion, settings, StepSchedule((TIMESTEP,), 1))
-    target, negative = loaded.prompt(TARGET), loaded.prompt("")
-    return lambda: made.edit(target, negative, CFG, inversion.trajectory[-1], "alpha0")
-
-
-def tokenflow(loaded: Loaded, video: VideoSize) -> list[Workload]:
-    return [
-        Workload(PerFrameGuider.purpose, tokenflow_step(loaded, video, PerFrameGuider)),
-        Workload("TokenFlow Edit", tokenflow_step(loaded, video, TokenFlowGuider)),
-    ]
+    prompts, workloads = (loaded.prompt(TARGET), loaded.prompt("")), []
+    for guider in (PerFrameGuider, TokenFlowGuider):
+        made = guider(prepared(loaded.model, video.frames, settings), inversion, settings, StepSchedule((TIMESTEP,), 1))
+        edit = partial(made.edit, *prompts, CFG, inversion.trajectory[-1], "alpha0")
+        workloads.append(Workload(guider.purpose, edit))
+    return workloads
