@@ -19,7 +19,6 @@ from ..host.client import HostClient, HostError
 from ..host.events import Event
 from ..host.process import HostProcess, device_arguments
 from . import example, pictures, report
-from .errors import DemoError
 from .progress import ProgressLines
 from .workflow import (
     EDIT,
@@ -28,6 +27,7 @@ from .workflow import (
     TOKENFLOW,
     WORKFLOWS,
     Choices,
+    DemoError,
     Wish,
     fill_in,
     load,

@@ -12,8 +12,7 @@ import av
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .errors import DemoError
-from .workflow import EDIT, RECONSTRUCTION, SOURCE
+from .workflow import EDIT, RECONSTRUCTION, SOURCE, DemoError
 
 COMPARISONS = ("reconstruction.mp4", "side_by_side.mp4", "side_by_side.png")
 ROWS = 4

@@ -13,11 +13,14 @@ from types import MappingProxyType
 import av
 
 from ...nodes.video.frame_selection import exact_rate
-from .errors import DemoError
 
 SOURCE, ROUND_TRIP, RECONSTRUCTION, EDIT = "source", "VAE round trip", "reconstruction", "edit"
 SAVES = {name: f"Save {name}" for name in (SOURCE, ROUND_TRIP, RECONSTRUCTION, EDIT)}
 Field = tuple[str, str]
+
+
+class DemoError(RuntimeError):
+    """The demo cannot go on; the message says what was found and what to do."""
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,8 @@ import av
 import numpy as np
 import pytest
 from comfyui_stem.tools.demo import pictures, report
-from comfyui_stem.tools.demo.errors import DemoError
 from comfyui_stem.tools.demo.progress import ProgressLines
-from comfyui_stem.tools.demo.workflow import EDIT, RECONSTRUCTION, ROUND_TRIP, SOURCE, Choices
+from comfyui_stem.tools.demo.workflow import EDIT, RECONSTRUCTION, ROUND_TRIP, SOURCE, Choices, DemoError
 from comfyui_stem.tools.host.events import Event
 from PIL import Image
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from comfyui_stem.tools import demo, locations
 from comfyui_stem.tools.demo import example
-from comfyui_stem.tools.demo.errors import DemoError
 from comfyui_stem.tools.demo.workflow import (
     SAVES,
     SMALL_MODEL,
@@ -19,6 +18,7 @@ from comfyui_stem.tools.demo.workflow import (
     TOKENFLOW,
     WORKFLOWS,
     Choices,
+    DemoError,
     Size,
     Wish,
     fill_in,

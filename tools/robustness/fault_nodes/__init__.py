@@ -15,7 +15,7 @@ from aiohttp import web
 from comfy_api.latest import ComfyExtension, io
 from server import PromptServer
 
-from .places import KINDS, OFF, PLACES, Fault
+from .places import KINDS, OFF, PLACES, ArmedFault
 
 CATEGORY = "STEM tests"
 # Smaller tensors come and go with the host's own bookkeeping.
@@ -25,7 +25,7 @@ LARGE_BYTES = 4096
 class Record:
     """What the newest nodes have seen; a host runs one workflow at a time."""
 
-    fault = Fault(OFF, "", 0)
+    fault = ArmedFault(OFF, "", 0)
     most_rows = 0
 
 
@@ -48,7 +48,7 @@ class FaultInModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, kind: str, place: str, call: int) -> io.NodeOutput:
-        Record.fault = Fault(kind, place, call)
+        Record.fault = ArmedFault(kind, place, call)
         clone = model.clone()
         if kind != OFF:
             PLACES[place](clone, Record.fault.tick)

@@ -15,7 +15,7 @@ KINDS = (OFF, "exception", "out of memory", "interrupt")
 Tick = Callable[[], None]
 
 
-class Fault:
+class ArmedFault:
     """Happens at the call number `call`, once."""
 
     def __init__(self, kind: str, place: str, call: int) -> None:

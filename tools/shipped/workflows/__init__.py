@@ -13,11 +13,20 @@ from ... import locations
 from ...host.client import HostError
 from ...host.process import HostProcess
 from .api_form import WorkflowError, api_form
+from .fatezero_graphs import ddim_fatezero_edit, stem_fatezero_object, stem_fatezero_style
 from .schema import read_schemas
-from .shipped import SHIPPED
+from .tokenflow_graphs import ddim_tokenflow_edit, reconstruct_first, stem_tokenflow_edit
 from .ui_form import Registered, ui_form
 
 FOLDER = locations.ROOT / "workflows"
+SHIPPED = (
+    reconstruct_first,
+    stem_tokenflow_edit,
+    ddim_tokenflow_edit,
+    stem_fatezero_style,
+    stem_fatezero_object,
+    ddim_fatezero_edit,
+)
 
 
 def registrations(pyproject: str) -> tuple[Registered, Registered]:
