@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 
 @dataclass(frozen=True)
@@ -28,18 +28,8 @@ class Path:
 
     def at(self, time: float) -> Pose:
         """The pose at a time in [0, 1]."""
-
-        def between(a: float, b: float) -> float:
-            return a + (b - a) * time
-
-        start, end = self.start, self.end
-        swing = self.swing * math.sin(math.pi * self.waves * time)
-        return Pose(
-            between(start.x, end.x),
-            between(start.y, end.y) + swing,
-            between(start.size, end.size),
-            between(start.angle, end.angle),
-        )
+        x, y, *rest = (a + (b - a) * time for a, b in zip(astuple(self.start), astuple(self.end), strict=True))
+        return Pose(x, y + self.swing * math.sin(math.pi * self.waves * time), *rest)
 
 
 @dataclass(frozen=True)

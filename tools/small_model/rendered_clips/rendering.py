@@ -47,12 +47,13 @@ class Clip:
 
 def render(scene: Scene, motion: Motion, frames: int, side: int = SIDE) -> Clip:
     """A clip of `frames` frames, evenly spaced from the start of the motion to its end."""
-    times = [n / max(1, frames - 1) for n in range(frames)]
-    poses = [[path.at(time) for time in times] for path in motion.paths[: len(scene.things)]]
-    pans = torch.tensor([[time * motion.pan[0], time * motion.pan[1]] for time in times])
+    poses, pans = places(scene, motion, [n / max(1, frames - 1) for n in range(frames)])
     images, layers = draw(scene, poses, pans, side)
+    # from pixels of the frame to pixels of the background at rest
+    to_background = torch.eye(3).repeat(frames, 1, 1)
+    to_background[:, :2, 2] = -pans * side
     to_things = torch.stack([torch.stack([to_unit(pose, side) for pose in path]) for path in poses])
-    moves = torch.cat([_pan_matrices(pans, side)[None], to_things])  # [layers, N, 3, 3]
+    moves = torch.cat([to_background[None], to_things])  # [layers, N, 3, 3]
     forward, forward_seen = _flow(layers[:-1], layers[1:], moves[:, :-1], moves[:, 1:])
     backward, backward_seen = _flow(layers[1:], layers[:-1], moves[:, 1:], moves[:, :-1])
     return Clip(scene, motion, images.movedim(1, -1), layers > 0, forward, backward, forward_seen, backward_seen)
@@ -60,9 +61,13 @@ def render(scene: Scene, motion: Motion, frames: int, side: int = SIDE) -> Clip:
 
 def render_frame(scene: Scene, motion: Motion, time: float, side: int = SIDE) -> Tensor:
     """One frame, [3, side, side], at a time in [0, 1]."""
-    poses = [[path.at(time)] for path in motion.paths[: len(scene.things)]]
-    pans = torch.tensor([[time * motion.pan[0], time * motion.pan[1]]])
-    return draw(scene, poses, pans, side)[0][0]
+    return draw(scene, *places(scene, motion, [time]), side)[0][0]
+
+
+def places(scene: Scene, motion: Motion, times: list[float]) -> tuple[list[list[Pose]], Tensor]:
+    """The poses of each thing at these times, and how far the background has moved, [N, 2] in shares of the side."""
+    poses = [[path.at(time) for time in times] for path in motion.paths[: len(scene.things)]]
+    return poses, torch.tensor([[time * motion.pan[0], time * motion.pan[1]] for time in times])
 
 
 def draw(scene: Scene, poses: list[list[Pose]], pans: Tensor, side: int) -> tuple[Tensor, Tensor]:
@@ -120,13 +125,6 @@ def apply(matrices: Tensor, points: Tensor) -> Tensor:
 def _wave(phase: Tensor) -> Tensor:
     """A square wave of the period PERIOD with soft edges, in [0, 1]."""
     return torch.sigmoid(torch.sin(2 * math.pi * phase / PERIOD) * PERIOD / (2 * math.pi * SOFTNESS) * 4)
-
-
-def _pan_matrices(pans: Tensor, side: int) -> Tensor:
-    """[N, 3, 3]: from pixels of the frame to pixels of the background at rest."""
-    matrices = torch.eye(3).repeat(len(pans), 1, 1)
-    matrices[:, :2, 2] = -pans * side
-    return matrices
 
 
 def _flow(layers: Tensor, other: Tensor, here: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:

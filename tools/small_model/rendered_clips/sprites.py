@@ -6,6 +6,7 @@ from functools import cache
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
@@ -26,8 +27,7 @@ INK = 0.75
 def sheet() -> Tensor:
     """All pictures, [objects, styles, 4, TILE, TILE] in [0, 1]; colour not multiplied by opacity."""
     pixels = torch.from_numpy(np.array(Image.open(SHEET).convert("RGBA"))).float() / 255
-    tiles = pixels.unflatten(0, (len(OBJECTS), TILE)).unflatten(2, (len(STYLES), TILE))
-    return tiles.permute(0, 2, 4, 1, 3).contiguous()
+    return rearrange(pixels, "(object h) (style w) c -> object style c h w", h=TILE, w=TILE).contiguous()
 
 
 @cache
@@ -52,8 +52,7 @@ def tinted(drawn: Tensor, tone: Tensor) -> Tensor:
     below = ((light - low) / max(middle - low, 1e-3)).clamp(0, 1)
     above = ((light - middle) / max(high - middle, 1e-3)).clamp(0, 1)
     # a picture of little contrast keeps little contrast
-    depth = min(1.0, (middle - low) / 0.25)
-    height = min(1.0, (high - middle) / 0.25)
+    depth, height = (min(1.0, contrast / 0.25) for contrast in (middle - low, high - middle))
     shaded = tone * (1 - depth * (1 - SHADOW) * (1 - below))
     return shaded + (1 - shaded) * height * HIGHLIGHT * above
 
@@ -65,6 +64,5 @@ def sketched(drawn: Tensor, tone: Tensor) -> Tensor:
     dx = smooth[..., :, 2:] - smooth[..., :, :-2]
     dy = smooth[..., 2:, :] - smooth[..., :-2, :]
     slope = (torch.nn.functional.pad(dx, (1, 1)) ** 2 + torch.nn.functional.pad(dy, (0, 0, 1, 1)) ** 2).sqrt()
-    line = torch.nn.functional.max_pool2d(slope, 3, stride=1, padding=1).amax(dim=0)
-    line = (4 * line).clamp(0, 1)
+    line = (4 * torch.nn.functional.max_pool2d(slope, 3, stride=1, padding=1).amax(dim=0)).clamp(0, 1)
     return PAPER * (1 - line) + INK * tone * line

@@ -4,23 +4,8 @@ from __future__ import annotations
 
 import zlib
 
-OBJECTS = (
-    "apple",
-    "bell",
-    "bird",
-    "butterfly",
-    "car",
-    "cat",
-    "crown",
-    "fish",
-    "guitar",
-    "house",
-    "key",
-    "mushroom",
-    "rocket",
-    "star",
-    "tree",
-    "turtle",
+OBJECTS = tuple(
+    "apple bell bird butterfly car cat crown fish guitar house key mushroom rocket star tree turtle".split()
 )
 STYLES = ("3d", "cartoon", "flat", "sketch")
 COLOURS = {

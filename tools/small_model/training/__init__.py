@@ -39,17 +39,18 @@ def main(arguments: list[str]) -> int:
     sys.path.insert(0, str(where.host))
     from comfy.cli_args import args
 
-    from .precision import best_device
+    from .loop import best_device
 
     args.cpu = best_device().type == "cpu"
     from ...host import tensor_file
-    from . import autoencoder, checkpoint, classifier, denoiser, frames, unfinished, workers
+    from . import autoencoder, checkpoint, classifier, denoiser, frames, workers
 
     workers.join()
     pictures = frames.training_frames(VAE_FRAMES)
-    vae, start = unfinished.load(options.start) if options.start else (None, None)
-    if vae is None:
-        vae = autoencoder.train_autoencoder(pictures, folder)
+    if options.start:
+        vae, start = checkpoint.load_unfinished(options.start)
+    else:
+        vae, start = autoencoder.train_autoencoder(pictures, folder), None
     examples, spread = denoiser.examples(vae, DENOISER_FRAMES, folder / "latents.pt")
     preview = previews(vae, spread, folder, examples)
     network = denoiser.train_denoiser(examples, folder, preview, options.steps, start)
@@ -57,13 +58,13 @@ def main(arguments: list[str]) -> int:
     if options.steps is not None and options.steps < denoiser.PLAN.steps:
         written = [folder / UNFINISHED]
         if leads:
-            unfinished.save(written[0], options.steps, vae, network, examples.tokens)
+            checkpoint.save_unfinished(written[0], options.steps, vae, network, examples.tokens)
     else:
         judge = classifier.train_classifier(pictures, folder)
         written = [options.output / file.name for file in (locations.TRAINED, locations.CLASSIFIER)]
         if leads:
             tensor_file.write(checkpoint.assemble(vae, spread, network, examples.tokens), written[0])
-            classifier.save_classifier(judge, written[1])
+            tensor_file.write({name: weight.half() for name, weight in judge.state_dict().items()}, written[1])
     for file in written if leads else ():
         print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
     workers.leave()
@@ -72,7 +73,7 @@ def main(arguments: list[str]) -> int:
 
 def previews(vae, spread: float, folder: Path, examples):
     """A function that writes samples of the network in training as a picture, now and then."""
-    import torch
+    from einops import rearrange
     from PIL import Image
 
     from ..rendered_clips.scene import random_scene
@@ -88,8 +89,7 @@ def previews(vae, spread: float, folder: Path, examples):
         network.eval()
         latents = sample(network, tokens, examples.empty, examples.latents.shape[-1], PREVIEW_CFG, PREVIEW_STEPS, 0)
         network.train()
-        pictures = decode(vae, latents.cpu() * spread)
-        grid = torch.cat([torch.cat(list(row), dim=-1) for row in pictures.chunk(2)], dim=-2)
-        Image.fromarray((grid.movedim(0, -1) * 255).byte().numpy()).save(folder / f"samples_{step:06d}.png")
+        grid = rearrange(decode(vae, latents.cpu() * spread), "(row n) c h w -> (row h) (n w) c", row=2)
+        Image.fromarray((grid * 255).byte().numpy()).save(folder / f"samples_{step:06d}.png")
 
     return preview

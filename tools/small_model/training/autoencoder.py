@@ -1,4 +1,4 @@
-"""The VAE: the host's TAESD, trained from scratch on the rendered clips."""
+"""The VAE: ComfyUI's TAESD, trained from scratch on the rendered clips."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from tqdm import trange
 
 from . import workers
 from .frames import Frames
-from .loop import Plan, train
-from .precision import best_device, device_of, mixed_precision
+from .loop import Plan, best_device, device_of, mixed_precision, train
 
 CROP = 64
 # Of all workers together.
@@ -23,8 +22,6 @@ LATENT_NOISE = 0.05
 EDGE_WEIGHT = 1.0
 SPREAD_WEIGHT = 0.01
 PLAN = Plan(steps=6000, learning_rate=1.5e-3, warmup=200, weight_decay=0.0)
-# SD1.5's scale between the latents of its VAE and those of its UNet, which the host applies.
-HOST_SCALE = 0.18215
 
 
 class Autoencoder(nn.Module):
@@ -36,7 +33,7 @@ class Autoencoder(nn.Module):
         self.encoder, self.decoder = vae.taesd_encoder, vae.taesd_decoder
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                # the host leaves weights uninitialised, since it always loads them
+                # ComfyUI leaves weights uninitialised, since it always loads them
                 nn.Conv2d.reset_parameters(module)
         self.requires_grad_(True)
         self.to(memory_format=torch.channels_last)
@@ -67,10 +64,9 @@ def crops(pictures: Tensor, count: int, generator: torch.Generator) -> Tensor:
     side = pictures.shape[-1]
     which = torch.randint(len(pictures), (count,), generator=generator)
     corner = torch.randint((side - CROP) // 8 + 1, (count, 2), generator=generator) * 8
-    cut = [
-        pictures[i, :, y : y + CROP, x : x + CROP] for i, (y, x) in zip(which.tolist(), corner.tolist(), strict=True)
-    ]
-    return (torch.stack(cut).float() / 255).contiguous(memory_format=torch.channels_last)
+    places = zip(which.tolist(), corner.tolist(), strict=True)
+    cut = torch.stack([pictures[i, :, y : y + CROP, x : x + CROP] for i, (y, x) in places])
+    return (cut.float() / 255).contiguous(memory_format=torch.channels_last)
 
 
 def train_autoencoder(frames: Frames, folder: Path) -> Autoencoder:
@@ -97,11 +93,3 @@ def decode(network: Autoencoder, latents: Tensor, batch: int = 16) -> Tensor:
     """Latents [n, 4, h / 8, w / 8] to pictures [n, 3, h, w] in [0, 1], float32."""
     device = device_of(network)
     return torch.cat([network.decoder(part.to(device)).float().clamp(0, 1).cpu() for part in latents.split(batch)])
-
-
-def host_weights(network: Autoencoder, spread: float) -> dict[str, Tensor]:
-    """The weights under the names of the host's TAESD. spread: standard deviation of the encoder's output, which the
-    scale in the file turns to 1 for the UNet."""
-    weights = {f"taesd_encoder.{name}": weight for name, weight in network.encoder.state_dict().items()}
-    weights |= {f"taesd_decoder.{name}": weight for name, weight in network.decoder.state_dict().items()}
-    return weights | {"vae_scale": torch.tensor(HOST_SCALE * spread), "vae_shift": torch.tensor(0.0)}

@@ -10,12 +10,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, cross_entropy
 
-from ...host import tensor_file
 from ..rendered_clips.vocabulary import WORDS
 from . import workers
 from .frames import Frames
-from .loop import Plan, train
-from .precision import best_device, device_of, mixed_precision
+from .loop import Plan, best_device, device_of, mixed_precision, train
 
 WIDTHS = (32, 64, 96, 128)
 # Of all workers together.
@@ -72,11 +70,6 @@ def train_classifier(frames: Frames, folder: Path) -> Classifier:
     side = frames.pictures.shape[-1]
     network(torch.zeros(1, 3, side, side))
     return train("classifier", network.to(best_device()), loss_of(frames), PLAN, folder / "classifier.pt")
-
-
-def save_classifier(network: Classifier, file: Path) -> None:
-    """Writes the weights, float16, as .safetensors."""
-    tensor_file.write({name: weight.half() for name, weight in network.state_dict().items()}, file)
 
 
 def load_classifier(file: Path) -> Callable[[Tensor], dict[str, list[str]]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from comfy.model_sampling import ModelSamplingDiscrete
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -19,10 +20,9 @@ from ..rendered_clips.rendering import SIDE
 from . import workers
 from .autoencoder import Autoencoder, encode
 from .frames import training_frames
-from .loop import Plan, Start, train
-from .precision import best_device, device_of, mixed_precision
+from .loop import Plan, Start, best_device, device_of, mixed_precision, train
 
-# Every GroupNorm of the host has 32 groups, so that at a width of 32 it would take away the mean of every channel,
+# Every GroupNorm of ComfyUI has 32 groups, so that at a width of 32 it would take away the mean of every channel,
 # and with it the colour of a plain area: at 64 channels two share a group. The deeper levels stay at twice the width.
 CHANNELS = 64
 CHANNEL_MULTIPLIERS = (1, 2, 2, 2)
@@ -38,7 +38,7 @@ PLAN = Plan(steps=4600, learning_rate=1e-3, warmup=300, ema=0.998)
 
 
 class Denoiser(nn.Module):
-    """unet: the host's; text: a CLIP text model with the keys that the host expects."""
+    """unet: ComfyUI's; text: a CLIP text model with the keys that ComfyUI expects."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,8 +47,7 @@ class Denoiser(nn.Module):
         model.set_inference_dtype(torch.float32, None)
         self.unet = model.get_model({}, device="cpu").diffusion_model
         initialise(self.unet)
-        text = clip_config(TEXT_WIDTH, {})
-        self.text = CLIPTextModel(CLIPTextConfig(**text, attn_implementation="eager"))
+        self.text = CLIPTextModel(CLIPTextConfig(**clip_config(TEXT_WIDTH, {}), attn_implementation="eager"))
         self.requires_grad_(True)
 
     def forward(self, latents: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
@@ -60,12 +59,12 @@ class Denoiser(nn.Module):
 
 
 def initialise(unet: nn.Module) -> None:
-    """torch's usual weights, which the host does not draw; residual branches start at zero, as in LDM."""
+    """torch's usual weights, which ComfyUI does not draw; residual branches start at zero, as in LDM."""
     kinds = (nn.Conv2d, nn.Linear, nn.GroupNorm, nn.LayerNorm)
     for module in unet.modules():
         for kind in kinds:
             if isinstance(module, kind):
-                # the host's subclasses override this with nothing
+                # ComfyUI's subclasses override this with nothing
                 kind.reset_parameters(module)
     for name, module in unet.named_modules():
         if name.endswith(("out_layers.3", "proj_out", "out.2")):
@@ -74,13 +73,13 @@ def initialise(unet: nn.Module) -> None:
 
 
 def attention(_: Callable, q: Tensor, k: Tensor, v: Tensor, heads: int, *args: object, **kwargs: object) -> Tensor:
-    """Multi-head attention, on processors in float32: its gradient is several times faster so than in bfloat16."""
-    rows, _, width = q.shape
-    q, k, v = (x.unflatten(-1, (heads, width // heads)).transpose(1, 2) for x in (q, k, v))
+    """Multi-head attention, on a CPU in float32: its gradient is several times faster so than in bfloat16."""
+    q, k, v = (rearrange(x, "row token (head channel) -> row head token channel", head=heads) for x in (q, k, v))
     if q.device.type == "cpu":
         q, k, v = q.float(), k.float(), v.float()
     with torch.autocast("cpu", enabled=False):
-        return scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(rows, -1, width)
+        attended = scaled_dot_product_attention(q, k, v)
+    return rearrange(attended, "row head token channel -> row token (head channel)")
 
 
 @dataclass(frozen=True)
@@ -110,21 +109,13 @@ def examples(vae: Autoencoder, count: int, file: Path) -> tuple[Examples, float]
 
 
 def tokenise(captions: Sequence[str]) -> Tensor:
-    """Token numbers as the host makes them, int64 [n, 77]."""
+    """Token numbers as ComfyUI makes them, int64 [n, 77]."""
     tokenizer = TinySD15(unet_config(CHANNELS, TEXT_WIDTH)).clip_target().tokenizer()
-    known: dict[str, list[int]] = {}
-    for caption in captions:
-        if caption not in known:
-            (chunk,) = tokenizer.tokenize_with_weights(caption)["l"]
-            known[caption] = [number for number, _ in chunk]
+    known = {}
+    for caption in dict.fromkeys(captions):
+        (chunk,) = tokenizer.tokenize_with_weights(caption)["l"]
+        known[caption] = [number for number, _ in chunk]
     return torch.tensor([known[caption] for caption in captions])
-
-
-def without_unseen(embeddings: Tensor, tokens: Tensor) -> Tensor:
-    """Token embeddings [vocabulary, c] with zeros for those that are not among `tokens`: they were never trained."""
-    seen = torch.zeros(len(embeddings), 1, device=embeddings.device)
-    seen[tokens.unique()] = 1
-    return embeddings * seen
 
 
 def alphas() -> Tensor:
@@ -148,11 +139,9 @@ def loss_of(examples: Examples) -> Callable[[nn.Module, torch.Generator], Tensor
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
         ratio = table[timesteps] / (1 - table[timesteps])
         weight = ratio.clamp(max=SNR_GAMMA) / ratio
-        noisy, timesteps, tokens, noise, weight = (
-            x.to(device_of(network)) for x in (noisy, timesteps, tokens, noise, weight)
-        )
-        error = network(noisy, timesteps, tokens) - noise
-        return (weight * error.square().mean(dim=(1, 2, 3))).mean()
+        device = device_of(network)
+        error = network(noisy.to(device), timesteps.to(device), tokens.to(device)) - noise.to(device)
+        return (weight.to(device) * error.square().mean(dim=(1, 2, 3))).mean()
 
     return loss
 

@@ -1,10 +1,14 @@
-"""A training loop: seeded, resumable, in one or several workers, with a moving average of the weights."""
+"""A training loop: seeded, resumable, in one or several workers, with a moving average of the weights.
+
+And where it runs, and in which precision.
+"""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +21,25 @@ from . import workers
 
 SAVE_EVERY = 250
 GRADIENT_NORM = 1.0
+
+
+def best_device() -> torch.device:
+    """The GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network's weights are."""
+    return next(network.parameters()).device
+
+
+def mixed_precision(device: torch.device) -> AbstractContextManager:
+    """A context whose convolutions and matrix products run in bfloat16 where the device has units for it."""
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = torch.cpu._is_amx_tile_supported()
+    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
 
 
 @dataclass(frozen=True)
@@ -74,8 +97,14 @@ def train(
     if start is not None:
         network.load_state_dict(start.weights)
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(plan.ema), use_buffers=False)
-    fresh = 0 if start is None else start.step
-    first = _resume(file, network, optimiser, average) or fresh
+    kept = {"network": network, "average": average, "optimiser": optimiser}
+    first = fresh = 0 if start is None else start.step
+    if file.is_file():
+        # our own file, and weights_only loads nothing but tensors and numbers
+        state = torch.load(file, weights_only=True)
+        for part, what in kept.items():
+            what.load_state_dict(state[part])
+        first = state["step"]
     last = plan.steps if stop is None else min(stop, plan.steps)
     smooth = None
     leads = workers.rank() == 0
@@ -91,44 +120,18 @@ def train(
         nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        _update(average, network, plan, step)
+        # early weights are far from good: the average then covers a tenth of the steps so far
+        average.multi_avg_fn = get_ema_multi_avg_fn(min(plan.ema, (1 + step) / (10 + step)))
+        average.update_parameters(network)
         smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
         bar.set_postfix_str(f"loss {smooth:.4f}", refresh=False)
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == last:
             if leads:
-                _save(file, step + 1, network, optimiser, average)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                written = file.with_suffix(".part")
+                torch.save({"step": step + 1} | {part: what.state_dict() for part, what in kept.items()}, written)
+                os.replace(written, file)
                 if inspect is not None:
                     inspect(average.module, step + 1)
             workers.wait()
     return average.module
-
-
-def _update(average: AveragedModel, network: nn.Module, plan: Plan, step: int) -> None:
-    # early weights are far from good: the average then covers a tenth of the steps so far
-    decay = min(plan.ema, (1 + step) / (10 + step))
-    average.multi_avg_fn = get_ema_multi_avg_fn(decay)
-    average.update_parameters(network)
-
-
-def _save(file: Path, step: int, network: nn.Module, optimiser: torch.optim.Optimizer, average: nn.Module) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
-    state = {
-        "step": step,
-        "network": network.state_dict(),
-        "average": average.state_dict(),
-        "optimiser": optimiser.state_dict(),
-    }
-    torch.save(state, part)
-    os.replace(part, file)
-
-
-def _resume(file: Path, network: nn.Module, optimiser: torch.optim.Optimizer, average: nn.Module) -> int:
-    if not file.is_file():
-        return 0
-    # our own file, and weights_only loads nothing but tensors and numbers
-    state = torch.load(file, weights_only=True)
-    network.load_state_dict(state["network"])
-    average.load_state_dict(state["average"])
-    optimiser.load_state_dict(state["optimiser"])
-    return state["step"]

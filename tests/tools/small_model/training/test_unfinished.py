@@ -1,6 +1,6 @@
 import pytest
 import torch
-from comfyui_stem.tools.small_model.training import autoencoder, denoiser, unfinished
+from comfyui_stem.tools.small_model.training import autoencoder, checkpoint, denoiser
 from comfyui_stem.tools.small_model.training.loop import Plan, Start, train
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +10,7 @@ from torch import nn
 @given(st.integers(0, 2**32 - 1), st.sampled_from([(5,), (4, 7), (3, 2, 3, 3)]), st.floats(1e-4, 1e3))
 def test_rounding_moves_no_weight_by_more_than_half_a_level_of_its_channel(seed, shape, size):
     weight = size * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    found = unfinished.restored(unfinished.rounded({"w": weight}))["w"]
+    found = checkpoint.restored(checkpoint.rounded({"w": weight}))["w"]
     if weight.dim() == 1:
         torch.testing.assert_close(found, weight, rtol=1e-3, atol=1e-7)
     else:
@@ -19,7 +19,7 @@ def test_rounding_moves_no_weight_by_more_than_half_a_level_of_its_channel(seed,
 
 
 def test_a_channel_of_zeros_stays_zero():
-    assert not unfinished.restored(unfinished.rounded({"w": torch.zeros(2, 3)}))["w"].any()
+    assert not checkpoint.restored(checkpoint.rounded({"w": torch.zeros(2, 3)}))["w"].any()
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +31,9 @@ def networks():
 def test_a_saved_training_comes_back_with_its_step_vae_and_nearly_its_weights(networks, tmp_path):
     vae, network = networks
     tokens = denoiser.tokenise(["a 3d red apple on a plain green background", ""])
-    unfinished.save(tmp_path / "u.safetensors", 1234, vae, network, tokens)
+    checkpoint.save_unfinished(tmp_path / "u.safetensors", 1234, vae, network, tokens)
     assert (tmp_path / "u.safetensors").stat().st_size < 25e6
-    found, start = unfinished.load(tmp_path / "u.safetensors")
+    found, start = checkpoint.load_unfinished(tmp_path / "u.safetensors")
     assert start.step == 1234
     for name, weight in vae.state_dict().items():
         torch.testing.assert_close(found.state_dict()[name], weight, rtol=1e-3, atol=1e-6)
