@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import signal
@@ -18,29 +19,14 @@ from .. import locations
 from ..host.client import HostClient, HostError
 from ..host.events import Event
 from ..host.process import HostProcess, device_arguments
-from . import example, pictures, report
+from . import example, pictures, report, workflow
 from .progress import ProgressLines
-from .workflow import (
-    EDIT,
-    SAVES,
-    SMALL_MODEL,
-    TOKENFLOW,
-    WORKFLOWS,
-    Choices,
-    DemoError,
-    Wish,
-    fill_in,
-    load,
-    outputs_by_title,
-    playback_rate,
-    seconds_of,
-    steps_of,
-)
+from .workflow import EDIT, SMALL_MODEL, Choices, DemoError, Wish
 
 FOLDER = locations.ROOT / "workflows" / "api"
 CLIP = locations.ROOT / "assets" / "big_buck_bunny.mp4"
 OUTPUT = locations.ROOT / "output" / "demo"
-HOST_UPLOAD_MB = 100
+UPLOAD_LIMIT_MB = 100  # of ComfyUI, by default
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -62,22 +48,16 @@ def choose(options: argparse.Namespace, where: locations.Locations) -> Choices:
         )
     target = (Wish(prompt=options.target),) if options.target else None
     if not options.video and not options.checkpoint:
-        return Choices(
-            OUTPUT / "source.mp4",
-            locations.TRAINED,
-            options.source or example.SCENE.caption,
-            target or example.wishes(),
-            SMALL_MODEL,
-            example=True,
-        )
+        clip, source = OUTPUT / "source.mp4", options.source or example.SCENE.caption
+        return Choices(clip, locations.TRAINED, source, target or example.WISHES, SMALL_MODEL, example=True)
     video = existing(options.video or CLIP, "video", "VIDEO=clip.mp4")
     checkpoint = Path(options.checkpoint or locations.TRAINED).expanduser()
     known = where.host / "models" / "checkpoints" / checkpoint
     if not checkpoint.is_file() and known.is_file():
         checkpoint = known
     checkpoint = existing(checkpoint, "checkpoint", "CHECKPOINT=v1-5.safetensors")
-    size = None if options.checkpoint else SMALL_MODEL
-    return Choices(video, checkpoint, options.source or None, target or (Wish(),), size)
+    dimensions = None if options.checkpoint else SMALL_MODEL
+    return Choices(video, checkpoint, options.source or None, target or (Wish(),), dimensions)
 
 
 def existing(file: str | Path, what: str, usage: str) -> Path:
@@ -89,9 +69,9 @@ def existing(file: str | Path, what: str, usage: str) -> Path:
 
 
 def host_environment() -> dict[str, str]:
-    """Variables for the host: one thread where there are two processors or fewer, unless the person has chosen.
+    """Variables for ComfyUI: one thread where there are two CPU cores or fewer, unless the person has chosen.
 
-    Two threads are faster where both processors are free, but as soon as one is not they wait for each other: what one
+    Two threads are faster where both cores are free, but as soon as one is not they wait for each other: what one
     thread does in 20 s has been measured to take over 40.
     """
     few = (os.cpu_count() or 1) <= 2
@@ -99,21 +79,21 @@ def host_environment() -> dict[str, str]:
 
 
 def host_arguments(video: Path) -> list[str]:
-    """The arguments of the host beyond those that every run needs."""
+    """The arguments of ComfyUI beyond those that every run needs."""
     device = device_arguments()
     megabytes = video.stat().st_size // 2**20 + 1
     return [
         *device,
-        # without an accelerator the host would choose an attention that saves memory and costs time
+        # without an accelerator ComfyUI would choose an attention that saves memory and costs time
         *(["--use-pytorch-cross-attention"] if device else []),
-        *(["--max-upload-size", str(megabytes)] if megabytes > HOST_UPLOAD_MB else []),
+        *(["--max-upload-size", str(megabytes)] if megabytes > UPLOAD_LIMIT_MB else []),
     ]
 
 
 def run(choices: Choices, where: locations.Locations, base: Path) -> dict:
-    """Runs the workflow in a host whose files are in `base`, writes the outputs, and returns the report."""
+    """Runs the workflow in a ComfyUI whose files are in `base`, writes the outputs, and returns the report."""
     started = time.monotonic()
-    shipped = {workflow.name: load(FOLDER / f"{workflow.name}.json") for workflow in WORKFLOWS}
+    shipped = {one.name: workflow.load(FOLDER / f"{one.name}.json") for one in workflow.WORKFLOWS}
     show = ProgressLines(sys.stdout)
     if choices.example:
         example.write_clip(choices.video)
@@ -138,41 +118,42 @@ def run(choices: Choices, where: locations.Locations, base: Path) -> dict:
             uploaded = host.client.upload(choices.video)
             queued = time.monotonic()
             frames, stages, prompt = edit(choices, shipped, host.client, uploaded, on_event)
-            device = report.device_name(host.client.system_stats())
+            device = host.client.system_stats()["devices"][0]["name"]
     finally:
         show.close()
         if host.log.is_file():
             shutil.copyfile(host.log, OUTPUT / "host.log")
     labels = [wish.label for wish in choices.wishes]
-    pictures.write_all(OUTPUT, frames, labels, playback_rate(prompt, choices.video))
+    pictures.write_all(OUTPUT, frames, labels, workflow.playback_rate(prompt, choices.video))
     seconds = {"setup": queued - started, **stages, "total": time.monotonic() - started}
-    truths = {label: truth for label, truth in example.truths().items() if label in labels} if choices.example else {}
-    return report.make(choices, steps_of(prompt, choices.wishes[0].workflow), frames, seconds, device, memory, truths)
+    truths = example.truths() if choices.wishes == example.WISHES else {}
+    steps = workflow.steps_of(prompt, choices.wishes[0].workflow)
+    return report.make(choices, steps, frames, seconds, device, memory, truths)
 
 
 def edit(
     choices: Choices, shipped: Mapping, client: HostClient, uploaded: str, on_event: Callable[[Event], None]
 ) -> tuple[dict[str, np.ndarray], dict[str, float], dict]:
-    """Runs a workflow for every wish; the host keeps the inversion and the reconstruction from one to the next.
+    """Runs a workflow for every wish; ComfyUI keeps the inversion and the reconstruction from one to the next.
 
     Returns the frames by name, uint8 [N, H, W, 3], the seconds by stage, and the first workflow as it was run.
     """
     frames: dict[str, np.ndarray] = {}
-    seconds = dict.fromkeys(TOKENFLOW.stages, 0.0)
-    prompts = [fill_in(shipped[wish.workflow.name], choices, wish, uploaded) for wish in choices.wishes]
+    seconds = dict.fromkeys(workflow.TOKENFLOW.stages, 0.0)
+    prompts = [workflow.fill_in(shipped[wish.workflow.name], choices, wish, uploaded) for wish in choices.wishes]
     for wish, prompt in zip(choices.wishes, prompts, strict=True):
         result = client.run(prompt, on_event)
-        wanted = SAVES if not frames else (EDIT,)
-        for name, files in outputs_by_title(prompt, result.outputs, wanted).items():
+        wanted = workflow.SAVES if not frames else (EDIT,)
+        for name, files in workflow.outputs_by_title(prompt, result.outputs, wanted).items():
             frames[wish.label if name == EDIT else name] = pictures.decode([client.view(file) for file in files])
-        for stage, spent in seconds_of(prompt, wish.workflow, result.seconds_by_node).items():
+        for stage, spent in workflow.seconds_of(prompt, wish.workflow, result.seconds_by_node).items():
             seconds[stage] += spent
     return frames, seconds, prompts[0]
 
 
 def main(arguments: list[str]) -> int:
     """Runs the demo and prints the report; returns the exit status."""
-    # so that a terminated demo stops its host too
+    # so that a terminated demo stops its ComfyUI too
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     where = locations.from_environment()
     try:
@@ -180,7 +161,7 @@ def main(arguments: list[str]) -> int:
         OUTPUT.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="stem-demo-", ignore_cleanup_errors=True) as base:
             made = run(choices, where, Path(base))
-        report.write(made, OUTPUT / "report.json")
+        (OUTPUT / "report.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
     except (DemoError, HostError) as error:
         print(f"demo stopped: {error}")
         return 1

@@ -1,4 +1,4 @@
-"""The host's progress in the terminal: a bar for each node, or plain lines where there is no terminal."""
+"""ComfyUI's progress in the terminal: a bar for each node, or plain lines where there is no terminal."""
 
 from __future__ import annotations
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,28 +13,23 @@ from .workflow import RECONSTRUCTION, ROUND_TRIP, SOURCE, Choices
 
 
 class Memory:
-    """The largest memory use that was seen; `look` while the host runs."""
+    """The largest memory use that was seen; `look` while ComfyUI runs."""
 
     def __init__(self, host: HostProcess) -> None:
         self.host = host
         self.reserved_mb = 0.0
 
     def look(self) -> None:
-        """Notes what the host uses now, on its accelerator too."""
+        """Notes what ComfyUI uses now, on its accelerator too."""
         self.host.peak_memory_mb()
         if "--cpu" not in self.host.command:
             device = self.host.client.system_stats()["devices"][0]
             self.reserved_mb = max(self.reserved_mb, device.get("torch_vram_total", 0) / 1e6)
 
     def as_dict(self) -> dict[str, float]:
-        """peak_memory_mb: the host's largest resident memory; device_memory_mb: torch's there, on a GPU."""
+        """peak_memory_mb: ComfyUI's largest resident memory; device_memory_mb: torch's there, on a GPU."""
         peak = {"peak_memory_mb": round(self.host.peak_memory_mb(), 1)}
         return peak | ({"device_memory_mb": round(self.reserved_mb, 1)} if self.reserved_mb else {})
-
-
-def device_name(system_stats: Mapping) -> str:
-    """The host's first device, as the host names it."""
-    return system_stats["devices"][0]["name"]
 
 
 def closeness(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
@@ -80,11 +73,6 @@ def make(
             "psnr_of_no_edit": round(untouched, 2),
         }
     return made
-
-
-def write(made: Mapping, file: Path) -> None:
-    """Writes the report as JSON."""
-    file.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
 
 
 def as_text(made: Mapping) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from types import MappingProxyType
 
 import av
 
@@ -25,41 +24,50 @@ class DemoError(RuntimeError):
 
 @dataclass(frozen=True)
 class Workflow:
-    """A shipped workflow: its file, and the fields (title, name) that the demo fills in.
+    """A shipped workflow, and the fields (title, name) that the demo fills in.
 
     name: of the file.
+    inversion, edit: titles of the nodes that do these.
     source, target: where the prompts go.
-    stages: titles of the nodes that are timed.
     settings: for the small model, which knows no negative words and needs little guidance.
     """
 
     name: str
+    inversion: str
+    edit: str
     source: Field
     target: Field
-    stages: Mapping[str, str]
     settings: Mapping[Field, object] = field(default_factory=dict)
 
-
-def _fatezero(name: str, inversion: str, settings: Mapping[Field, object] = MappingProxyType({})) -> Workflow:
-    return Workflow(
-        name,
-        ("Source prompt", "value"),
-        ("FateZero Edit", "target_prompt"),
-        {"inversion": inversion, "reconstruction": "Reconstruct", "edit": "FateZero Edit"},
-        {("FateZero Edit", "negative_prompt"): "", ("FateZero Edit", "cfg"): 4.0, **settings},
-    )
+    @property
+    def stages(self) -> dict[str, str]:
+        """Titles of the nodes that are timed."""
+        return {"inversion": self.inversion, "reconstruction": "Reconstruct", "edit": self.edit}
 
 
 TOKENFLOW = Workflow(
     "stem_tokenflow_edit",
+    "STEM Inversion",
+    "TokenFlow Edit",
     ("Source prompt", "text"),
     ("Target prompt", "text"),
-    {"inversion": "STEM Inversion", "reconstruction": "Reconstruct", "edit": "TokenFlow Edit"},
     {("Negative prompt", "text"): "", ("TokenFlow Edit", "cfg"): 4.0, ("TokenFlow Edit", "batch_size"): 4},
 )
-# few bases suit the few tokens of the small model's frames: docs/defaults.md
-STEM_FATEZERO = _fatezero("stem_fatezero_object", "STEM Inversion", {("STEM Bases", "num_bases"): 64})
-DDIM_FATEZERO = _fatezero("ddim_fatezero_edit", "DDIM Inversion")
+DDIM_FATEZERO = Workflow(
+    "ddim_fatezero_edit",
+    "DDIM Inversion",
+    "FateZero Edit",
+    ("Source prompt", "value"),
+    ("FateZero Edit", "target_prompt"),
+    {("FateZero Edit", "negative_prompt"): "", ("FateZero Edit", "cfg"): 4.0},
+)
+STEM_FATEZERO = replace(
+    DDIM_FATEZERO,
+    name="stem_fatezero_object",
+    inversion="STEM Inversion",
+    # few bases suit the few tokens of the small model's frames: docs/defaults.md
+    settings={**DDIM_FATEZERO.settings, ("STEM Bases", "num_bases"): 64},
+)
 WORKFLOWS = (TOKENFLOW, STEM_FATEZERO, DDIM_FATEZERO)
 
 
@@ -80,7 +88,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Size:
+class Dimensions:
     """Of the clip as it is loaded, and of the inversion."""
 
     width: int
@@ -89,14 +97,14 @@ class Size:
     steps: int
 
 
-SMALL_MODEL = Size(width=128, height=128, frames=16, steps=20)
+SMALL_MODEL = Dimensions(width=128, height=128, frames=16, steps=20)
 
 
 @dataclass(frozen=True)
 class Choices:
     """A run's files, prompts and edits; a prompt that is None stays as the workflow has it.
 
-    size: None for the workflow's own; else the settings are those for the small model too.
+    dimensions: None for the workflow's own; else the settings are those for the small model too.
     example: whether `video` is the rendered clip, which is then written there first.
     """
 
@@ -104,7 +112,7 @@ class Choices:
     checkpoint: Path
     source_prompt: str | None = None
     wishes: tuple[Wish, ...] = (Wish(),)
-    size: Size | None = None
+    dimensions: Dimensions | None = None
     example: bool = False
 
 
@@ -126,12 +134,12 @@ def node_titled(prompt: Mapping[str, dict], title: str) -> str:
 
 def fill_in(prompt: Mapping[str, dict], choices: Choices, wish: Wish, uploaded: str) -> dict[str, dict]:
     """A copy of the workflow with the uploaded video, the checkpoint, the prompts and the settings filled in."""
-    workflow, size = wish.workflow, choices.size
+    workflow, dimensions = wish.workflow, choices.dimensions
     values = {("Video Load", "file"): uploaded, ("Load Checkpoint", "ckpt_name"): choices.checkpoint.name}
     values |= {workflow.source: choices.source_prompt, workflow.target: wish.prompt}
-    if size is not None:
-        values |= {("Video Load", name): getattr(size, name) for name in ("width", "height")}
-        values |= {("Video Load", "frame_cap"): size.frames, (workflow.stages["inversion"], "steps"): size.steps}
+    if dimensions is not None:
+        values |= {("Video Load", "width"): dimensions.width, ("Video Load", "height"): dimensions.height}
+        values |= {("Video Load", "frame_cap"): dimensions.frames, (workflow.inversion, "steps"): dimensions.steps}
         values |= workflow.settings
     values |= wish.settings
     filled = copy.deepcopy(dict(prompt))
@@ -157,7 +165,7 @@ def outputs_by_title(
 
 def steps_of(prompt: Mapping[str, dict], workflow: Workflow) -> int:
     """The number of inversion steps."""
-    return prompt[node_titled(prompt, workflow.stages["inversion"])]["inputs"]["steps"]
+    return prompt[node_titled(prompt, workflow.inversion)]["inputs"]["steps"]
 
 
 def seconds_of(

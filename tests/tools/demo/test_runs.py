@@ -29,7 +29,7 @@ def test_the_demo_writes_what_it_promises_and_stops_its_host(tmp_path, monkeypat
     assert status == 0, printed
 
     assert {file.name for file in demo.OUTPUT.iterdir()} == {
-        *pictures.names(list(demo.example.TARGETS)),
+        *pictures.names([wish.label for wish in demo.example.WISHES]),
         "source.mp4",
         "report.json",
         "host.log",
@@ -37,7 +37,7 @@ def test_the_demo_writes_what_it_promises_and_stops_its_host(tmp_path, monkeypat
     made = json.loads((demo.OUTPUT / "report.json").read_text())
     assert (made["frames"], made["width"], made["height"], made["steps"]) == (3, 128, 128, 5)
     assert made["checkpoint"] == locations.TRAINED.name
-    assert made["edits"].keys() == demo.example.TARGETS.keys()
+    assert list(made["edits"]) == [wish.label for wish in demo.example.WISHES]
     assert all(made["seconds"][stage] > 0 for stage in ("setup", "inversion", "reconstruction", "edit"))
     assert made["seconds"]["total"] >= sum(made["seconds"].values()) - made["seconds"]["total"]
     assert made["peak_memory_mb"] > 100

@@ -19,7 +19,7 @@ from comfyui_stem.tools.demo.workflow import (
     WORKFLOWS,
     Choices,
     DemoError,
-    Size,
+    Dimensions,
     Wish,
     fill_in,
     load,
@@ -67,7 +67,7 @@ def test_what_is_not_chosen_stays_as_the_workflow_has_it():
 def test_a_size_and_an_edits_own_settings_change_their_fields_and_no_others():
     shipped = load(demo.FOLDER / "stem_fatezero_object.json")
     own = {("FateZero Edit", "preset"): "style"}
-    choices = Choices(Path("b.mp4"), Path("d.safetensors"), "s", size=Size(64, 32, 5, 7))
+    choices = Choices(Path("b.mp4"), Path("d.safetensors"), "s", dimensions=Dimensions(64, 32, 5, 7))
     filled = fill_in(shipped, choices, Wish("edit", "t", STEM_FATEZERO, own), "b.mp4")
     changed = {
         (entry["_meta"]["title"], field): value
@@ -92,7 +92,7 @@ def test_a_size_and_an_edits_own_settings_change_their_fields_and_no_others():
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.name)
 def test_every_workflow_of_the_demo_has_the_fields_and_titles_that_are_looked_for(workflow):
     shipped = load(demo.FOLDER / f"{workflow.name}.json")
-    choices = Choices(Path("b.mp4"), Path("d.safetensors"), "s", size=SMALL_MODEL)
+    choices = Choices(Path("b.mp4"), Path("d.safetensors"), "s", dimensions=SMALL_MODEL)
     filled = fill_in(shipped, choices, Wish("edit", "t", workflow), "b.mp4")
     assert steps_of(filled, workflow) == SMALL_MODEL.steps
     for title in (*SAVES.values(), *workflow.stages.values()):
@@ -164,7 +164,7 @@ def test_by_default_the_rendered_clip_gets_its_edits_from_the_small_model(where)
     assert locations.TRAINED.is_file()
     assert [wish.label.split(":")[0] for wish in chosen.wishes[:3]] == ["object", "style", "colour"]
     assert {wish.workflow.name for wish in chosen.wishes} == {workflow.name for workflow in WORKFLOWS}
-    assert chosen.size == SMALL_MODEL and chosen.example
+    assert chosen.dimensions == SMALL_MODEL and chosen.example
 
 
 def test_another_target_for_the_rendered_clip_is_its_only_edit(where):
@@ -182,7 +182,7 @@ def test_a_persons_clip_goes_through_the_small_model_until_there_is_a_checkpoint
 
 def test_the_examples_captions_differ_from_its_scene_in_one_word_each():
     words = example.SCENE.caption.split()
-    for wish in example.wishes():
+    for wish in example.WISHES:
         edited = wish.prompt.split()
         assert len(edited) == len(words)
         assert sum(a != b for a, b in zip(words, edited, strict=True)) == 1
@@ -199,7 +199,7 @@ def test_the_examples_clip_is_its_scene_again_at_the_size_that_the_model_knows(t
     # of 255: what H.264 costs
     assert np.abs(frames.astype(int) - expected).mean() < 4
     assert {name: truth.shape for name, truth in example.truths().items()} == dict.fromkeys(
-        example.TARGETS, expected.shape
+        (wish.label for wish in example.WISHES), expected.shape
     )
 
 

@@ -31,7 +31,7 @@ from ....nodes.video_flow import VideoFlow
 from ....nodes.video_metrics import VideoMetrics
 from ....stem_kernels.frame_context import context_frames
 from ... import locations
-from ...demo.example import CAR, MOTION, SCENE
+from ...demo.example import CAR, GREEN, MOTION, SCENE, SKETCH
 from ...host import loaded_model
 from ...small_model.rendered_clips import Scene, render
 from ...small_model.rendered_clips.rendering import as_bytes
@@ -122,11 +122,10 @@ def pictures(example: Example) -> Iterator[tuple[str, Tensor]]:
 def thumbnails(example: Example) -> Iterator[tuple[str, Tensor]]:
     """Workflow and what it makes of the clip."""
     plain = example.inverted(FrameContextAttention((0, "mid")))
-    sketch, green = SCENE.with_thing(style="sketch"), SCENE.with_thing(colour="green")
     yield "reconstruct_first", example.reconstruction()
     yield "stem_tokenflow_edit", example.tokenflow(example.inversion, CAR)
-    yield "ddim_tokenflow_edit", example.tokenflow(plain, green)
-    yield "stem_fatezero_style", example.fatezero(example.inversion, sketch, 0.3)[0]
+    yield "ddim_tokenflow_edit", example.tokenflow(plain, GREEN)
+    yield "stem_fatezero_style", example.fatezero(example.inversion, SKETCH, 0.3)[0]
     yield "stem_fatezero_object", example.fatezero(example.inversion, CAR, 0.5, blend_self=True)[0]
     yield "ddim_fatezero_edit", example.fatezero(plain, CAR, 0.5, blend_self=True)[0]
 
