@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from comfyui_stem.tools.shipped.workflows.schema import NodeSchema, read_schemas
+from comfyui_stem.tools.shipped.workflows.node_schemas import NodeSchema, read_schemas
 
 
 def newer_nodes(object_info: Mapping[str, Mapping], api: Mapping[str, Mapping]) -> set[str]:

@@ -1,4 +1,4 @@
-"""`make blueprints`: writes subgraphs/*.json, whole edits as one node, by letting the host's own page make them.
+"""`make blueprints`: writes subgraphs/*.json, whole edits as one node, by letting ComfyUI's own page make them.
 
 A blueprint is a shipped workflow of which some nodes are put into a subgraph, and all others are taken away.
 """

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from comfyui_stem.tools.shipped.workflows import registrations
 from comfyui_stem.tools.shipped.workflows.api_form import WorkflowError, api_form
+from comfyui_stem.tools.shipped.workflows.canvas_layout import NODE_TITLE, arrange, size_of
 from comfyui_stem.tools.shipped.workflows.graph import Graph, Group
-from comfyui_stem.tools.shipped.workflows.layout import NODE_TITLE, arrange, size_of
-from comfyui_stem.tools.shipped.workflows.schema import read_schemas
+from comfyui_stem.tools.shipped.workflows.node_schemas import read_schemas
 from comfyui_stem.tools.shipped.workflows.ui_form import Registered, ui_form
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""`make pages`: writes the help page of every node, and what the host's page shows in other languages, from the nodes.
+"""`make pages`: writes the help page of every node, and what ComfyUI's page shows in other languages, from the nodes.
 
 Help pages are web/docs/<node>/<language>.md, their pictures web/docs/pictures/<node>.jpg. The English texts are those
 of the nodes; locales/<language>/nodeDefs.json holds those of other languages and is written by hand.
@@ -23,7 +23,7 @@ LOCALES = locations.ROOT / "locales"
 
 
 def node_definitions() -> dict[str, dict]:
-    """The texts of all nodes, in the form of the host's nodeDefs.json. The host has to be on the module path."""
+    """The texts of all nodes, in the form of ComfyUI's nodeDefs.json. ComfyUI has to be on the module path."""
     return {schema.node_id: _definition(schema) for schema in schemas()}
 
 

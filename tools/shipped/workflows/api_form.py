@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from .graph import NOTE, Graph, Node, Output
-from .schema import Field, NodeSchema
+from .node_schemas import Field, NodeSchema
 
 
 class WorkflowError(ValueError):
-    """A description does not fit the host's nodes."""
+    """A description does not fit ComfyUI's nodes."""
 
 
 def api_form(graph: Graph, schemas: Mapping[str, NodeSchema]) -> dict[str, dict]:
-    """The workflow as the host's page would queue it, in the page's order of inputs.
+    """The workflow as ComfyUI's page would queue it, in the page's order of inputs.
 
-    WorkflowError: a class, an input or an output that the host does not have, or a required input without a link.
+    WorkflowError: a class, an input or an output that ComfyUI does not have, or a required input without a link.
     """
     return {
         str(node.id): {
@@ -45,7 +45,7 @@ def queued_inputs(node: Node, schemas: Mapping[str, NodeSchema]) -> dict[str, An
 def schema_of(node: Node, schemas: Mapping[str, NodeSchema]) -> NodeSchema:
     """The schema of a node's class, which must have all inputs that the node gives."""
     if node.kind not in schemas:
-        raise WorkflowError(f"{node.title}: the host has no node class {node.kind}.")
+        raise WorkflowError(f"{node.title}: ComfyUI has no node class {node.kind}.")
     schema = schemas[node.kind]
     known = {field.name: field for field in schema.fields}
     for name, value in node.inputs.items():

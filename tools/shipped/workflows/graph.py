@@ -62,5 +62,5 @@ class Graph:
         return node
 
     def note(self, title: str, text: str, size: tuple[int, int]) -> Node:
-        """Adds a note in Markdown; the host never sees it."""
+        """Adds a note in Markdown; ComfyUI never sees it."""
         return self.add(NOTE, title, size, text=text)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .api_form import output_slot, schema_of, widget_value
-from .graph import NOTE, Graph, Node, Output
-from .layout import Box, Layout, arrange
-from .schema import Field, NodeSchema
+from .canvas_layout import Box, arrange
+from .graph import NOTE, Graph, Group, Node, Output
+from .node_schemas import Field, NodeSchema
 
 OPTIONAL_SHAPE = 7
 NOTE_COLOURS = {"color": "#432", "bgcolor": "#653"}
@@ -35,25 +35,22 @@ class Link:
     type: str
 
 
-def ui_form(graph: Graph, schemas: Mapping[str, NodeSchema], host: Registered, pack: Registered) -> dict:
-    """The workflow as the host's page would save it. host, pack: where the host's nodes and the custom ones come from.
+def ui_form(graph: Graph, schemas: Mapping[str, NodeSchema], comfyui: Registered, pack: Registered) -> dict:
+    """The workflow as ComfyUI's page would save it. comfyui, pack: where its nodes and the custom ones come from.
 
     WorkflowError: as for `api_form`.
     """
-    layout = arrange(graph, schemas)
-    links = links_of(graph, schemas)
-
+    layout, links = arrange(graph, schemas), links_of(graph, schemas)
     return {
         "id": str(uuid.uuid5(uuid.NAMESPACE_OID, graph.name)),
         "revision": 0,
         "last_node_id": len(graph.nodes),
         "last_link_id": len(links),
         "nodes": [
-            node_form(node, schema, layout.nodes[node.id], links, pack if schema.custom else host)
-            for node, schema in ((node, schemas[node.kind]) for node in graph.nodes)
+            node_form(node, schemas[node.kind], layout.nodes[node.id], links, comfyui, pack) for node in graph.nodes
         ],
         "links": [[link.id, *link.source, *link.target, link.type] for link in links],
-        "groups": groups_form(layout),
+        "groups": [group_form(number, group, box) for number, (group, box) in enumerate(layout.groups, 1)],
         "config": {},
         "extra": {},
         "version": 0.4,
@@ -78,8 +75,11 @@ def sockets_of(schema: NodeSchema) -> list[Field]:
     return [field for field in schema.fields if field.socket]
 
 
-def node_form(node: Node, schema: NodeSchema, box: Box, links: list[Link], registered: Registered) -> dict[str, Any]:
+def node_form(
+    node: Node, schema: NodeSchema, box: Box, links: list[Link], comfyui: Registered, pack: Registered
+) -> dict[str, Any]:
     """One entry of "nodes"."""
+    registered = pack if schema.custom else comfyui
     return {
         "id": node.id,
         "type": node.kind,
@@ -89,16 +89,10 @@ def node_form(node: Node, schema: NodeSchema, box: Box, links: list[Link], regis
         "order": node.id - 1,
         "mode": 0,
         "inputs": [input_form(field, (node.id, slot), links) for slot, field in enumerate(sockets_of(schema))],
-        "outputs": [
-            output_form(name, kind, (node.id, slot), links) for slot, (name, kind) in enumerate(schema.outputs)
-        ],
+        "outputs": [output_form(*output, (node.id, slot), links) for slot, output in enumerate(schema.outputs)],
         # The page leaves out a title that is the class's own.
         **({"title": node.title} if node.title != schema.display_name else {}),
-        "properties": {
-            "Node name for S&R": node.kind,
-            "cnr_id": registered.cnr_id,
-            "ver": registered.version,
-        },
+        "properties": {"Node name for S&R": node.kind, "cnr_id": registered.cnr_id, "ver": registered.version},
         "widgets_values": [widget_value(node, field) for field in schema.fields if field.widget],
         **(NOTE_COLOURS if node.kind == NOTE else {}),
     }
@@ -122,16 +116,13 @@ def output_form(name: str, kind: str, place: tuple[int, int], links: list[Link])
     return {"localized_name": name, "name": name, "type": kind, "links": leaving or None}
 
 
-def groups_form(layout: Layout) -> list[dict[str, Any]]:
-    """The frames around nodes."""
-    return [
-        {
-            "id": number,
-            "title": group.title,
-            "bounding": [box.x, box.y, box.width, box.height],
-            "color": GROUP_COLOUR,
-            "font_size": GROUP_FONT,
-            "flags": {},
-        }
-        for number, (group, box) in enumerate(layout.groups, 1)
-    ]
+def group_form(number: int, group: Group, box: Box) -> dict[str, Any]:
+    """One entry of "groups", the frames around nodes."""
+    return {
+        "id": number,
+        "title": group.title,
+        "bounding": [box.x, box.y, box.width, box.height],
+        "color": GROUP_COLOUR,
+        "font_size": GROUP_FONT,
+        "flags": {},
+    }

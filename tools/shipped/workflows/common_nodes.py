@@ -1,10 +1,11 @@
-"""What the shipped workflows have in common: clip, prompts, inversion, reconstruction, saving."""
+"""What the shipped workflows share: clip, prompts, inversion, reconstruction, saving, and the columns of an edit."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from . import notes
+from . import note_texts
 from .graph import Graph, Group, Node, Output
 
 CLIP = "big_buck_bunny.mp4"
@@ -31,11 +32,6 @@ class Start:
     source: Node
     text: Node | None = None
 
-    @property
-    def vae(self) -> Output:
-        """The checkpoint's VAE."""
-        return self.checkpoint["VAE"]
-
 
 @dataclass(frozen=True)
 class Inversion:
@@ -52,6 +48,16 @@ class Saved:
 
     decode: Node
     save: Node
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Reconstruct; Save source; and what to compare: the VAE's round trip, and the reconstruction."""
+
+    reconstruct: Node
+    source: Node
+    round_trip: Saved
+    result: Saved
 
 
 def start(graph: Graph, typed: bool = False) -> Start:
@@ -71,33 +77,26 @@ def prompt(graph: Graph, checkpoint: Node, title: str, text: str | Node) -> Node
 def invert(graph: Graph, start: Start, preset: str | None = None, frames: str | None = None) -> Inversion:
     """Inversion through STEM Bases of a preset, through Frame Context with `frames`, or with the bare MODEL."""
     model = start.checkpoint["MODEL"]
-    encode = graph.add("VAEEncode", "VAE Encode", pixels=start.clip["images"], vae=start.vae)
+    encode = graph.add("VAEEncode", "VAE Encode", pixels=start.clip["images"], vae=start.checkpoint["VAE"])
     bases = None
     if preset:
         bases = graph.add("STEMBases", "STEM Bases", model=model, preset=preset, num_bases=256, seed=0)
     elif frames:
         bases = graph.add("STEMFrameContext", "Frame Context", model=model, frames=frames)
-    sampler = graph.add(
-        "STEMInversionSampler",
-        "STEM Inversion" if preset else "DDIM Inversion",
-        model=bases or model,
-        positive=start.source,
-        latent=encode,
-        steps=50,
-    )
+    title, model = "STEM Inversion" if preset else "DDIM Inversion", bases or model
+    sampler = graph.add("STEMInversionSampler", title, model=model, positive=start.source, latent=encode, steps=50)
     return Inversion(encode, bases, sampler)
 
 
-def reconstruct(graph: Graph, start: Start, inversion: Inversion) -> tuple[Node, Node, Saved, Saved]:
-    """Reconstruct; Save source; and what to compare: the VAE's round trip, and the reconstruction."""
+def reconstruct(graph: Graph, start: Start, inversion: Inversion) -> Reconstruction:
     reconstruct = graph.add("STEMReconstruct", "Reconstruct", inversion=inversion.sampler["INVERSION"])
     source = save(graph, start.clip["images"], "source")
     round_trip = save_latent(graph, start, inversion.encode, "VAE round trip")
-    return reconstruct, source, round_trip, save_latent(graph, start, reconstruct, "reconstruction")
+    return Reconstruction(reconstruct, source, round_trip, save_latent(graph, start, reconstruct, "reconstruction"))
 
 
-def save_latent(graph: Graph, start: Start, latent: Node, what: str) -> Saved:
-    decode = graph.add("VAEDecode", f"Decode {what}", DECODE_SIZE, samples=latent, vae=start.vae)
+def save_latent(graph: Graph, start: Start, latent: Node | Output, what: str) -> Saved:
+    decode = graph.add("VAEDecode", f"Decode {what}", DECODE_SIZE, samples=latent, vae=start.checkpoint["VAE"])
     return Saved(decode, save(graph, decode, what))
 
 
@@ -117,7 +116,7 @@ def video(graph: Graph, start: Start, images: Node) -> tuple[Node, Node]:
 def opening(graph: Graph, start: Start, text: str) -> list[Group]:
     """The first column: what the workflow is for, and what it is fed with."""
     purpose = graph.note("What this does", text, (320, 220))
-    loading = graph.note("What to load", notes.LOADING, (320, 90))
+    loading = graph.note("What to load", note_texts.LOADING, (320, 90))
     return [
         Group("Read first", [[purpose]]),
         Group("1 · Clip and checkpoint", [[loading, start.clip, start.checkpoint]]),
@@ -125,8 +124,55 @@ def opening(graph: Graph, start: Start, text: str) -> list[Group]:
 
 
 def inversion_group(graph: Graph, inversion: Inversion) -> Group:
-    kinds = {"STEMBases": notes.STEM_INVERSION, "STEMFrameContext": notes.FRAME_INVERSION}
-    text = kinds[inversion.bases.kind] if inversion.bases else notes.DDIM_INVERSION
+    kinds = {"STEMBases": note_texts.STEM_INVERSION, "STEMFrameContext": note_texts.FRAME_INVERSION}
+    text = kinds[inversion.bases.kind] if inversion.bases else note_texts.DDIM_INVERSION
     note = graph.note("How it is inverted", text, (270, 180 if inversion.bases else 110))
     left = [inversion.encode, inversion.bases] if inversion.bases else [inversion.encode]
     return Group("3 · Inversion", [left, [inversion.sampler, note]])
+
+
+@dataclass(frozen=True)
+class EditNotes:
+    """The texts of the notes of an edit, and how high the last of them is."""
+
+    purpose: str
+    prompts: str
+    reconstruction: str
+    edit: str
+    height: int
+
+
+def edit_columns(
+    graph: Graph,
+    start: Start,
+    inversion: Inversion,
+    reconstruction: Reconstruction,
+    edit: Node,
+    prompts: tuple[str, Sequence[Node]],
+    texts: EditNotes,
+) -> None:
+    """Saves an edit, its mask too where there is one, adds the notes, and groups all nodes.
+
+    prompts: the title of their group, and its nodes.
+    """
+    masked = edit.kind == "STEMFateZeroEdit"
+    edited = save_latent(graph, start, edit["LATENT"] if masked else edit, "edit")
+    mask, save_mask = [], []
+    if masked:
+        mask = [graph.add("MaskToImage", "Mask as picture", DECODE_SIZE, mask=edit["mask"])]
+        save_mask = [save(graph, mask[0], "mask")]
+    create, save_video = video(graph, start, edited.decode)
+    first = opening(graph, start, texts.purpose)
+    writing = graph.note("What to write", texts.prompts, (580, 95))
+    inverting = inversion_group(graph, inversion)
+    judging = graph.note("How to judge it", texts.reconstruction, JUDGING_SIZE)
+    steering = graph.note("How to steer it", texts.edit, (270, texts.height))
+    back, title = reconstruction, prompts[0]
+    decoding = [back.round_trip.decode, back.result.decode]
+    going_back = [[back.reconstruct, judging], decoding, [back.source], [back.round_trip.save], [back.result.save]]
+    editing = [[edit], [edited.decode, *mask, create, steering], [edited.save, *save_mask], [save_video]]
+    graph.columns = [
+        first,
+        [Group(title, [[writing, *prompts[1]]]), inverting],
+        [Group("4 · Reconstruction", going_back), Group("5 · Edit", editing)],
+    ]

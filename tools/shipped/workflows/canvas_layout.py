@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .graph import Graph, Group, Node
-from .schema import NodeSchema
+from .node_schemas import NodeSchema
 
 NODE_TITLE, SLOT, WIDGET, WIDGETS_MARGIN, NODE_MARGIN = 30, 20, 24, 8, 6
 GROUP_TITLE, PADDING = 40, 20

@@ -1,4 +1,4 @@
-"""The host's nodes as its page shows them: which inputs are sockets, which are widgets, and in what order."""
+"""ComfyUI's nodes as its page shows them: which inputs are sockets, which are widgets, and in what order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Field:
 
     widget: whether the page shows a widget for it; `value` is then what the widget holds at first.
     socket: whether something can be linked to it.
-    queued: whether it goes to the host; the page has widgets of its own beside those.
+    queued: whether it goes to ComfyUI; the page has widgets of its own beside those.
     """
 
     name: str
@@ -37,7 +37,7 @@ class NodeSchema:
 
     fields: in the page's order.
     outputs: name and type.
-    custom: whether a custom node pack has it, rather than the host.
+    custom: whether a custom node pack has it, rather than ComfyUI.
     """
 
     display_name: str
@@ -46,12 +46,12 @@ class NodeSchema:
     custom: bool = False
 
 
-# The page's own class, of which the host knows nothing.
+# The page's own class, of which ComfyUI knows nothing.
 NOTE_SCHEMA = NodeSchema("Markdown Note", (Field("text", "STRING", widget=True, value="", socket=False, queued=False),))
 
 
 def read_schemas(object_info: Mapping[str, Mapping]) -> dict[str, NodeSchema]:
-    """The schemas of all nodes by class. object_info: what the host answers under that name."""
+    """The schemas of all nodes by class. object_info: what ComfyUI answers under that name."""
     return {kind: read_schema(info) for kind, info in object_info.items()} | {NOTE: NOTE_SCHEMA}
 
 

@@ -11,13 +11,22 @@ def _steps(*lines: str) -> str:
     return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))
 
 
+_CHOOSE = (
+    "Choose a clip in **Video Load**.",
+    "Choose a Stable Diffusion 1.5 checkpoint in **Load Checkpoint**.",
+)
+_COMPARE = _steps(
+    "Choose the same clip and the same checkpoint.",
+    "Write the same prompts.",
+    "Run, and compare what both workflows saved.",
+)
+
 RECONSTRUCT_FIRST = _text(
     "## Reconstruct first",
     "See whether a clip can be given back before you edit it: it is turned into noise, and the noise back into a clip, "
     "with the same prompt.",
     _steps(
-        "Choose a clip in **Video Load**.",
-        "Choose a Stable Diffusion 1.5 checkpoint in **Load Checkpoint**.",
+        *_CHOOSE,
         "Say in **Source prompt** what the clip shows.",
         "Run, and look at group 4.",
     ),
@@ -26,12 +35,7 @@ RECONSTRUCT_FIRST = _text(
 
 STEM_EDIT = _text(
     "## Edit a clip by text: STEM inversion, then TokenFlow",
-    _steps(
-        "Choose a clip in **Video Load**.",
-        "Choose a Stable Diffusion 1.5 checkpoint in **Load Checkpoint**.",
-        "Write the prompts.",
-        "Run. The edited clip is in **Save Video**.",
-    ),
+    _steps(*_CHOOSE, "Write the prompts.", "Run. The edited clip is in **Save Video**."),
     "*reconstruct_first* has only groups 1 to 4. *ddim_tokenflow_edit* is the same without STEM, to compare.",
 )
 
@@ -39,11 +43,7 @@ DDIM_EDIT = _text(
     "## For comparison: DDIM inversion, then TokenFlow",
     "As *stem_tokenflow_edit*, with the same settings and seeds, but without **STEM Bases**: every frame is inverted "
     "by itself.",
-    _steps(
-        "Choose the same clip and the same checkpoint.",
-        "Write the same prompts.",
-        "Run, and compare what both workflows saved.",
-    ),
+    _COMPARE,
 )
 
 LOADING = _text(
@@ -94,8 +94,7 @@ EDIT = _text(
 STEM_FATEZERO_STYLE = _text(
     "## Add a style: STEM inversion, then FateZero",
     _steps(
-        "Choose a clip in **Video Load**.",
-        "Choose a Stable Diffusion 1.5 checkpoint in **Load Checkpoint**.",
+        *_CHOOSE,
         "Write **Source prompt**, and the target in **FateZero Edit**.",
         "Run. The edited clip is in **Save Video**.",
     ),
@@ -116,11 +115,7 @@ DDIM_FATEZERO = _text(
     "## For comparison: FateZero as it was published",
     "As *stem_fatezero_style*, with the same prompts, but every frame reads itself and the middle frame instead of the "
     "bases of the whole clip.",
-    _steps(
-        "Choose the same clip and the same checkpoint.",
-        "Write the same prompts.",
-        "Run, and compare what both workflows saved.",
-    ),
+    _COMPARE,
 )
 
 FATEZERO_PROMPTS = _text(
