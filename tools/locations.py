@@ -1,4 +1,4 @@
-"""Where the commands of this folder find the virtual environment, the host and the checkpoint."""
+"""Where the commands of this folder find the virtual environment, ComfyUI and the checkpoint."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / "tools"
-# The pack's folder among the custom nodes of a host that is started here, and the packs that such a host gets.
+# The pack's folder among the custom nodes of a ComfyUI that is started here, and the packs that such a ComfyUI gets.
 PACK = "ComfyUI-STEM"
 # The trained small model, and the classifier that judges edits made with it.
 TRAINED = ROOT / "assets" / "emoji_sd15.safetensors"
@@ -43,12 +43,12 @@ class Locations:
 
     @property
     def host(self) -> Path:
-        """The folder that holds the host's main.py."""
+        """The folder that holds ComfyUI's main.py."""
         return self.foreign_host or self.setup / "host"
 
     @property
     def host_python(self) -> Path:
-        """The interpreter that runs the host."""
+        """The interpreter that runs ComfyUI."""
         return self.foreign_python or self.python
 
     @property

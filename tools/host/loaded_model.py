@@ -1,4 +1,4 @@
-"""The host's library in this process, without a server: a checkpoint, prompts, encoding and decoding."""
+"""ComfyUI's library in this process, without a server: a checkpoint, prompts, encoding and decoding."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Loaded:
 
 
 def prepare(pytorch_attention: bool = False) -> None:
-    """Puts the host on the module path and lets it load the small checkpoints too. Call it before `load`.
+    """Puts ComfyUI on the module path and lets it load the small checkpoints too. Call it before `load`.
 
-    pytorch_attention: as the host's --use-pytorch-cross-attention; on a CPU it takes another by default.
+    pytorch_attention: as ComfyUI's --use-pytorch-cross-attention; on a CPU it takes another by default.
     """
     host = str(locations.from_environment().host)
     if host not in sys.path:

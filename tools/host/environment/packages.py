@@ -11,7 +11,7 @@ from .commands import Commands
 
 HERE = Path(__file__).parent
 TORCH = frozenset({"torch", "torchvision", "torchaudio"})
-# Their declared dependencies are hundreds of MB of media that only the host's template browser shows.
+# Their declared dependencies are hundreds of MB of media that only ComfyUI's template browser shows.
 WITHOUT_DEPENDENCIES = frozenset({"comfyui-workflow-templates", "comfyui-embedded-docs"})
 TEMPLATES = "comfyui-workflow-templates"
 # Dependencies of the templates that are no media; older ones have no second.
@@ -44,9 +44,9 @@ def name(requirement: str) -> str:
 def wanted(where: Locations) -> Packages:
     """What the environment needs.
 
-    * The pinned needs of the host that is installed here; or
-    * with a host of the person's own, that host's requirements.txt, with this project's pins of torch kept; or
-    * with an interpreter of the person's own, only what the tests add: torch and the host's needs are visible there.
+    * The pinned needs of the ComfyUI that is installed here; or
+    * with a ComfyUI of the person's own, its requirements.txt, with this project's pins of torch kept; or
+    * with an interpreter of the person's own, only what the tests add: torch and ComfyUI's needs are visible there.
     """
     common = [*lines(HERE / "requirements-test.txt"), *lines(ROOT / "requirements.txt")]
     torch = lines(HERE / "requirements-torch.txt")

@@ -1,11 +1,11 @@
-"""A companion pack for tests and demos: the host learns to load narrow checkpoints of the SD1.5 family.
+"""A companion pack for tests and demos: ComfyUI learns to load narrow checkpoints of the SD1.5 family.
 
-The host knows an SD1.5 UNet by its width (320) and the width of its text features (768). This pack adds one class to
-the host's list of supported models, for a UNet of the same topology that is narrower. Nothing in the host is replaced.
+ComfyUI knows an SD1.5 UNet by its width (320) and the width of its text features (768). This pack adds one class to
+ComfyUI's list of supported models, for a UNet of the same topology that is narrower. Nothing in ComfyUI is replaced.
 
 The text encoder is a CLIP text model whose width, depth and feed-forward size are read from the checkpoint, with
 SD1.5's tokenizer. What a checkpoint cannot tell is fixed here: heads of HEAD_WIDTH channels, and quick GELU as in
-SD1.5's own. The VAE is whatever the host recognises by its keys.
+SD1.5's own. The VAE is whatever ComfyUI recognises by its keys.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import comfy.supported_models_base
 
 HEAD_WIDTH = 16
 SD15_CHANNELS = 320
-# Every GroupNorm of the host's UNet has 32 groups.
+# Every GroupNorm of ComfyUI's UNet has 32 groups.
 CHANNEL_MULTIPLE = 32
 TEXT_MODEL = "cond_stage_model.transformer.text_model."
 MLP_WEIGHT = TEXT_MODEL + "encoder.layers.{}.mlp.fc1.weight"
@@ -42,7 +42,7 @@ def clip_config(width: int, state_dict: dict) -> dict:
 
 
 def clip_target(config: dict) -> comfy.supported_models_base.ClipTarget:
-    """The tokenizer and text encoder classes for a configuration, in the form that the host asks for."""
+    """The tokenizer and text encoder classes for a configuration, in the form that ComfyUI asks for."""
 
     class Tokenizer(comfy.sd1_clip.SD1Tokenizer):
         def __init__(self, embedding_directory=None, tokenizer_data=None):
@@ -86,7 +86,7 @@ class TinySD15(comfy.supported_models.SD15):
 
 
 def register() -> None:
-    """Adds the class to the host's list, once."""
+    """Adds the class to ComfyUI's list, once."""
     models = comfy.supported_models.models
     if not any(model.__name__ == TinySD15.__name__ for model in models):
         models.append(TinySD15)
