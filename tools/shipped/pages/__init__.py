@@ -22,12 +22,8 @@ DOCS = locations.ROOT / "web" / "docs"
 LOCALES = locations.ROOT / "locales"
 
 
-def node_definitions() -> dict[str, dict]:
-    """The texts of all nodes, in the form of ComfyUI's nodeDefs.json. ComfyUI has to be on the module path."""
-    return {schema.node_id: _definition(schema) for schema in schemas()}
-
-
-def _definition(schema: Any) -> dict:
+def definition(schema: Any) -> dict:
+    """The texts of a node, in the form of ComfyUI's nodeDefs.json."""
     return {
         "display_name": schema.display_name,
         "description": schema.description,
@@ -40,7 +36,7 @@ def _definition(schema: Any) -> dict:
 
 
 def schemas() -> list[Any]:
-    """The schema of every node, in the order in which the pack lists them."""
+    """The schema of every node, in the order in which the pack lists them. ComfyUI has to be on the module path."""
     name = "stem_pack_of_the_pages"
     spec = importlib.util.spec_from_file_location(
         name, locations.ROOT / "__init__.py", submodule_search_locations=[str(locations.ROOT)]
@@ -60,17 +56,13 @@ def files() -> dict[Path, str]:
     from .page import page
 
     fields = {schema.node_id: schema for schema in schemas()}
-    english = {node: _definition(schema) for node, schema in fields.items()}
-    found = {LOCALES / ENGLISH / "nodeDefs.json": as_json(english)}
+    english = {node: definition(schema) for node, schema in fields.items()}
+    found = {LOCALES / ENGLISH / "nodeDefs.json": json.dumps(english, indent=2, ensure_ascii=False) + "\n"}
     for folder in sorted(LOCALES.iterdir()):
-        texts = english if folder.name == ENGLISH else json.loads((folder / "nodeDefs.json").read_text("utf-8"))
-        for node, definition in texts.items():
-            found[DOCS / node / f"{folder.name}.md"] = page(node, definition, fields[node], folder.name)
+        definitions = english if folder.name == ENGLISH else json.loads((folder / "nodeDefs.json").read_text("utf-8"))
+        for node, texts in definitions.items():
+            found[DOCS / node / f"{folder.name}.md"] = page(node, texts, fields[node], folder.name)
     return found
-
-
-def as_json(definitions: dict) -> str:
-    return json.dumps(definitions, indent=2, ensure_ascii=False) + "\n"
 
 
 def main(arguments: list[str]) -> int:

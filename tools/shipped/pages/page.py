@@ -28,45 +28,41 @@ LINKS = "[STEM Inversion](https://github.com/stem-inversion/ComfyUI-STEM)"
 
 def page(node: str, definition: dict, schema: Any, language: str) -> str:
     """The page of a node; `schema` has the defaults, `definition` the texts in the page's language."""
-    words = WORDS[language]
-    inputs = [
-        f"| {definition['inputs'][field.id]['name']} | {_cell(definition['inputs'][field.id]['tooltip'])} "
-        f"| {_default(field, words)} |"
-        for field in schema.inputs
-    ]
-    outputs = [f"| {output['name']} | {_cell(output['tooltip'])} |" for output in definition["outputs"].values()]
-    return "\n".join(
-        [
-            f"# {definition['display_name']}",
-            "",
-            definition["description"],
-            "",
-            f"![{definition['display_name']}](pictures/{node}.jpg)",
-            "",
-            f"## {words['inputs']}",
-            "",
-            words["head"],
-            "| --- | --- | --- |",
-            *inputs,
-            "",
-            f"## {words['outputs']}",
-            "",
-            words["output head"],
-            "| --- | --- |",
-            *outputs,
-            "",
-            f"{words['more']}: {LINKS}",
-            "",
-        ]
-    )
+    words, title = WORDS[language], definition["display_name"]
+
+    def row(texts: dict, *more: str) -> str:
+        tooltip = texts["tooltip"].replace("|", "\\|").replace("\n", " ")
+        return f"| {' | '.join([texts['name'], tooltip, *more])} |"
+
+    known = definition["inputs"]
+    inputs = "\n".join(row(known[field.id], default_of(field, words["optional"])) for field in schema.inputs)
+    outputs = "\n".join(row(texts) for texts in definition["outputs"].values())
+    return f"""\
+# {title}
+
+{definition["description"]}
+
+![{title}](pictures/{node}.jpg)
+
+## {words["inputs"]}
+
+{words["head"]}
+| --- | --- | --- |
+{inputs}
+
+## {words["outputs"]}
+
+{words["output head"]}
+| --- | --- |
+{outputs}
+
+{words["more"]}: {LINKS}
+"""
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
-def _default(field: Any, words: dict[str, str]) -> str:
+def default_of(field: Any, optional: str) -> str:
+    """The default as the page shows it; `optional` where an input needs none."""
     default = getattr(field, "default", None)
     if default is None or default == "":
-        return words["optional"] if field.optional else ""
+        return optional if field.optional else ""
     return f"`{default}`"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from einops import repeat
 from PIL import Image
 from torch import Tensor
 
@@ -52,7 +53,8 @@ def draw(folder: Path) -> None:
         for node, picture in pictures(example):
             _save(picture, folder / f"{node}.jpg")
         for workflow, edited in thumbnails(example):
-            source, result = (_enlarged(video[FRAMES // 2]) for video in (example.clip, edited))
+            middle = torch.stack([example.clip[FRAMES // 2], edited[FRAMES // 2]])
+            source, result = repeat(middle, "video h w c -> video (h 2) (w 2) c")
             gap = torch.ones(source.shape[0], 4, 3)
             _save(torch.cat([source, gap, result], dim=1), WORKFLOWS / f"{workflow}.jpg")
 
@@ -130,10 +132,6 @@ def thumbnails(example: Example) -> Iterator[tuple[str, Tensor]]:
     yield "ddim_fatezero_edit", example.fatezero(plain, CAR, 0.5, blend_self=True)[0]
 
 
-def _enlarged(frame: Tensor) -> Tensor:
-    return frame.repeat_interleave(2, 0).repeat_interleave(2, 1)
-
-
 def _save(picture: Tensor, file: Path) -> None:
     Image.fromarray(as_bytes(picture).numpy()).save(file, quality=JPEG_QUALITY)
 
@@ -148,18 +146,11 @@ def _noisy(loaded: loaded_model.Loaded, inversion: Any) -> Tensor:
 def _contexts() -> Tensor:
     """Which frames (columns) a frame (row) reads, for three choices."""
     size, cell = 6, 14
+    choices = {"own frame": (0,), "own, middle": (0, "mid"), "all frames": tuple(range(-size, size))}
     grids = []
-    for name, references in (
-        ("own frame", (0,)),
-        ("own, middle", (0, "mid")),
-        ("all frames", tuple(range(-size, size))),
-    ):
-        grid = torch.full((size, size), 0.9)
-        frames = context_frames(references, size)
-        grid.scatter_(1, frames, 0.25)
-        picture = (
-            grid.repeat_interleave(cell, 0).repeat_interleave(cell, 1)[None, ..., None].expand(-1, -1, -1, 3).clone()
-        )
+    for name, references in choices.items():
+        grid = torch.full((size, size), 0.9).scatter_(1, context_frames(references, size), 0.25)
+        picture = repeat(grid, "row column -> 1 (row h) (column w) c", h=cell, w=cell, c=3).clone()
         picture[:, ::cell] = picture[:, :, ::cell] = 1
         grids.append(labelled(picture, name)[0])
     gap = torch.ones(grids[0].shape[0], 12, 3)
@@ -172,9 +163,8 @@ def _flow_colours(flow: Tensor) -> Tensor:
 
     angle = torch.atan2(flow[..., 1], flow[..., 0]) + torch.pi
     speed = flow.norm(dim=-1)
-    hsv = torch.stack(
-        [angle, (speed / speed.quantile(0.99).clamp_min(1e-6)).clamp(0, 1), torch.ones_like(speed)], dim=1
-    )
+    saturation = (speed / speed.quantile(0.99).clamp_min(1e-6)).clamp(0, 1)
+    hsv = torch.stack([angle, saturation, torch.ones_like(speed)], dim=1)
     return kornia.color.hsv_to_rgb(hsv).movedim(1, -1)
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from comfyui_stem.nodes.methods.stem.settings import PRESETS
 from comfyui_stem.tools.shipped import pages as node_pages
-from comfyui_stem.tools.shipped.pages import DOCS, LOCALES, files, node_definitions
+from comfyui_stem.tools.shipped.pages import DOCS, LOCALES, definition, files
 from comfyui_stem.tools.shipped.pages.page import WORDS, page
 from PIL import Image
 
@@ -16,16 +16,16 @@ LANGUAGES = ("en", "zh")
 
 @pytest.fixture(scope="module")
 def english():
-    return node_definitions()
+    return {schema.node_id: definition(schema) for schema in node_pages.schemas()}
 
 
 def definitions(language):
     return json.loads((LOCALES / language / "nodeDefs.json").read_text(encoding="utf-8"))
 
 
-def shape(definition):
+def shape(texts):
     """The keys at every level."""
-    return {key: shape(value) if isinstance(value, dict) else None for key, value in definition.items()}
+    return {key: shape(value) if isinstance(value, dict) else None for key, value in texts.items()}
 
 
 def test_make_pages_would_change_nothing():
@@ -42,9 +42,9 @@ def test_every_text_of_every_node_is_there_in_every_language(english, language):
 
 
 def test_every_chinese_tooltip_is_chinese_and_a_whole_sentence(english):
-    for node, definition in definitions("zh").items():
-        texts = [definition["description"], *(field["tooltip"] for field in definition["inputs"].values())]
-        texts += [output["tooltip"] for output in definition["outputs"].values()]
+    for node, chinese in definitions("zh").items():
+        texts = [chinese["description"], *(field["tooltip"] for field in chinese["inputs"].values())]
+        texts += [output["tooltip"] for output in chinese["outputs"].values()]
         for text in texts:
             assert text.endswith("。"), (node, text)
             assert any("\u4e00" <= letter <= "\u9fff" for letter in text), (node, text)
@@ -81,6 +81,6 @@ def test_a_page_has_a_row_for_every_input_and_output(english):
 
 def test_what_would_break_a_table_is_escaped(english):
     schema = node_pages.schemas()[0]
-    definition = json.loads(json.dumps(english[schema.node_id]))
-    definition["inputs"]["file"]["tooltip"] = "a | b\nc"
-    assert "a \\| b c" in page(schema.node_id, definition, schema, "en")
+    texts = json.loads(json.dumps(english[schema.node_id]))
+    texts["inputs"]["file"]["tooltip"] = "a | b\nc"
+    assert "a \\| b c" in page(schema.node_id, texts, schema, "en")
