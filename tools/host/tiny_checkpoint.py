@@ -146,7 +146,7 @@ def random_vae(dtype: torch.dtype, seed: int) -> dict[str, torch.Tensor]:
     """Random weights for SD1.5's own VAE."""
     from comfy.ldm.models.autoencoder import AutoencoderKL
 
-    layout = {
+    config = {
         "double_z": True,
         "z_channels": 4,
         "resolution": 256,
@@ -158,7 +158,7 @@ def random_vae(dtype: torch.dtype, seed: int) -> dict[str, torch.Tensor]:
         "attn_resolutions": [],
         "dropout": 0.0,
     }
-    return random_weights(AutoencoderKL(ddconfig=layout, embed_dim=4), VAE, dtype, seed)
+    return random_weights(AutoencoderKL(ddconfig=config, embed_dim=4), VAE, dtype, seed)
 
 
 def build(full: bool = False, dtype: torch.dtype = torch.float16, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -168,10 +168,9 @@ def build(full: bool = False, dtype: torch.dtype = torch.float16, seed: int = 0)
     from .tiny_sd15 import TinySD15
 
     if full:
-        family, config = comfy.supported_models.SD15, unet_config(FULL_CHANNELS, FULL_TEXT_WIDTH)
+        model = comfy.supported_models.SD15(unet_config(FULL_CHANNELS, FULL_TEXT_WIDTH))
     else:
-        family, config = TinySD15, unet_config(TINY_CHANNELS, TINY_TEXT_WIDTH)
-    model = family(config)
+        model = TinySD15(unet_config(TINY_CHANNELS, TINY_TEXT_WIDTH))
     model.set_inference_dtype(torch.float32, None)
     unet = model.get_model({}, device="meta").diffusion_model
     text_model = model.clip_target().clip(device="meta", dtype=torch.float32).clip_l.transformer.text_model

@@ -105,7 +105,7 @@ def register() -> None:
     models += [family for family in (TinySD2, TinySDXL) if family not in models]
 
 
-def layout(family: str) -> dict:
+def family_unet_config(family: str) -> dict:
     """ComfyUI's description of the UNet."""
     if family != "sdxl":
         return unet_config(TINY_CHANNELS, WIDTHS["h"]) | {"use_linear_in_transformer": True}
@@ -123,7 +123,7 @@ def layout(family: str) -> dict:
 
 def build(family: str, seed: int = 0) -> dict[str, torch.Tensor]:
     """A checkpoint's tensors in float32: "sd2" predicts noise, "sd2_v" velocity, "sdxl" noise."""
-    model = FAMILIES[family](layout(family))
+    model = FAMILIES[family](family_unet_config(family))
     model.set_inference_dtype(torch.float32, None)
     unet = random_weights(model.get_model({}, device="meta").diffusion_model, UNET, torch.float32, seed)
     carry_latent(unet, 8 if family == "sdxl" else 11)

@@ -80,15 +80,14 @@ def check_names(where: locations.Locations) -> None:
         )
     if where.foreign_python and not (where.foreign_python.is_file() and os.access(where.foreign_python, os.X_OK)):
         raise SetupError(
-            f"COMFYUI_PYTHON is {where.foreign_python}, which is no program. "
+            f"COMFYUI_PYTHON is {where.foreign_python}, which is not a program. "
             "Name the Python interpreter that runs your ComfyUI, or leave the variable unset."
         )
 
 
 def main(arguments: list[str]) -> int:
     """Sets up what is missing and says so; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="make setup", description=__doc__.splitlines()[0])
-    parser.parse_args(arguments)
+    argparse.ArgumentParser(prog="make setup", description=__doc__.splitlines()[0]).parse_args(arguments)
     where = locations.from_environment()
     commands = Commands(where)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ TORCH = frozenset({"torch", "torchvision", "torchaudio"})
 # Their declared dependencies are hundreds of MB of media that only ComfyUI's template browser shows.
 WITHOUT_DEPENDENCIES = frozenset({"comfyui-workflow-templates", "comfyui-embedded-docs"})
 TEMPLATES = "comfyui-workflow-templates"
-# Dependencies of the templates that are no media; older ones have no second.
+# Dependencies of the templates that are not media; older ones have no second.
 TEMPLATE_PARTS = frozenset({f"{TEMPLATES}-core", f"{TEMPLATES}-json"})
 
 
@@ -69,19 +70,19 @@ def wanted(where: Locations) -> Packages:
 
 
 def install(packages: Packages, commands: Commands) -> None:
-    """Installs the packages. With template_parts also the dependencies of the templates that are no media."""
-    install_lines(packages.with_dependencies, commands)
-    install_lines(packages.without_dependencies, commands, "--no-deps")
+    """Installs the packages. With template_parts also the dependencies of the templates that are not media."""
+
+    def install_lines(requirements: Sequence[str], *options: str) -> None:
+        """One call of pip for all lines, so that they are resolved together."""
+        if requirements:
+            file = commands.where.setup / "requirements.txt"
+            file.write_text("\n".join(requirements) + "\n", encoding="utf-8")
+            commands.pip("install", *options, "-r", str(file))
+
+    install_lines(packages.with_dependencies)
+    install_lines(packages.without_dependencies, "--no-deps")
     if packages.template_parts:
         code = f"import importlib.metadata as m; print('\\n'.join(m.requires('{TEMPLATES}') or []))"
         needed = (commands.ask(commands.where.python, code) or "").splitlines()
         parts = [line for line in needed if name(line) in TEMPLATE_PARTS and ";" not in line]
-        install_lines(tuple(parts), commands, "--no-deps")
-
-
-def install_lines(requirements: tuple[str, ...], commands: Commands, *options: str) -> None:
-    """One call of pip for all lines, so that they are resolved together."""
-    if requirements:
-        file = commands.where.setup / "requirements.txt"
-        file.write_text("\n".join(requirements) + "\n", encoding="utf-8")
-        commands.pip("install", *options, "-r", str(file))
+        install_lines(parts, "--no-deps")

@@ -40,23 +40,18 @@ class Step:
         return digest.hexdigest()
 
 
-def pending(steps: Iterable[Step], stamps: Path) -> list[Step]:
-    """The steps that have to run: no stamp, a stamp of other inputs, or a result that has gone."""
-    found: list[Step] = []
-    for step in steps:
-        stamp = stamps / step.name
-        up_to_date = stamp.is_file() and stamp.read_text() == step.digest() and step.present()
-        if not up_to_date or any(earlier in found for earlier in step.after):
-            found.append(step)
-    return found
-
-
 def run_steps(steps: Iterable[Step], stamps: Path, say: Callable[[str], None] = print) -> int:
     """Runs the steps that have to run, in order, and returns how many there were.
 
-    A stamp is written only after its step has ended well, so that an interrupted set-up goes on where it stopped.
+    Those are the steps without a stamp, with a stamp of other inputs, or whose result has gone, and what builds on
+    them. A stamp is written only after its step has ended well, so an interrupted set-up goes on where it stopped.
     """
-    to_do = pending(steps, stamps)
+    to_do: list[Step] = []
+    for step in steps:
+        stamp = stamps / step.name
+        up_to_date = stamp.is_file() and stamp.read_text() == step.digest() and step.present()
+        if not up_to_date or any(earlier in to_do for earlier in step.after):
+            to_do.append(step)
     stamps.mkdir(parents=True, exist_ok=True)
     for number, step in enumerate(to_do, start=1):
         say(f"[{number}/{len(to_do)}] {step.what} ...")

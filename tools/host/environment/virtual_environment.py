@@ -12,17 +12,11 @@ from .steps import SetupError
 PATHS = "import json, sysconfig; print(json.dumps([sysconfig.get_paths()[key] for key in ('purelib', 'platlib')]))"
 
 
-def works(where: Locations, commands: Commands) -> bool:
-    """Whether the environment is there, complete, and of the version that would be made."""
-    if not where.python.exists():
-        return False
-    probe = "import sys, pip; print('{}.{}'.format(*sys.version_info))"
-    return commands.ask(where.python, probe) == commands.version_of(commands.base_python)
-
-
 def create(where: Locations, commands: Commands) -> None:
-    """Makes the environment with pip in it, unless a working one is there."""
-    if not works(where, commands):
+    """Makes the environment with pip in it, unless one is there that works and has the version that would be made."""
+    probe = "import sys, pip; print('{}.{}'.format(*sys.version_info))"
+    version = commands.ask(where.python, probe) if where.python.exists() else None
+    if version is None or version != commands.version_of(commands.base_python):
         base = str(commands.base_python)
         if commands.ask(commands.base_python, "import ensurepip") is not None:
             commands.run([base, "-m", "venv", "--clear", str(where.venv)])
@@ -32,7 +26,7 @@ def create(where: Locations, commands: Commands) -> None:
             commands.run([base, "-m", "pip", "install", "--target", str(site_packages(where, commands)), "pip"])
         else:
             raise SetupError(
-                f"{base} can make no virtual environment with pip in it: it has neither ensurepip nor pip. Install "
+                f"{base} cannot make a virtual environment with pip in it: it has neither ensurepip nor pip. Install "
                 "them (Debian and Ubuntu: the packages python3-venv and python3-pip), or name another interpreter: "
                 "make PYTHON3=..."
             )

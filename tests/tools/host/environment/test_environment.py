@@ -108,9 +108,9 @@ def test_a_host_without_main_py_is_refused(tmp_path):
         environment.check_names(locations.Locations(tmp_path, tmp_path))
 
 
-def test_an_interpreter_that_is_no_program_is_refused(tmp_path):
+def test_an_interpreter_that_is_not_a_program_is_refused(tmp_path):
     (tmp_path / "python").touch(mode=0o644)
-    with pytest.raises(SetupError, match="is no program"):
+    with pytest.raises(SetupError, match="is not a program"):
         environment.check_names(locations.Locations(tmp_path, None, tmp_path / "python"))
 
 
