@@ -33,9 +33,9 @@ class Memory:
 
 
 def closeness(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """Mean PSNR in dB and mean SSIM of two videos, uint8 [N, H, W, 3]."""
+    """Mean PSNR in dB and mean SSIM of two videos, uint8 [N, H, W, 3], rounded as they are reported."""
     x, y = (torch.from_numpy(video).float() / 255 for video in (a, b))
-    return float(video_metrics.psnr(x, y).mean()), float(video_metrics.ssim(x, y).mean())
+    return round(float(video_metrics.psnr(x, y).mean()), 2), round(float(video_metrics.ssim(x, y).mean()), 4)
 
 
 def make(
@@ -63,15 +63,12 @@ def make(
     }
     for against, name in ((SOURCE, "source"), (ROUND_TRIP, "vae")):
         psnr, ssim = closeness(frames[RECONSTRUCTION], frames[against])
-        made |= {f"psnr_vs_{name}": round(psnr, 2), f"ssim_vs_{name}": round(ssim, 4)}
+        made |= {f"psnr_vs_{name}": psnr, f"ssim_vs_{name}": ssim}
     for label, truth in (truths or {}).items():
         psnr, ssim = closeness(frames[label], truth)
-        untouched = closeness(frames[ROUND_TRIP], truth)[0]
-        made.setdefault("edits", {})[label] = {
-            "psnr_vs_truth": round(psnr, 2),
-            "ssim_vs_truth": round(ssim, 4),
-            "psnr_of_no_edit": round(untouched, 2),
-        }
+        untouched, _ = closeness(frames[ROUND_TRIP], truth)
+        known = {"psnr_vs_truth": psnr, "ssim_vs_truth": ssim, "psnr_of_no_edit": untouched}
+        made.setdefault("edits", {})[label] = known
     return made
 
 

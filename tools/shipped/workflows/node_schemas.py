@@ -46,6 +46,8 @@ class NodeSchema:
     custom: bool = False
 
 
+# The button below a list of files, which the page saves like a widget with a value.
+UPLOAD = Field("upload", "IMAGEUPLOAD", widget=True, value="image", queued=False)
 # The page's own class, of which ComfyUI knows nothing.
 NOTE_SCHEMA = NodeSchema("Markdown Note", (Field("text", "STRING", widget=True, value="", socket=False, queued=False),))
 
@@ -56,41 +58,35 @@ def read_schemas(object_info: Mapping[str, Mapping]) -> dict[str, NodeSchema]:
 
 
 def read_schema(info: Mapping[str, Any]) -> NodeSchema:
-    """One entry of object_info."""
-    fields = list(_fields(info))
+    """One entry of object_info; hidden inputs are left out."""
+    fields: list[Field] = []
+    upload: tuple[Field, ...] = ()
+    for section in ("required", "optional"):
+        for name in info["input_order"].get(section, ()):
+            kind, *given = info["input"][section][name]
+            options = given[0] if given else {}
+            fields += _fields(name, kind, options, section == "optional")
+            if options.get("video_upload"):
+                upload = (UPLOAD,)
     # The page puts plain sockets first, then the widgets, each in the schema's order.
-    ordered = [field for field in fields if not field.widget] + [field for field in fields if field.widget]
+    ordered = sorted(fields, key=lambda field: field.widget)
     return NodeSchema(
         display_name=info["display_name"] or info["name"],
-        fields=(*ordered, *_upload(info)),
+        fields=(*ordered, *upload),
         outputs=tuple(zip(info["output_name"], info["output"], strict=True)),
         custom=info["python_module"].startswith("custom_nodes."),
     )
 
 
-def _specifications(info: Mapping[str, Any]) -> Iterator[tuple[str, Any, Mapping[str, Any], bool]]:
-    """Name, type, options and whether it is optional, of every input that is not hidden."""
-    for section in ("required", "optional"):
-        for name in info["input_order"].get(section, ()):
-            kind, *options = info["input"][section][name]
-            yield name, kind, options[0] if options else {}, section == "optional"
-
-
-def _fields(info: Mapping[str, Any]) -> Iterator[Field]:
-    for name, kind, options, optional in _specifications(info):
-        choices = kind if isinstance(kind, list) else options.get("options", [])
-        kind = COMBO if isinstance(kind, list) else kind
-        if options.get("forceInput") or kind not in (COMBO, *EMPTY):
-            yield Field(name, kind, optional=optional)
-            continue
-        first = next(iter(choices), None) if kind == COMBO else EMPTY[kind]
-        yield Field(name, kind, widget=True, value=options.get("default", first), optional=optional)
-        if kind == "INT" and options.get("control_after_generate", name in SEEDS):
-            # A shipped workflow gives the same result twice.
-            yield Field("control_after_generate", COMBO, widget=True, value="fixed", socket=False, queued=False)
-
-
-def _upload(info: Mapping[str, Any]) -> Iterator[Field]:
-    """The button below a list of files, which the page saves like a widget with a value."""
-    if any(options.get("video_upload") for _, _, options, _ in _specifications(info)):
-        yield Field("upload", "IMAGEUPLOAD", widget=True, value="image", queued=False)
+def _fields(name: str, kind: str | list, options: Mapping[str, Any], optional: bool) -> Iterator[Field]:
+    """An input, and the widget that the page adds to a seed."""
+    choices = kind if isinstance(kind, list) else options.get("options", [])
+    kind = COMBO if isinstance(kind, list) else kind
+    if options.get("forceInput") or kind not in (COMBO, *EMPTY):
+        yield Field(name, kind, optional=optional)
+        return
+    first = next(iter(choices), None) if kind == COMBO else EMPTY[kind]
+    yield Field(name, kind, widget=True, value=options.get("default", first), optional=optional)
+    if kind == "INT" and options.get("control_after_generate", name in SEEDS):
+        # A shipped workflow gives the same result twice.
+        yield Field("control_after_generate", COMBO, widget=True, value="fixed", socket=False, queued=False)

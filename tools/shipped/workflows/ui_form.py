@@ -80,6 +80,22 @@ def node_form(
 ) -> dict[str, Any]:
     """One entry of "nodes"."""
     registered = pack if schema.custom else comfyui
+    arriving = {link.target[1]: link.id for link in links if link.target[0] == node.id}
+    inputs = [
+        {
+            "localized_name": field.name,
+            "name": field.name,
+            **({"shape": OPTIONAL_SHAPE} if field.optional else {}),
+            "type": field.type,
+            **({"widget": {"name": field.name}} if field.widget else {}),
+            "link": arriving.get(slot),
+        }
+        for slot, field in enumerate(sockets_of(schema))
+    ]
+    outputs = []
+    for slot, (name, kind) in enumerate(schema.outputs):
+        leaving = [link.id for link in links if link.source == (node.id, slot)]
+        outputs.append({"localized_name": name, "name": name, "type": kind, "links": leaving or None})
     return {
         "id": node.id,
         "type": node.kind,
@@ -88,32 +104,14 @@ def node_form(
         "flags": {},
         "order": node.id - 1,
         "mode": 0,
-        "inputs": [input_form(field, (node.id, slot), links) for slot, field in enumerate(sockets_of(schema))],
-        "outputs": [output_form(*output, (node.id, slot), links) for slot, output in enumerate(schema.outputs)],
+        "inputs": inputs,
+        "outputs": outputs,
         # The page leaves out a title that is the class's own.
         **({"title": node.title} if node.title != schema.display_name else {}),
         "properties": {"Node name for S&R": node.kind, "cnr_id": registered.cnr_id, "ver": registered.version},
         "widgets_values": [widget_value(node, field) for field in schema.fields if field.widget],
         **(NOTE_COLOURS if node.kind == NOTE else {}),
     }
-
-
-def input_form(field: Field, place: tuple[int, int], links: list[Link]) -> dict[str, Any]:
-    """One entry of a node's "inputs". place: the node's id and the slot."""
-    return {
-        "localized_name": field.name,
-        "name": field.name,
-        **({"shape": OPTIONAL_SHAPE} if field.optional else {}),
-        "type": field.type,
-        **({"widget": {"name": field.name}} if field.widget else {}),
-        "link": next((link.id for link in links if link.target == place), None),
-    }
-
-
-def output_form(name: str, kind: str, place: tuple[int, int], links: list[Link]) -> dict[str, Any]:
-    """One entry of a node's "outputs"."""
-    leaving = [link.id for link in links if link.source == place]
-    return {"localized_name": name, "name": name, "type": kind, "links": leaving or None}
 
 
 def group_form(number: int, group: Group, box: Box) -> dict[str, Any]:
