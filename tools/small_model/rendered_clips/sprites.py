@@ -18,7 +18,6 @@ TILE = 96
 # Rec. 709 weights of red, green and blue in brightness.
 LUMA = (0.2126, 0.7152, 0.0722)
 SHADOW, HIGHLIGHT = 0.25, 0.65
-MIDDLE = 0.5
 PAPER = 0.97
 INK = 0.75
 
