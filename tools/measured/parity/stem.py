@@ -117,7 +117,7 @@ def _inside_first_step(folder: Path, name: str, run: dict, sigmas: Tensor) -> It
     guider = _guider(folder, run, INVERSION)
     samples = golden.to_samples(golden.model(folder), golden.clip(folder, name))
     invert_between(guider, samples, sigmas[:2], run["timesteps"][:1], "next")
-    seen = installed_method(guider.model_patcher).seen
+    seen = installed_method(guider.model_patcher).fitting.seen
     for ti in layers:
         k, v, k_bases, v_bases = (stem[f"{name}.step0.ti{ti:02}.{part}"] for part in ("k", "v", "k_bases", "v_bases"))
         # Behind up to fifteen layers of EM: the rule of a single step.
