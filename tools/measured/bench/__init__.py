@@ -98,7 +98,7 @@ def measure(group: str, loaded: loaded_model.Loaded, options: argparse.Namespace
 def main(arguments: list[str]) -> int:
     """Measures, keeps every group as soon as it is done, and writes the page; returns the exit status."""
     options = parse(arguments)
-    loaded_model.prepare(pytorch_attention=not options.comfyui_attention)
+    loaded_model.prepare(pytorch_attention=not options.host_attention)
     import torch
 
     from . import report
