@@ -110,45 +110,6 @@ def _inside_first_step(folder: Path, name: str, run: dict, sigmas: Tensor) -> It
     if not layers:
         return
     guider = _guider(folder, run, INVERSION)
-    for step, row in rows.items():
-        if step - 1 not in rows:
-            continue
-        samples = golden.to_samples(golden.model(folder), rows[step - 1])
-        ours = invert_between(guider, samples, sigmas[step : step + 2], timesteps[step : step + 1], "next")[-1]
-        limit = measured_limit(sensitivity[step] if sensitivity else None, rule=1e-4, most=1e-3)
-        yield compared(f"stem {name} step {step}", ours, row, limit)
-
-
-def _whole_run(folder: Path, name: str, run: dict, sigmas: Tensor) -> Iterator[Comparison]:
-    stem, timesteps = golden.arrays(folder, "stem"), run["timesteps"]
-    rule = TIGHT_WHOLE_RUNS.get(name, WHOLE_RUN)
-    limit = measured_limit(max(run.get("fp64_rel_diff_per_step", [0.0])), rule, most=WHOLE_RUN)
-    samples = golden.to_samples(golden.model(folder), golden.clip(folder, name))
-    ours = invert_between(_guider(folder, run, INVERSION), samples, sigmas, timesteps, "next")
-    rows = [timesteps.index(t) + 1 for t in run["stored_timesteps"]]
-    yield compared(f"stem {name} whole inversion", ours[rows], stem[f"{name}.traj"], limit)
-    ours = reconstructed(_guider(folder, run, RECONSTRUCTION), stem[f"{name}.traj"][-1], sigmas, timesteps)
-    limit = measured_limit(run.get("fp64_rel_diff_recon"), rule, most=WHOLE_RUN)
-    yield compared(f"stem {name} whole reconstruction", ours, stem[f"{name}.recon"], limit)
-
-
-def _inside_first_step(folder: Path, name: str, run: dict, sigmas: Tensor) -> Iterator[Comparison]:
-    stem = golden.arrays(folder, "stem")
-    key = [run["noise_seed"], INVERSION, 0, 0]
-    for ti in range(16):
-        recorded = stem.get(f"{name}.noise.phase0.step0.chunk0.ti{ti:02}")
-        if recorded is not None:
-            ours = golden.standard_normal([*key, ti], tuple(recorded.shape))
-            yield compared(f"stem {name} draws of layer {ti}", ours, recorded, 0.0)
-    layers = [ti for ti in range(16) if f"{name}.step0.ti{ti:02}.k" in stem]
-    if not layers:
-        return
-    guider, model = _guider(folder, run, INVERSION), golden.model(folder)
-    clip = golden.arrays(folder, "common")[f"clip.{name.split('.')[0]}"]
-    sigmas = noise_levels(model, run["timesteps"])[:2]
-    invert_between(guider, golden.to_samples(model, clip), sigmas, run["timesteps"][:1], "next")
-    seen = installed_method(guider.model_patcher).fitting.seen
-    guider = _guider(folder, run, INVERSION)
     samples = golden.to_samples(golden.model(folder), golden.clip(folder, name))
     invert_between(guider, samples, sigmas[:2], run["timesteps"][:1], "next")
     seen = installed_method(guider.model_patcher).fitting.seen
