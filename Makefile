@@ -25,9 +25,9 @@ setup: ## install what the other commands need, once
 demo: setup ## edit a clip in a real ComfyUI: [VIDEO=clip.mp4] [CHECKPOINT=sd15.safetensors] [SOURCE="..."] [TARGET="..."]
 	@"$(PYTHON)" tools/launch.py demo --video="$$VIDEO" --checkpoint="$$CHECKPOINT" --source="$$SOURCE" --target="$$TARGET"
 
-# As many workers as processors, each with one thread; on a GPU one is enough.
+# As many workers as CPU cores, each with one thread; on a GPU one is enough.
 WORKERS ?= $(shell "$(PYTHON)" -c "import os, torch; print(1 if torch.cuda.is_available() else os.cpu_count())")
-train: setup ## train the small model of the demo anew, or go on: [WORKERS=2] [STEPS=n] [START=file]
+train: setup ## train the small model of the demo again, or go on: [WORKERS=2] [STEPS=n] [START=file]
 	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" -m torch.distributed.run --standalone \
 		--nproc-per-node=$(WORKERS) tools/launch.py small_model.training $(if $(STEPS),--steps $(STEPS)) $(if $(START),--start "$(START)")
 
@@ -57,7 +57,7 @@ format: setup ## format the code
 parity: setup ## compare with recorded results of the reference implementations: GOLDEN=folder
 	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py measured.parity --golden "$(GOLDEN)"
 
-workflows: setup ## generate the workflows anew
+workflows: setup ## generate the workflows again
 	@COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py shipped.workflows
 
 soak: setup ## many runs in one host: memory, files, time; writes docs/soak.json: [ARGS="--runs 50"]
@@ -69,13 +69,13 @@ manager: setup ## install the last commit with ComfyUI-Manager into a fresh envi
 faults: setup ## faults in a real host, and what the next run is worth; writes docs/faults.md: [ARGS="--only disk"]
 	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py robustness.faults $(ARGS)
 
-pages: setup ## generate help pages and locales anew: [ARGS="--pictures"]
+pages: setup ## generate help pages and locales again: [ARGS="--pictures"]
 	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py shipped.pages $(ARGS)
 
 inputs: setup ## odd clips, names, files, prompts and sizes through a real host, write docs/faults_inputs.json
 	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py robustness.inputs $(ARGS)
 
-blueprints: setup ## generate the subgraph blueprints anew; needs Chromium
+blueprints: setup ## generate the subgraph blueprints again; needs Chromium
 	@COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py shipped.blueprints
 
 clean: ## remove outputs and caches; delete the folder .setup too to set up afresh

@@ -20,7 +20,7 @@ from ..host.process import HostProcess, temporary_host
 from ..shipped.workflows import FOLDER as WORKFLOWS
 
 FILE = locations.ROOT / "docs" / "soak.json"
-# By turns, in batches of frames, so that everything that keeps state is run.
+# In turn, in batches of frames, so that everything that keeps state is run.
 WISHES = (Wish(workflow=TOKENFLOW), Wish(workflow=STEM_FATEZERO))
 SETTINGS = {
     "Video Load": {"width": 96, "height": 56, "frame_cap": 5},
@@ -67,7 +67,7 @@ def prompt_of(client, wish: Wish, seed: int, clip: str) -> dict:
 
 
 def soaked(host: HostProcess, runs: int) -> list[Run]:
-    """Runs the workflows by turns."""
+    """Runs the workflows in turn."""
     clip, found = host.client.upload(CLIP), []
     process = psutil.Process(host.process.pid)
     for number in trange(runs, unit="run"):

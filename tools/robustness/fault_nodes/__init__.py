@@ -98,7 +98,7 @@ class ShortOfMemory(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **inputs) -> float:
-        return float("nan")  # what it counts begins anew with each run
+        return float("nan")  # what it counts starts again with each run
 
     @classmethod
     def execute(cls, model, short: bool) -> io.NodeOutput:

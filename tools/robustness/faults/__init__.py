@@ -57,7 +57,7 @@ PARTS = {
 def main(arguments: list[str]) -> int:
     """Runs, writes docs/faults.json and docs/faults.md; returns the exit status."""
     parser = argparse.ArgumentParser(prog="make faults", description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=PARTS, action="append", help="measure this part anew, keep the others")
+    parser.add_argument("--only", choices=PARTS, action="append", help="measure this part again, keep the others")
     parser.add_argument("--output", type=Path, default=JSON)
     options = parser.parse_args(arguments)
     found = json.loads(options.output.read_text(encoding="utf-8")) if options.only and options.output.exists() else {}
