@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ....stem_kernels.ddim import TRAIN_TIMESTEPS
 from ..attention.frame_context import FrameContextAttention
 from ..attention.method import SelfAttentionMethod
 from ..stem.attention import StemSelfAttention
-from ..stem.settings import StemSettings
+from ..stem.settings import MOST_BASES, MOST_ITERATIONS, StemSettings
 from .inversion import ModelIdentity, NoiseConvention
 
 KEY = "stem_inversion"
@@ -28,6 +28,16 @@ class _Part(BaseModel):
 class _StemBases(_Part):
     kind: Literal["stem"]
     settings: StemSettings
+
+    @field_validator("settings")
+    @classmethod
+    def _within_what_the_node_offers(cls, settings: StemSettings) -> StemSettings:
+        if settings.em.num_bases > MOST_BASES or max(settings.em.iterations, settings.warm_start) > MOST_ITERATIONS:
+            raise ValueError(f"STEM Bases has more than {MOST_BASES} bases or {MOST_ITERATIONS} iterations")
+        for name in ("scope_frames", "warm_start", "seed", "explained_energy"):
+            if getattr(settings, name) < 0:
+                raise ValueError(f"{name} of STEM Bases is {getattr(settings, name)}, below 0")
+        return settings
 
 
 class _FrameContext(_Part):

@@ -47,13 +47,6 @@ class StemSettings:
     warm_start: int = 0
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        if self.em.num_bases > MOST_BASES or max(self.em.iterations, self.warm_start) > MOST_ITERATIONS:
-            raise ValueError(f"STEM Bases has more than {MOST_BASES} bases or {MOST_ITERATIONS} iterations")
-        for name in ("scope_frames", "warm_start", "seed", "explained_energy"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} of STEM Bases is {getattr(self, name)}, below 0")
-
     def with_bases(self, num_bases: int) -> StemSettings:
         """The same with another number of bases."""
         return replace(self, em=replace(self.em, num_bases=num_bases))
