@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -204,9 +203,9 @@ class FateZeroGuider(EditGuider):
             accumulates=self._accumulates,
         )
 
-    def _note_masks(self, plan: StepPlan, source: Tensor, noted: Sequence[Tensor], size: tuple[int, int]) -> None:
+    def _note_masks(self, plan: StepPlan, source: Tensor, noted: list[Tensor], size: tuple[int, int]) -> None:
         """The mask of the latents after a step, from the attention of the source's and of the edit's words."""
-        target = torch.stack(list(noted)).mean(dim=0) if noted else None
+        target = torch.stack(noted).mean(dim=0) if noted else None
         source, target = self.latent_attention(source, target)
         mask = self._latent_mask(source, target if plan.blends_latents else None, size)
         if plan.blends_latents:

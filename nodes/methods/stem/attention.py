@@ -85,6 +85,6 @@ def _attended(
     q: Tensor, shared: Sequence[tuple[slice, SharedKeys]], extra_options: dict
 ) -> tuple[Tensor, list[AttentionMap]]:
     """Attention of all rows [rows, p, c], each to the keys of its scope; scopes come in the order of their rows."""
-    maps = [AttentionMap(rows, q[rows], found.keys, found.logit_bias, found.pool) for rows, found in shared]
+    maps = [found.map_of(q[rows], rows) for rows, found in shared]
     parts = [part.attend(found.values, extra_options) for part, (_, found) in zip(maps, shared, strict=True)]
     return torch.cat(parts), maps

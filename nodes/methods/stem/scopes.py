@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..attention.attention_map import AttentionMap
 from .settings import StemSettings
 
 
@@ -57,3 +58,7 @@ class SharedKeys:
     values: Tensor
     logit_bias: Tensor | None
     pool: Callable[[Tensor], Tensor]
+
+    def map_of(self, q: Tensor, rows: slice = slice(None)) -> AttentionMap:
+        """The attention of the queries [n, p, c] of some rows to these keys."""
+        return AttentionMap(rows, q, self.keys, self.logit_bias, self.pool)

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ....stem_kernels.attention import join_frames, split_frames
 from ....stem_kernels.correspondence import Correspondence, PropagationPlan, correspond, propagate
-from ..attention.attention_map import AttentionMap
 from ..attention.method import RUN, SelfAttentionMethod
 from ..attention.rows import check_pass, comfyui_attention, rows_by_cond
 from ..seams.layer_map import AttentionLayer
@@ -171,8 +170,7 @@ class TokenFlowAttention(SelfAttentionMethod):
         for cond, (queries, keys, values, features) in rows_by_cond(extra_options, q, k, v, tokens):
             key = FitKey(run.timestep, layer.index, cond)
             shared = self.stem.bases.of_pixels(features, keys, values, key, extra_options["n_heads"])
-            one = AttentionMap(slice(None), queries, shared.keys, shared.logit_bias, shared.pool)
-            outputs.append(one.attend(shared.values, extra_options))
+            outputs.append(shared.map_of(queries).attend(shared.values, extra_options))
         return torch.cat(outputs)
 
 
