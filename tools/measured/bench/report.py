@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+from ..markdown import rendered
 from .results import run_of
 
 
@@ -15,17 +14,8 @@ def page(rows: Sequence[dict]) -> str:
     groups: dict[str, dict[tuple, list[dict]]] = {}
     for row in rows:
         groups.setdefault(row["group"], {}).setdefault(run_of(row), []).append(row)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        autoescape=False,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["named"] = _named
     runs = {group: list(of_group.values()) for group, of_group in groups.items()}
-    return environment.get_template("report.md.jinja").render(runs=runs)
+    return rendered(Path(__file__).with_name("report.md.jinja"), {"named": _named}, runs=runs)
 
 
 def _named(rows: Sequence[dict], name: str, **more: object) -> dict:

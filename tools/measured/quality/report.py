@@ -6,15 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+from ..markdown import rendered
 from . import pictures, plots, tables, variants
 from .plan import CFG, Item, Settings
 from .quality_json import further_edits_key, of_study
 from .store import Store
 from .variants import CANDIDATES, FOR_TOKENFLOW, MAIN
 
-TEMPLATE = "report.md.jinja"
+TEMPLATE = Path(__file__).with_name("report.md.jinja")
 
 
 def write(
@@ -54,10 +53,8 @@ def as_markdown(made: Mapping) -> str:
     def vae(metric: str, digits: int) -> str:
         return tables.cell(tables.find(made["rows"], editor="vae", metric=f"{metric}_vs_source"), digits)
 
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return templates.get_template(TEMPLATE).render(
+    return rendered(
+        TEMPLATE,
         made={"pictures": [], **made},
         tables=tables,
         variants=variants,
