@@ -96,7 +96,7 @@ def traps(folders):
 
 
 @given(name=NAMES)
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_the_name_only_files_of_the_folders_are_read(traps, name):
     try:
         found = inversion_path(name, "Test")
@@ -107,7 +107,7 @@ def test_whatever_the_name_only_files_of_the_folders_are_read(traps, name):
 
 
 @given(prefix=NAMES)
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_the_prefix_nothing_is_made_outside_the_folder(traps, prefix):
     try:
         path, _, _ = free_path(prefix, "Test")

@@ -161,7 +161,7 @@ NAMES = odd_names("clip.mov", "clip.mov.", "link.mov", "folder", "concat:clip.mo
 
 
 @given(name=NAMES)
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_the_name_only_files_of_the_input_folder_are_read(clip, input_folder, tmp_path, name):
     (tmp_path / "clip.mov").write_bytes(b"secret")
     for link, target in (("link.mov", tmp_path / "clip.mov"), ("folder", tmp_path)):

@@ -16,7 +16,7 @@ from comfyui_stem.stem_kernels.attention import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
+PROPERTY = settings(max_examples=25)
 SMALL = st.integers(1, 4)
 SEEDS = st.integers(0, 2**32 - 1)
 

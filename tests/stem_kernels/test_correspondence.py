@@ -19,7 +19,7 @@ from comfyui_stem.stem_kernels.correspondence import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-PROPERTY = settings(max_examples=30, deadline=None, derandomize=True)
+PROPERTY = settings(max_examples=30)
 SEEDS = st.integers(0, 2**32 - 1)
 FRAMES, SIZE = st.integers(1, 24), st.integers(1, 9)
 WEIGHTS = ["reference", "surrounding"]

@@ -42,7 +42,7 @@ def published_map(kind, mapper, alpha, factors, a_source, a_edit):
     return alpha * factors * read + (1 - alpha) * a_edit
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), kind=st.sampled_from(["replace", "refine"]))
 def test_two_attentions_give_the_output_of_the_published_map(seed, kind):
     mapping, mapper = mapping_of(kind, seed)

@@ -13,7 +13,7 @@ from comfyui_stem.stem_kernels.em import EMSettings, expectation, fit_bases, max
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
+PROPERTY = settings(max_examples=25)
 SEEDS = st.integers(0, 2**32 - 1)
 SIZES = {"m": st.integers(1, 24), "k": st.integers(1, 30), "c": st.integers(1, 9), "seed": SEEDS}
 EMPTY = ["masked", "kept"]

@@ -148,7 +148,6 @@ PIECES += [
 
 
 @given(prompt=st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
-@settings(deadline=None)
 def test_every_token_of_the_hosts_tokenizer_is_owned_once_and_in_order(tokenizer, prompt):
     blocks = tokenizer.tokenize_with_weights(prompt, return_word_ids=True)
     texts = [tokenizer.inv_vocab[token] for token, _, _ in blocks[0]]
@@ -159,7 +158,7 @@ def test_every_token_of_the_hosts_tokenizer_is_owned_once_and_in_order(tokenizer
 
 
 @given(text=st.text(max_size=40) | st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_phrase_breaks_the_search_and_what_is_found_are_columns_of_the_words(text):
     found = match_phrases(RIDER, [text])
     columns = {column for word in RIDER for column in word.positions if column not in word.punctuation}

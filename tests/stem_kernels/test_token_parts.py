@@ -12,7 +12,7 @@ from comfyui_stem.stem_kernels.token_parts import count_of, moments, parts_of, s
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
+PROPERTY = settings(max_examples=25)
 CUTS = st.lists(st.integers(1, 7), min_size=1, max_size=5)
 
 

@@ -59,7 +59,7 @@ TEXTS = st.text(max_size=30) | st.lists(
 
 @pytest.mark.parametrize("name", PARSERS)
 @given(text=TEXTS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_text_is_refused_by_its_field_or_is_read_again_as_it_is_written(name, text):
     parse, write = PARSERS[name]
     try:
@@ -73,7 +73,7 @@ def test_any_text_is_refused_by_its_field_or_is_read_again_as_it_is_written(name
 
 
 @given(text=TEXTS, length=st.integers(1, 1000))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_window_that_is_read_lies_within_the_steps_or_is_refused_by_name(text, length):
     try:
         steps = window_range(parse_window(text, "the_field"), length, "the_field")

@@ -13,7 +13,7 @@ def normal(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(m=st.integers(5, 40), c=st.integers(3, 8), seed=st.integers(0, 1000))
 def test_components_are_those_of_a_singular_value_decomposition(m, c, seed):
     features = normal(m, c, seed=seed) * torch.arange(1, c + 1)

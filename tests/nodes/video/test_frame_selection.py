@@ -73,7 +73,7 @@ selections = st.builds(
 
 
 @given(gaps, selections)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_frames_picked_one_by_one_are_those_looked_up_in_the_whole_list(gaps, selection):
     times = [Fraction(sum(gaps[:index]), 1000) for index in range(len(gaps))]
     shown = shown_at(times)
@@ -84,7 +84,7 @@ def test_frames_picked_one_by_one_are_those_looked_up_in_the_whole_list(gaps, se
 
 
 @given(gaps, selections)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_picked_picture_is_the_one_on_screen_at_its_time(gaps, selection):
     shown = shown_at([Fraction(sum(gaps[:index]), 1000) for index in range(len(gaps))])
     for time, frame in select_frames(shown, selection):
@@ -92,7 +92,7 @@ def test_a_picked_picture_is_the_one_on_screen_at_its_time(gaps, selection):
 
 
 @given(st.integers(1, 200), rates, selections)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_the_expected_count_is_the_count(frames, rate, selection):
     assert expected_count(frames, rate, selection) == len(indices(constant(frames, rate), selection))
 

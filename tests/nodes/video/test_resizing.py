@@ -31,7 +31,7 @@ def test_sides_follow_the_request_and_are_multiples_of_8(asked, natural, size):
 
 
 @given(sides, sides, aspects, sides, sides, st.sampled_from(FITS), st.sampled_from([np.uint8, np.float32]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_picture_comes_out_at_the_asked_size_and_type(width, height, aspect, to_width, to_height, fit, dtype):
     size = target_size(to_width, to_height, width * aspect, height)
     picture = np.ones((height, width, 3), dtype)
@@ -42,7 +42,7 @@ def test_any_picture_comes_out_at_the_asked_size_and_type(width, height, aspect,
 
 
 @given(sides, sides, aspects, sides, sides, st.sampled_from(["crop", "pad"]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_crop_and_pad_keep_the_shape_of_what_they_show(width, height, aspect, to_width, to_height, fit):
     size = (to_width * 8, to_height * 8)
     placement = place(width, height, aspect, size, fit)

@@ -9,7 +9,7 @@ from comfyui_stem.stem_kernels.em import expectation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
+PROPERTY = settings(max_examples=25)
 
 
 def normal(*shape, seed, dtype=torch.float64):

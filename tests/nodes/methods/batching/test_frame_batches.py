@@ -111,7 +111,7 @@ def test_as_many_frames_as_fit_are_taken_automatically(loaded, video, calls, mon
 
 
 @given(frames=st.integers(1, 300), groups=st.integers(1, 2), share=st.floats(0.01, 3.0))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_frames_that_fit_are_within_the_free_memory_or_one(loaded, frames, groups, share):
     base, size = loaded.model.model, (64, 48)
     one = base.memory_required([1, 4, *size])
@@ -124,7 +124,7 @@ def test_the_frames_that_fit_are_within_the_free_memory_or_one(loaded, frames, g
 
 
 @given(frames=st.integers(1, 20), size=st.integers(1, 25), groups=st.integers(1, 3))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_rows_are_cut_into_batches_and_joined_again(frames, size, groups):
     rows = torch.arange(groups * frames * 2).reshape(groups * frames, 2)
     batches = correspondence.batch_slices(frames, size)

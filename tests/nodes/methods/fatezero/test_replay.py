@@ -76,7 +76,7 @@ def test_attention_applied_to_the_sources_own_values_is_the_sources_output(name)
 
 
 @pytest.mark.parametrize("name", METHODS)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(seed=st.integers(0, 1000))
 def test_attention_is_linear_in_the_values_and_averages_them(name, seed):
     _, maps, _ = pass_of(METHODS[name], features(1, FRAMES, PIXELS, CHANNELS))

@@ -107,7 +107,7 @@ PROMPTS = st.lists(st.sampled_from(PIECES), max_size=9).map(" ".join)
     masks=st.booleans(),
     steps=st.integers(1, 20),
 )
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_words_give_a_control_of_the_prompts_or_are_refused_by_the_node(
     loaded, monkeypatch, source, target, phrases, window, weight, control, masks, steps
 ):

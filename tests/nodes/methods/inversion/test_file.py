@@ -369,7 +369,7 @@ def test_a_checkpoint_is_no_inversion(loaded, tmp_path):
         load_inversion(tmp_path / "x.safetensors", loaded.model, "Test")
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_damaged_file_is_refused_or_read_and_nothing_else_happens(loaded, file, data):
     content = bytearray(file.read_bytes())
@@ -398,7 +398,7 @@ WRONG = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_description_with_odd_values_is_refused_or_is_saved_again_as_it_was_read(loaded, file, data):
     """One to three values, at any depth, are replaced by others of any kind, or taken out."""

@@ -26,7 +26,7 @@ def test_chunks_are_counted_anew_for_every_cond():
 
 @pytest.mark.parametrize("chosen", [StemSettings(), CHUNKS])
 @given(groups=st.integers(1, 2), frames=st.integers(1, 12), size=st.integers(1, 13))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_row_of_every_batch_is_in_one_scope_and_in_order(chosen, groups, frames, size):
     for batch in batch_slices(frames, size):
         length = batch.stop - batch.start
