@@ -113,7 +113,8 @@ class HostProcess:
             return
         self.peak_memory_mb()
         try:
-            if os.name == "nt":
+            # a process in the background of a shell, and so its host, may have been told to ignore SIGINT
+            if os.name == "nt" or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
                 self.process.terminate()
             else:
                 self.process.send_signal(signal.SIGINT)

@@ -8,7 +8,7 @@ from pathlib import Path
 from comfy_api.latest import ComfyExtension
 
 FILE = Path(__file__).resolve().parents[3] / "nodes" / "methods" / "seams" / "comfyui_versions.py"
-spec = importlib.util.spec_from_file_location("stem_host_versions_of_the_renaming_pack", FILE)
+spec = importlib.util.spec_from_file_location("stem_comfyui_versions_of_the_renaming_pack", FILE)
 comfyui_versions = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(comfyui_versions)
 

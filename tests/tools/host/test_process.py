@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -51,6 +52,18 @@ def test_a_host_serves_its_base_folder_and_is_gone_afterwards(tmp_path):
     assert not is_running(pid)
     assert host.peak_memory_mb() > 1
     host.stop()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no SIGINT to ignore")
+def test_a_host_that_was_started_in_the_background_of_a_shell_is_stopped_at_once(tmp_path):
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        host = process(tmp_path, SERVER.replace("LOG", "'ready'"))
+        with host:
+            pass
+        assert host.process.returncode == -signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def test_a_host_that_ends_shows_its_log(tmp_path):
