@@ -20,7 +20,7 @@ SETTINGS = {
     "Load Checkpoint": {"ckpt_name": locations.TRAINED.name},
     "Source prompt": {"text": SCENE.caption},
     "STEM Bases": {"num_bases": 64},
-    "STEM Inversion": {"steps": 8},
+    "STEM Inversion": {"steps": 4},
 }
 OPENED = "count => window.app.graph.nodes.length === count"
 SET = """settings => {
@@ -71,8 +71,8 @@ def _nodes_of(file: Path) -> int:
 def test_the_run_succeeds_and_shows_progress(finished):
     seen = finished.evaluate("() => window.seen")
     assert seen["ended"] == "execution_success"
-    # eight steps of the inversion and eight of the reconstruction
-    assert seen["progress"].count(8) >= 2 and 1 in seen["progress"]
+    # four steps of the inversion and four of the reconstruction
+    assert seen["progress"].count(4) >= 2 and 1 in seen["progress"]
 
 
 @pytest.mark.parametrize("title", ["Save source", "Save VAE round trip", "Save reconstruction"])

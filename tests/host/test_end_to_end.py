@@ -21,7 +21,7 @@ FRAMES = 5
 SETTINGS = {
     "Video Load": {"width": 96, "height": 56, "frame_cap": FRAMES},
     "STEM Bases": {"num_bases": 32, "frames_per_batch": 2},
-    "STEM Inversion": {"steps": 20},
+    "STEM Inversion": {"steps": 8},
     "TokenFlow Edit": {"batch_size": 2},
 }
 
@@ -79,7 +79,7 @@ def test_batches_of_frames_and_a_trajectory_in_a_file_change_no_pixel(host, undi
         host,
         **{
             "STEM Bases": {"num_bases": 32, "frames_per_batch": 0},
-            "STEM Inversion": {"steps": 20, "keep_trajectory_in": "file"},
+            "STEM Inversion": {"steps": 8, "keep_trajectory_in": "file"},
         },
     )
     whole = rerun(host, prompt)

@@ -43,13 +43,9 @@ def test_all_frames_are_edited_whatever_their_number_and_the_batch_size(loaded, 
     ("batch_size", "weights", "keyframes"),
     [
         (1, "reference", "random"),
-        (1, "surrounding", "centre"),
-        (2, "reference", "centre"),
         (2, "surrounding", "random"),
-        (4, "reference", "random"),
         (4, "surrounding", "centre"),
         (5, "reference", "centre"),
-        (5, "surrounding", "random"),
     ],
 )
 def test_what_the_keyframes_had_computed_is_what_their_batches_would_compute(
@@ -166,8 +162,8 @@ def test_fewer_steps_than_the_inversion_are_a_subset_of_it(loaded, video):
 
 
 def test_a_later_start_stays_closer_to_the_source(loaded, video):
-    inversion = invert(loaded.model, loaded.prompt("a hill"), video, 10, "next")
-    results = [edited(loaded, inversion, replace(PLAIN, start=start)) for start in (0.1, 0.5, 1.0)]
+    inversion = invert(loaded.model, loaded.prompt("a hill"), video, 5, "next")
+    results = [edited(loaded, inversion, replace(PLAIN, start=start)) for start in (0.2, 0.6, 1.0)]
     distances = [relative(result, video) for result in results]
     assert distances == sorted(distances) and distances[0] < 0.05
 
