@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import types
 from pathlib import Path
@@ -44,8 +45,8 @@ SIZES = (
 )
 
 
-def sums(dtype):
-    for heads, count, k, channels in SIZES:
+def sums(*dtypes):
+    for dtype, (heads, count, k, channels) in itertools.product(dtypes, SIZES):
         tokens, values = (normal(heads, count, c, seed=c, dtype=getattr(torch, dtype)) for c in (channels, 24))
         directions = normal(heads, k, channels, seed=1) / channels**0.5
         assert triton_em.refusal(tokens, directions) is None
@@ -91,26 +92,26 @@ def fit():
 SHARED = {80: 163 << 10, 86: 99 << 10, 90: 227 << 10}
 
 
-def compiled(capability):
+def compiled(*capabilities):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
-    def shared(kernel, pointers, constants, **options):
+    def shared(capability, kernel, pointers, constants, **options):
         kinds = pointers | dict.fromkeys(constants, "constexpr")
         signature = {name: kinds.get(name, "i32") for name in kernel.arg_names}
         constexprs = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
         source = ASTSource(fn=kernel, signature=signature, constexprs=constexprs)
-        return compile(source, target=GPUTarget("cuda", int(capability), 32), options=options).metadata.shared
+        return compile(source, target=GPUTarget("cuda", capability, 32), options=options).metadata.shared
 
-    limit = SHARED[int(capability)]
-    for dtype in ("*fp16", "*fp32"):
+    for capability, dtype in itertools.product(map(int, capabilities), ("*fp16", "*fp32")):
+        limit = SHARED[capability]
         for k in (256, triton_em.MOST_BASES):
             tiles = triton_kernels.expectation_tiles(k)
             pointers = {"tokens": dtype, "scaled": "*fp32", "weights": "*fp32"}
-            assert shared(triton_kernels._expectation, pointers, tiles.constants, **tiles.options) <= limit
+            assert shared(capability, triton_kernels._expectation, pointers, tiles.constants, **tiles.options) <= limit
         tiles = triton_kernels.sums_tiles(640)
         pointers = {"weights": "*fp32", "values": dtype, "total": "*fp32", "mass": "*fp32"}
-        assert shared(triton_kernels._sums, pointers, tiles.constants, **tiles.options) <= limit
+        assert shared(capability, triton_kernels._sums, pointers, tiles.constants, **tiles.options) <= limit
 
 
 if __name__ == "__main__":
