@@ -19,7 +19,7 @@ from comfyui_stem.stem_kernels.ddim import select_timesteps
 from comfyui_stem.stem_kernels.em import EMSettings
 from comfyui_stem.tools.measured.errors import relative_error as relative
 
-STEPS = 3
+STEPS = 2
 SOURCE, TARGET = "a red hill", "a red castle"
 LEVELS = frozenset((0, 1, 2, 3))
 NOTHING = FateZeroSettings(cfg=1.0, self_window=0.0)
@@ -388,7 +388,7 @@ def test_patches_on_the_model_of_the_inversion_are_refused_with_its_name(loaded,
     [
         ({"self_window": 1.5}, "self-attention window runs from 0 to 1.5"),
         ({"latent_window": (0.8, 0.2)}, "latent blend's window starts at 0.8"),
-        ({"steps": 2}, "2 steps do not match the inversion"),
+        ({"steps": 3}, "3 steps do not match the inversion"),
     ],
 )
 def test_wrong_settings_are_refused_before_anything_is_computed(loaded, inverted, changes, message):
