@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .em import EMSettings, fit_bases, responsibilities
 from .precision import arithmetic_dtype
+from .random_streams import distinct_numbers
 from .token_parts import Tokens, count_of, tokens_at
 
 SMALLEST = 16
@@ -46,7 +47,7 @@ def smallest_size(tokens: Tokens, target: float, settings: EMSettings, initial: 
 
 def _drawn(count: int) -> Tensor:
     """Which of `count` tokens are looked at, in random order; the same ones for the same count."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(count))[:SAMPLED_TOKENS]
+    return distinct_numbers(min(SAMPLED_TOKENS, count), count, torch.Generator().manual_seed(count))
 
 
 def explained_energy(tokens: Tensor, estimate: Tensor, mean: Tensor) -> float:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .precision import arithmetic_dtype
+from .random_streams import distinct_numbers
 from .token_parts import Tokens, count_of, moments, parts_of, tokens_at
 
 Initialisation = Literal["tokens", "gaussian"]
@@ -28,8 +29,7 @@ def initial_bases(
     if clamp or method == "tokens":
         num_bases = min(num_bases, count)
     if method == "tokens":
-        drawn = torch.randperm(count, generator=generator)[:num_bases]
-        return tokens_at(tokens, drawn).to(arithmetic_dtype(first))
+        return tokens_at(tokens, distinct_numbers(num_bases, count, generator)).to(arithmetic_dtype(first))
     noise = torch.randn(*first.shape[:-2], num_bases, first.shape[-1], generator=generator)
     return bases_from_noise(tokens, noise)
 
