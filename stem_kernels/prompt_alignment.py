@@ -129,7 +129,8 @@ def replace_mapper(
 
 
 def window_range(window: Window, length: int, name: str = "The window") -> range:
-    """Steps `[int(b0 * length), int(b1 * length))` of a window (b0, b1) of fractions; one number b means (0, b).
+    """Steps from b0 * length up to b1 * length, rounded down, of a window (b0, b1) of fractions; one number b means
+    (0, b).
 
     Args:
         name: what messages call the window.
@@ -145,7 +146,8 @@ def window_range(window: Window, length: int, name: str = "The window") -> range
         raise ValueError(f"{name} runs from {start} to {end}, but its bounds are fractions of all steps: use 0 to 1.")
     if start > end:
         raise ValueError(f"{name} starts at {start} and ends at {end} before it has begun. Exchange the two.")
-    return range(int(start * length), int(end * length))
+    # 0.58 of 50 steps are 29, though 0.58 * 50 is a little less in floating point
+    return range(int(start * length + 1e-9), int(end * length + 1e-9))
 
 
 def word_time_table(

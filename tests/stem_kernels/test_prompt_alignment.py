@@ -294,6 +294,11 @@ def test_a_window_counts_in_steps_of_any_length():
     assert window_range((0.2, 0.6), 10) == range(2, 6)
 
 
+@given(steps=st.integers(1, 1000), hundredths=st.integers(0, 100))
+def test_a_share_in_hundredths_is_so_many_whole_steps_whatever_floating_point_makes_of_it(steps, hundredths):
+    assert window_range(hundredths / 100, steps) == range(hundredths * steps // 100)
+
+
 def test_the_equalizer_weights_the_words_columns_and_leaves_the_others():
     factors = equalizer({"cat": 3, "black cat": -1.5}, {"cat": (2, 7), "black cat": (1, 2)}, columns=9)
     assert factors.tolist() == [1, -1.5, -1.5, 1, 1, 1, 1, 3, 1] and factors.dtype == torch.float32
