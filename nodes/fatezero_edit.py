@@ -10,7 +10,17 @@ from einops import repeat
 
 from ..stem_kernels.ddim import select_timesteps
 from ..stem_kernels.frame_context import parse_frame_references
-from .fields.shared import CATEGORY, OF_PRESET, choice, edit_inputs, guidance_input, steps_input, tail_input
+from .fields.shared import (
+    CATEGORY,
+    OF_PRESET,
+    choice,
+    edit_inputs,
+    guidance_input,
+    guidance_interval,
+    guidance_window,
+    steps_input,
+    tail_input,
+)
 from .fields.words import parse_levels, parse_weights, parse_window, parse_word_windows, parse_words
 from .methods.attention.frame_context import OWN_FRAME, FrameContextAttention
 from .methods.attention.installing import installed_method
@@ -63,6 +73,7 @@ class FateZeroEdit(io.ComfyNode):
                 *_attention_inputs(),
                 steps_input(),
                 tail_input(),
+                *guidance_interval(),
                 io.Conditioning.Input(
                     "controlnet",
                     optional=True,
@@ -129,6 +140,7 @@ def _settings(
     window = fields["self_window"].strip()
     return FateZeroSettings(
         cfg=fields["cfg"],
+        cfg_window=guidance_window(fields),
         self_window=parse_window(window, "self_window") if window else preset.self_window,
         blend_self=preset.blend_self if fields["blend_self"] == OF_PRESET else fields["blend_self"] == "on",
         blend_latents=fields["blend_latents"],

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .fields.shared import CATEGORY, InversionSocket, steps_input, tail_input
+from .fields.shared import CATEGORY, InversionSocket, guidance_interval, guidance_window, steps_input, tail_input
 from .methods.inversion.inversion import Inversion
 from .methods.inversion.matching import check_same_checkpoint
 from .methods.inversion.reconstruction import reconstruct
@@ -49,6 +49,7 @@ class Reconstruct(io.ComfyNode):
                 ),
                 steps_input(),
                 tail_input(),
+                *guidance_interval(),
             ],
             outputs=[io.Latent.Output(tooltip="The reconstructed frames, for VAE Decode.")],
         )
@@ -62,6 +63,7 @@ class Reconstruct(io.ComfyNode):
         model: Any = None,
         negative: list | None = None,
         cfg: float = 1.0,
+        **interval: float,
     ) -> io.NodeOutput:
         if model is None:
             model = inversion.model
@@ -74,5 +76,5 @@ class Reconstruct(io.ComfyNode):
                 f"{PURPOSE}: cfg is {cfg:g}, but no negative prompt is connected, so there is nothing to guide away "
                 "from. Connect a CLIP Text Encode to negative (it may be empty), or set cfg to 1."
             )
-        samples = reconstruct(inversion, model, inversion.source, negative, cfg, steps, tail)
+        samples = reconstruct(inversion, model, inversion.source, negative, cfg, guidance_window(interval), steps, tail)
         return io.NodeOutput({"samples": samples})

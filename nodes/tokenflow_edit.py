@@ -6,7 +6,16 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .fields.shared import CATEGORY, choice, edit_inputs, guidance_input, steps_input, tail_input
+from .fields.shared import (
+    CATEGORY,
+    choice,
+    edit_inputs,
+    guidance_input,
+    guidance_interval,
+    guidance_window,
+    steps_input,
+    tail_input,
+)
 from .methods.inversion.inversion import Inversion, stem_for_edit
 from .methods.inversion.matching import check_same_checkpoint, check_start
 from .methods.seams.comfyui_versions import essential, found_by
@@ -47,7 +56,7 @@ class TokenFlowEdit(io.ComfyNode):
                     "correspondences, more memory. All frames are edited, whatever their number.",
                 ),
                 _share("attention_injection", 0.5, "queries and keys", "layout"),
-                _share("feature_injection", 0.8, "convolution feature", "structure"),
+                _share("feature_injection", 0.8, "convolution features", "structure"),
                 io.Int.Input(
                     "seed",
                     default=1,
@@ -59,6 +68,7 @@ class TokenFlowEdit(io.ComfyNode):
                 *_advanced_inputs(),
                 steps_input(),
                 tail_input(),
+                *guidance_interval(),
                 io.Latent.Input(
                     "start_latent",
                     optional=True,
@@ -90,7 +100,9 @@ class TokenFlowEdit(io.ComfyNode):
             samples = check_latent(start_latent, PURPOSE)
             check_start(samples, inversion, PURPOSE)
         stem = stem_for_edit(model, inversion, PURPOSE) if edit_attention == "stem" else None
-        edited = edit(model, inversion, positive, negative, TokenFlowSettings(stem=stem, **settings), samples)
+        window = guidance_window(settings)
+        wanted = TokenFlowSettings(stem=stem, cfg_window=window, **settings)
+        edited = edit(model, inversion, positive, negative, wanted, samples)
         return io.NodeOutput({"samples": edited})
 
 

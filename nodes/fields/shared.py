@@ -36,6 +36,30 @@ def guidance_input() -> io.Float.Input:
     )
 
 
+def guidance_interval() -> list[io.Input]:
+    """The part of the steps in which guidance acts, named as ComfyUI's CFG Override names it."""
+    return [
+        _percent("cfg_start_percent", 0.0, "Share of the steps, from the noisy end, before which cfg is 1."),
+        _percent(
+            "cfg_end_percent",
+            1.0,
+            "Share of the steps, from the noisy end, after which cfg is 1: the negative prompt is not run, and a step "
+            "takes less time. Lower keeps more of the source and moves more steadily.",
+        ),
+    ]
+
+
+def guidance_window(fields: dict[str, Any]) -> tuple[float, float]:
+    """Takes the fields of `guidance_interval` out of a node's; a workflow saved before they came has neither."""
+    return fields.pop("cfg_start_percent", 0.0), fields.pop("cfg_end_percent", 1.0)
+
+
+def _percent(name: str, default: float, tooltip: str) -> io.Float.Input:
+    return io.Float.Input(
+        name, default=default, min=0.0, max=1.0, step=0.05, round=0.001, optional=True, tooltip=tooltip
+    )
+
+
 def choice(name: str, options: list[str], tooltip: str, **more: Any) -> io.Combo.Input:
     """A field with a list of options, the first of them by default."""
     return io.Combo.Input(name, options=options, default=options[0], tooltip=tooltip, **more)

@@ -15,7 +15,8 @@ from ....stem_kernels.prompt_alignment import Window, window_range
 from ..attention.frame_context import OWN_FRAME
 from ..attention.installing import install
 from ..attention.method import RUN, SelfAttentionMethod
-from ..editing.guider import EditGuider, StepSchedule
+from ..editing.guider import EditGuider
+from ..inversion.guidance import StepSchedule
 from ..inversion.inversion import Inversion
 from ..inversion.sampling import Tail
 from ..seams.layer_map import self_attention_layers
@@ -30,6 +31,7 @@ class FateZeroSettings:
 
     Attributes:
         cfg: classifier-free guidance scale.
+        cfg_window: the steps in which it acts, as shares of the schedule from its noisy end.
         self_window: the steps whose self-attention is the source's, as fractions of all steps from the noisy end.
         blend_self: pixels where the source's words are keep the edit's own self-attention.
         blend_latents: outside the words of both prompts, the latent is put back to the source's after a step.
@@ -45,6 +47,7 @@ class FateZeroSettings:
     """
 
     cfg: float = 7.5
+    cfg_window: Window = 1.0
     self_window: Window = 0.8
     blend_self: bool = False
     blend_latents: bool = False
@@ -88,7 +91,7 @@ def edit(
     timesteps = select_timesteps(inversion.timesteps, settings.steps)
     guider = FateZeroGuider(model, inversion, words, settings, StepSchedule(timesteps, len(timesteps)))
     start = inversion.trajectory[inversion.entry(timesteps[-1])]
-    samples = guider.edit(positive, negative, settings.cfg, start, settings.tail)
+    samples = guider.edit(positive, negative, start, settings.tail)
     return Edited(samples, guider.masks.mean(samples))
 
 
@@ -154,6 +157,7 @@ class FateZeroGuider(EditGuider):
     ) -> None:
         method = FateZeroAttention(settings.own, settings.levels, settings.fuse_unconditional)
         super().__init__(install(model, method), inversion, schedule)
+        self.set_guidance(settings.cfg, settings.cfg_window)
         self.layers = self_attention_layers(model.model.diffusion_model)
         self.source = replayed(inversion.model, settings.levels)
         self.words = words

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import comfy.samplers
 from torch import Tensor
 
 from ....stem_kernels.ddim import select_timesteps
+from ....stem_kernels.prompt_alignment import Window
+from .guidance import ScheduledGuider, StepSchedule
 from .inversion import Inversion
 from .sampling import SourceGuider, Tail, denoise, denoising_sigmas
 
@@ -18,6 +19,7 @@ def reconstruct(
     positive: list,
     negative: list | None = None,
     cfg: float = 1.0,
+    cfg_window: Window = 1.0,
     steps: int = 0,
     tail: Tail = "alpha0",
 ) -> Tensor:
@@ -26,6 +28,7 @@ def reconstruct(
     Args:
         positive: CONDITIONING, normally the one of the inversion.
         negative: CONDITIONING for guidance; needed where `cfg` is not 1.
+        cfg_window: the steps with guidance, as shares of the schedule from its noisy end.
         steps: 0 for those of the inversion.
         tail: see `denoising_sigmas`.
 
@@ -35,8 +38,8 @@ def reconstruct(
     timesteps = select_timesteps(inversion.timesteps, steps)
     guider = SourceGuider(model, positive)
     if cfg != 1.0:
-        guider = comfy.samplers.CFGGuider(model)
+        guider = ScheduledGuider(model, inversion, StepSchedule(timesteps, len(timesteps)))
         guider.set_conds(positive, negative)
-        guider.set_cfg(cfg)
+        guider.set_guidance(cfg, cfg_window)
     start = inversion.trajectory[inversion.entry(timesteps[-1])]
     return denoise(guider, start, denoising_sigmas(inversion, timesteps, tail), timesteps[::-1], "Reconstruction")

@@ -20,9 +20,11 @@ from ....stem_kernels.correspondence import (
     propagation_plan,
 )
 from ....stem_kernels.ddim import add_noise, alpha_of, renoise, select_timesteps, to_preserving
+from ....stem_kernels.prompt_alignment import Window
 from ....stem_kernels.random_streams import KEYFRAMES, SHARED_NOISE, keyed_generator
 from ..attention.installing import install
-from ..editing.guider import EditGuider, StepSchedule
+from ..editing.guider import EditGuider
+from ..inversion.guidance import StepSchedule
 from ..inversion.inversion import Inversion
 from ..inversion.sampling import Tail
 from ..seams.control_hints import controls_of_frames
@@ -43,6 +45,7 @@ class TokenFlowSettings:
 
     Attributes:
         cfg: classifier-free guidance scale.
+        cfg_window: the steps in which it acts, as shares of the schedule from its noisy end.
         batch_size: frames edited at a time; every batch has one keyframe.
         attention_injection, feature_injection: shares of the schedule, from its noisy end, in which the source's
             queries and keys, and its convolution feature, replace those of the edit.
@@ -58,6 +61,7 @@ class TokenFlowSettings:
     """
 
     cfg: float = 7.5
+    cfg_window: Window = 1.0
     batch_size: int = 8
     attention_injection: float = 0.5
     feature_injection: float = 0.8
@@ -99,7 +103,7 @@ def edit(
     else:
         sigma = inversion.sigmas[inversion.entry(first)]
         start = to_preserving(model.model.process_latent_in(start_samples), sigma)
-    return guider.edit(positive, negative, settings.cfg, start, settings.tail)
+    return guider.edit(positive, negative, start, settings.tail)
 
 
 def start_latent(inversion: Inversion, timestep: int, settings: TokenFlowSettings) -> Tensor:
@@ -121,6 +125,7 @@ class TokenFlowGuider(EditGuider):
 
     def __init__(self, model: Any, inversion: Inversion, settings: TokenFlowSettings, schedule: StepSchedule) -> None:
         super().__init__(model, inversion, schedule)
+        self.set_guidance(settings.cfg, settings.cfg_window)
         self.settings = settings
         self.batches = batch_slices(inversion.frames, settings.batch_size)
         # where the rows of the source take features from other frames, those of a keyframe are not what they were

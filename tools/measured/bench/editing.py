@@ -12,11 +12,11 @@ from torch import Tensor
 
 from ....nodes.methods.attention.frame_context import FrameContextAttention
 from ....nodes.methods.attention.installing import install
-from ....nodes.methods.editing.guider import StepSchedule
 from ....nodes.methods.fatezero.edit import FateZeroSettings
 from ....nodes.methods.fatezero.edit import edit as edit_fatezero
 from ....nodes.methods.fatezero.prompts import read_prompt
 from ....nodes.methods.fatezero.word_control import WordWishes, read_words
+from ....nodes.methods.inversion.guidance import StepSchedule
 from ....nodes.methods.inversion.inversion import Inversion, identity_of, noise_levels
 from ....nodes.methods.inversion.sampling import denoise
 from ....nodes.methods.stem.attention import StemSelfAttention
@@ -109,6 +109,6 @@ def tokenflow(loaded: Loaded, video: VideoSize) -> list[Workload]:
     prompts, workloads = (loaded.prompt(TARGET), loaded.prompt("")), []
     for guider in (PerFrameGuider, TokenFlowGuider):
         made = guider(prepared(loaded.model, video.frames, settings), inversion, settings, StepSchedule((TIMESTEP,), 1))
-        edit = partial(made.edit, *prompts, CFG, inversion.trajectory[-1], "alpha0")
+        edit = partial(made.edit, *prompts, inversion.trajectory[-1], "alpha0")
         workloads.append(Workload(guider.purpose, edit))
     return workloads

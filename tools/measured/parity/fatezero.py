@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ....nodes.methods.attention.frame_context import FrameContextAttention
 from ....nodes.methods.attention.installing import install
-from ....nodes.methods.editing.guider import StepSchedule
 from ....nodes.methods.fatezero.edit import FateZeroGuider, FateZeroSettings
 from ....nodes.methods.fatezero.replay import SourceRecord
 from ....nodes.methods.fatezero.word_control import WordControl
+from ....nodes.methods.inversion.guidance import StepSchedule
 from ....nodes.methods.inversion.inversion import Inversion
 from ....nodes.methods.inversion.sampling import invert
 from ....stem_kernels.cross_control import refined, replaced
@@ -135,7 +135,7 @@ def _edited(
     guider = Published(golden.model(folder), inversion, _words(recorded, name, config), settings, schedule)
     (target,) = (key for key, text in prompts.items() if text == run["prompt"])
     positive, negative = ([[recorded[f"text.embeds.{prompt}"], {}]] for prompt in (target, "uncond"))
-    guider.edit(positive, negative, settings.cfg, inversion.trajectory[-1], settings.tail)
+    guider.edit(positive, negative, inversion.trajectory[-1], settings.tail)
     for row, step in zip(recorded[f"{name}.steps.f037"], run["stored_steps"], strict=True):
         ours = guider.latents[step][run["stored_frames"]]
         yield compared(f"fatezero {name} after step {step}", ours, row, EDIT)

@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ....nodes.methods.attention.method import RUN
-from ....nodes.methods.editing.guider import StepSchedule
+from ....nodes.methods.inversion.guidance import StepSchedule
 from ....nodes.methods.inversion.inversion import Inversion, identity_of, noise_levels
 from ....nodes.methods.inversion.sampling import denoise, denoising_sigmas
 from ....nodes.methods.tokenflow.edit import TokenFlowGuider, TokenFlowSettings, prepared, start_latent
@@ -114,7 +114,6 @@ def _edited(folder: Path, name: str, run: dict, inversion: Inversion) -> Iterato
     guider.recorded = dict(zip(timesteps, recorded[f"{name}.pivot_frames"].long(), strict=True))
     prompts = {"positive": "target", "negative": "negative", "source": "source"}
     guider.inner_set_conds({key: golden.conditioning(folder, prompt) for key, prompt in prompts.items()})
-    guider.set_cfg(settings.cfg)
     sigmas, steps = denoising_sigmas(inversion, schedule.timesteps, "alpha0"), []
     for step, timestep in enumerate(timesteps):
         samples = denoise(guider, z, sigmas[step : step + 2], [timestep], "TokenFlow Edit")

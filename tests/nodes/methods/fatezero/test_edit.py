@@ -7,10 +7,10 @@ import pytest
 import torch
 from comfyui_stem.nodes.methods.attention.frame_context import FrameContextAttention
 from comfyui_stem.nodes.methods.attention.installing import install
-from comfyui_stem.nodes.methods.editing.guider import StepSchedule
 from comfyui_stem.nodes.methods.fatezero.edit import FateZeroGuider, FateZeroSettings, edit
 from comfyui_stem.nodes.methods.fatezero.prompts import read_prompt
 from comfyui_stem.nodes.methods.fatezero.word_control import WordControl, WordWishes, read_words
+from comfyui_stem.nodes.methods.inversion.guidance import StepSchedule
 from comfyui_stem.nodes.methods.inversion.reconstruction import reconstruct
 from comfyui_stem.nodes.methods.inversion.sampling import invert
 from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
@@ -131,7 +131,7 @@ def listened(loaded, inversion, settings, control=None, model=None, steps=0):
     schedule = StepSchedule(timesteps, len(timesteps))
     guider = Listening(model or loaded.model, inversion, control, settings, schedule)
     start = inversion.trajectory[inversion.entry(timesteps[-1])]
-    guider.edit(loaded.prompt(TARGET), loaded.prompt("rain"), settings.cfg, start, "alpha0")
+    guider.edit(loaded.prompt(TARGET), loaded.prompt("rain"), start, "alpha0")
     return guider
 
 
@@ -274,7 +274,7 @@ def test_accumulated_masks_read_the_sum_of_all_steps_on_both_sides(loaded, large
         settings = replace(NOTHING, blend_latents=True, latent_window=1.0, accumulate=accumulate)
         schedule = StepSchedule(large.timesteps, 2)
         guider = Noting(loaded.model, large, words(loaded, steps=2, blends=True), settings, schedule)
-        guider.edit(loaded.prompt(TARGET), loaded.prompt("rain"), 1.0, large.trajectory[-1], "alpha0")
+        guider.edit(loaded.prompt(TARGET), loaded.prompt("rain"), large.trajectory[-1], "alpha0")
     for source, target, used_source, used_target in seen[False]:
         assert torch.equal(source, used_source) and torch.equal(target, used_target)
     (first, second) = seen[True]

@@ -15,6 +15,7 @@ from comfyui_stem.nodes.methods.fatezero.edit import FateZeroSettings
 from comfyui_stem.nodes.methods.fatezero.edit import edit as edit_by_fatezero
 from comfyui_stem.nodes.methods.fatezero.prompts import read_prompt
 from comfyui_stem.nodes.methods.fatezero.word_control import WordWishes, read_words
+from comfyui_stem.nodes.methods.inversion.guidance import StepSchedule
 from comfyui_stem.nodes.methods.inversion.reconstruction import reconstruct
 from comfyui_stem.nodes.methods.inversion.sampling import invert
 from comfyui_stem.nodes.methods.seams.control_hints import controlled_by
@@ -151,7 +152,8 @@ def test_every_pass_sees_the_hints_of_its_frames_and_the_source_none(
     settings = TokenFlowSettings(batch_size=batch_size, weights=weights)
     edit(loaded.model, inversion, positive, loaded.prompt("rain"), settings)
     batches, expected = batch_slices(FRAMES, batch_size), []
-    guider = TokenFlowGuider(loaded.model, inversion, settings, None)
+    schedule = StepSchedule(inversion.timesteps, len(inversion.timesteps))
+    guider = TokenFlowGuider(loaded.model, inversion, settings, schedule)
     for timestep in reversed(inversion.timesteps):
         keyframes = guider.keyframes_at(timestep)
         passes = batch_passes(batches, keyframes, propagation_plan(batches, keyframes, weights), True)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from comfyui_stem.nodes.methods.attention.installing import install
-from comfyui_stem.nodes.methods.editing.guider import StepSchedule
+from comfyui_stem.nodes.methods.inversion.guidance import StepSchedule
 from comfyui_stem.nodes.methods.inversion.reconstruction import reconstruct
 from comfyui_stem.nodes.methods.inversion.sampling import invert
 from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
@@ -198,7 +198,7 @@ def test_noise_put_on_again_at_its_own_level_is_the_end_of_the_trajectory(invers
 def test_a_noise_level_off_the_schedule_is_refused(loaded, inversion):
     guider = TokenFlowGuider(loaded.model, inversion, PLAIN, StepSchedule(inversion.timesteps, STEPS))
     with pytest.raises(ValueError, match="the noise level 3.3 is not one of the inversion's"):
-        guider._timestep_of(3.3)
+        guider.timestep_of(torch.tensor([3.3]))
 
 
 def test_a_node_that_runs_the_model_for_itself_is_refused(loaded, inversion):

@@ -1,0 +1,89 @@
+"""Classifier-free guidance in some steps of a schedule only (Kynkäänniemi et al. 2024, "Applying guidance in a limited
+interval")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.samplers
+import torch
+from torch import Tensor
+
+from ....stem_kernels.prompt_alignment import Window, window_range
+from .inversion import Inversion
+
+
+@dataclass(frozen=True)
+class StepSchedule:
+    """Timesteps of a denoising run, ascending: all of the schedule, and how many of them (the least noisy) are run."""
+
+    timesteps: tuple[int, ...]
+    kept: int
+
+    @property
+    def descending(self) -> tuple[int, ...]:
+        return self.timesteps[: self.kept][::-1]
+
+    def number(self, timestep: int) -> int:
+        """Which step of the whole schedule a timestep belongs to; 0 is the noisiest."""
+        return len(self.timesteps) - 1 - self.timesteps.index(timestep)
+
+    def within(self, timestep: int, window: Window) -> bool:
+        """Whether a timestep is in a window of the whole schedule; see `window_range`."""
+        return self.number(timestep) in window_range(window, len(self.timesteps))
+
+
+class ScheduledGuider(comfy.samplers.CFGGuider):
+    """ComfyUI's guider for denoising an inversion: it knows its step, and guides in `guided_steps` only.
+
+    In the other steps cfg is 1, where ComfyUI runs the positive prompt alone, unless a patch of guidance asked for the
+    negative prompt even then (`disable_cfg1_optimization`). Patches of guidance act in all steps.
+    """
+
+    purpose = "Reconstruct"
+
+    def __init__(self, model: Any, inversion: Inversion, schedule: StepSchedule) -> None:
+        super().__init__(model)
+        self.inversion = inversion
+        self.schedule = schedule
+        self.guided_steps = range(len(schedule.timesteps))
+
+    def set_guidance(self, cfg: float, window: Window) -> None:
+        """The guidance scale, and the steps in which it acts, as shares of the schedule from its noisy end.
+
+        Raises:
+            ValueError: the window is wrong (see `window_range`).
+        """
+        self.set_cfg(cfg)
+        self.guided_steps = window_range(window, len(self.schedule.timesteps), "The guidance interval")
+
+    def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict | None = None, seed: Any = None) -> Tensor:
+        guided = self.schedule.number(self.timestep_of(timestep)) in self.guided_steps
+        return comfy.samplers.sampling_function(
+            self.inner_model,
+            x,
+            timestep,
+            self.conds["negative"],
+            self.conds["positive"],
+            self.cfg if guided else 1.0,
+            model_options=model_options or {},
+            seed=seed,
+        )
+
+    def timestep_of(self, sigma: Tensor) -> int:
+        """The timestep of the schedule that has the noise level `sigma` [frames].
+
+        Raises:
+            ValueError: none has.
+        """
+        level, timesteps = float(sigma[0]), self.schedule.timesteps
+        levels = torch.tensor([self.inversion.sigmas[self.inversion.entry(t)] for t in timesteps])
+        nearest = int((levels - level).abs().argmin())
+        if abs(float(levels[nearest]) - level) > 1e-4 * level:
+            raise ValueError(
+                f"{self.purpose}: the noise level {level:.5g} is not one of the inversion's (the nearest is "
+                f"{float(levels[nearest]):.5g}), so there is no source to read at this step. Use the noise levels of "
+                "the inversion."
+            )
+        return timesteps[nearest]
