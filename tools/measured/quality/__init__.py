@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ... import locations
 from ...host import loaded_model
-from . import report
-from .clips import held_out_cases
-from .execution import do, in_processes
+from . import editors, report
+from .clips import Case, held_out_cases
+from .execution import do, in_processes, pending
 from .plan import STUDIES, Item, Settings, items, share
 from .store import Store, code_digest, file_digest
 
 HERE = Path(__file__).parent
 # Every run's numbers, so that a report can be written, or an unfinished one finished, on another machine.
+EDITORS = "editors"
 RUNS = Path("quality") / "runs.jsonl"
 # What results depend on, beside their settings: everything here but what only presents them.
 PRESENTATION = (
     "__init__",
     "bootstrap",
+    "editors",
+    "editors_summary",
     "execution",
     "pictures",
     "plots",
@@ -39,7 +43,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--classifier", default="", help="weights of the classifier that judges edits; the one beside it"
     )
-    parser.add_argument("--only", nargs="+", choices=STUDIES, default=list(STUDIES), help="parts to measure")
+    parser.add_argument(
+        "--only", nargs="+", choices=(*STUDIES, EDITORS), default=[*STUDIES, EDITORS], help="parts to measure"
+    )
     parser.add_argument("--clips", type=int, default=24, help="at most; some parts take fewer")
     parser.add_argument("--edits", type=int, default=1, choices=(1, 2, 3), help="edits of each clip")
     parser.add_argument("--frames", type=int, default=8)
@@ -78,6 +84,23 @@ def settings_of(options: argparse.Namespace, checkpoint: Path, classifier: Path 
     )
 
 
+def work_of(
+    options: argparse.Namespace, cases: Sequence[Case], settings: Settings, store: Store
+) -> dict[str, list[Item]]:
+    """The items of the studies that were asked for."""
+    return {
+        name: editors.items(cases, options.seeds, settings, store.load())
+        if name == EDITORS
+        else items(name, cases, options.seeds)
+        for name in options.only
+    }
+
+
+def joined(studies: Mapping[str, Sequence[Item]]) -> list[Item]:
+    """The items of several studies, each once."""
+    return list(dict.fromkeys(item for found in studies.values() for item in found))
+
+
 def run_here(work: list[Item], settings: Settings, store: Store, files: tuple[Path, Path | None], quiet: bool) -> None:
     """Loads the checkpoint and does the items in this process."""
     checkpoint, classifier = files
@@ -105,22 +128,22 @@ def main(arguments: list[str]) -> int:
             return 1
     settings = settings_of(options, checkpoint, classifier)
     cases = held_out_cases(options.clips, options.edits)
-    studies = {name: items(name, cases, options.seeds) for name in options.only}
-    work = list(dict.fromkeys(item for found in studies.values() for item in found))
     folder, published = locations.from_environment().setup / "quality", options.output / RUNS
     if options.worker is not None:
-        mine = share(work, options.worker, options.workers)
         own = Store(folder, f".{options.worker}", published)
+        mine = share(joined(work_of(options, cases, settings, own)), options.worker, options.workers)
         run_here(mine, settings, own, (checkpoint, classifier), quiet=True)
         return 0
     store = Store(folder, published=published)
-    if options.workers > 1 and not options.report:
-        status = in_processes(arguments, options.workers, work, settings, store)
-        if status:
+    # What there is to do in a round of `editors` depends on the results of the round before.
+    while not options.report and pending(work := joined(work_of(options, cases, settings, store)), settings, store):
+        if options.workers == 1:
+            run_here(work, settings, store, (checkpoint, classifier), quiet=False)
+        elif status := in_processes(arguments, options.workers, work, settings, store):
             print("quality stopped: a process failed; what is done is kept, and the next run goes on from there.")
             return status
-    elif not options.report:
-        run_here(work, settings, store, (checkpoint, classifier), quiet=False)
+    studies = work_of(options, cases, settings, store)
+    work = joined(studies)
     store.publish(item.key(settings) for item in work)
     report.write(studies, settings, store, checkpoint.name, options.output)
     print(f"written to {options.output}: quality.md, quality.json, and runs and pictures in quality/")

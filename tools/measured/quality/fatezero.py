@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 from torch import Tensor
 
 from ....nodes.methods.attention.frame_context import OWN_FRAME
@@ -18,8 +22,13 @@ PRESET_OF = {"object": "shape", "style": "style", "colour": "attribute"}
 PURPOSE = "make quality"
 
 
-def edited(loaded: Loaded, inversion: Inversion, caption: str, wish: Edit, cfg: float) -> Tensor:
-    """LATENT samples of the edit; what is not fused has the attention of the inversion."""
+def edited(
+    loaded: Loaded, inversion: Inversion, caption: str, wish: Edit, cfg: float, changes: Mapping[str, Any] | None = None
+) -> Tensor:
+    """LATENT samples of the edit; what is not fused has the attention of the inversion.
+
+    changes: fields of FateZeroSettings and WordWishes that differ from those of the preset.
+    """
     preset = PRESETS[PRESET_OF[wish.kind]]
     settings = FateZeroSettings(
         cfg=cfg,
@@ -28,8 +37,19 @@ def edited(loaded: Loaded, inversion: Inversion, caption: str, wish: Edit, cfg: 
         threshold=preset.threshold,
         own=installed_method(inversion.model) or OWN_FRAME,
     )
+    changes = dict(changes or {})
+    window = changes.pop("window", preset.cross_window)
+    if "levels" in changes:
+        changes["levels"] = frozenset(changes["levels"])
+    settings = replace(settings, **changes)
     source, target = (read_prompt(loaded.clip, text, "a", PURPOSE) for text in (caption, wish.scene.caption))
     weights = {wish.word: preset.weight} if wish.kind == "style" else {}
-    wishes = WordWishes(preset.control, preset.cross_window, weights=weights, masks_source=preset.blend_self)
+    wishes = WordWishes(
+        preset.control,
+        window,
+        weights=weights,
+        masks_source=settings.blend_self or settings.blend_latents,
+        masks_target=settings.blend_latents,
+    )
     words = read_words(source, target, wishes, len(inversion.timesteps), PURPOSE)
     return edit(loaded.model, inversion, target.conditioning, loaded.prompt(""), words.control, settings).samples

@@ -51,13 +51,13 @@ class Item:
 
     Attributes:
         kind: "reference" measures what needs no inversion; "variant" inverts, reconstructs and edits; "health" watches
-            the fits of an inversion.
+            the fits of an inversion; "setting" is an EditorItem.
         scales: guidance scales of the reconstructions.
         editors: with which the case's edits are made; of a reference, which edits have their bounds measured.
         shown: whether its frames are kept for the pictures.
     """
 
-    kind: Literal["reference", "variant", "health"]
+    kind: Literal["reference", "variant", "health", "setting"]
     case: Case
     variant: Variant | None = None
     seed: int = 0
@@ -75,6 +75,34 @@ class Item:
     @property
     def label(self) -> str:
         return f"clip {self.case.index}, {self.variant.label if self.variant else self.kind}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class EditorSetting:
+    """One way to edit.
+
+    Attributes:
+        editor: "tokenflow" or "fatezero".
+        name: what the report calls it.
+        changes: fields of TokenFlowSettings, or of FateZeroSettings and WordWishes, that differ from those of 0.1.0.
+        steps: of the inversion and the edit; 0 for those of the other items.
+    """
+
+    editor: str
+    name: str
+    changes: tuple[tuple[str, object], ...] = ()
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class EditorItem(Item):
+    """An inversion, edited with a setting of an editor."""
+
+    setting: EditorSetting | None = None
+
+    @property
+    def label(self) -> str:
+        return f"{super().label}, {self.setting.editor} {self.setting.name}"
 
 
 def main_items(case: Case, seeds: Sequence[int]) -> Iterator[Item]:

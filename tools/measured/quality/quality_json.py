@@ -7,7 +7,7 @@ from dataclasses import asdict
 from functools import partial
 from types import MappingProxyType
 
-from . import summary
+from . import editors_summary, summary
 from .plan import Item, Settings
 from .variants import BASELINE, CHANGED_BASES, FURTHER_EDITS, Variant, changed, full_grid, stem
 
@@ -82,6 +82,7 @@ ENTRIES: Mapping[str, Callable[[summary.Done], dict]] = MappingProxyType(
         "guided": lambda done: {"guided_rows": summary.rows(done)},
         "grid": lambda done: {"grid_rows": summary.rows(done)},
         "changes": lambda done: {"change_rows": summary.rows(done, stem(CHANGED_BASES))},
+        "editors": lambda done: {"editor_rows": editors_summary.rows(done)},
         "health": lambda done: {"em_health": summary.health_rows(done)},
     }
 )

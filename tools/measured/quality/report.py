@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..markdown import rendered
 from . import pictures, plots, tables, variants
+from .editors import INVERSIONS, ROUNDS
 from .plan import CFG, Item, Settings
 from .quality_json import further_edits_key, of_study
 from .store import Store
@@ -63,4 +64,6 @@ def as_markdown(made: Mapping) -> str:
         beside_main=(FOR_TOKENFLOW, *CANDIDATES),
         main_edits=(*MAIN, FOR_TOKENFLOW, *CANDIDATES),
         further_edits_key=further_edits_key,
+        rounds=ROUNDS,
+        inversions=INVERSIONS,
     )

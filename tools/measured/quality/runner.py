@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from .em_health import ObservedFitting
 from .frames_on_disk import save_frames
 from .measures import Classifier, appearance, closeness, edit_measures
 from .methods import installed, method_of
-from .plan import Item, Settings
+from .plan import EditorItem, Item, Settings
 from .variants import DEFAULT
 
 # Two keyframes or more, or nothing would tie the edit's frames together: the default of 8 is a whole clip here.
@@ -60,11 +60,17 @@ class Runner:
     classify: Classifier | None
     pictures: Path
     _last: dict[int, Source] = field(default_factory=dict)
+    _inversions: dict[tuple, Inversion] = field(default_factory=dict)
 
     @torch.inference_mode()
     def __call__(self, item: Item) -> dict:
         source = self._source(item)
-        measured = {"reference": self._references, "variant": self._variant, "health": self._health}[item.kind]
+        measured = {
+            "reference": self._references,
+            "variant": self._variant,
+            "health": self._health,
+            "setting": self._setting,
+        }[item.kind]
         return {"measured": list(measured(item, source))}
 
     def _references(self, item: Item, source: Source) -> Iterator[dict]:
@@ -119,8 +125,16 @@ class Runner:
                 yield _measured(editor, cfg=EDIT_CFG, edit=wish.kind, metrics=metrics)
                 self._keep(item, f"{editor}_{wish.kind}", video)
 
-    def _tokenflow(self, item: Item, inversion: Inversion, wish: Edit, stem: StemSelfAttention | None = None) -> Tensor:
+    def _tokenflow(
+        self,
+        item: Item,
+        inversion: Inversion,
+        wish: Edit,
+        stem: StemSelfAttention | None = None,
+        changes: Mapping[str, Any] | None = None,
+    ) -> Tensor:
         settings = TokenFlowSettings(cfg=EDIT_CFG, seed=item.seed, batch_size=FRAMES_PER_KEYFRAME, stem=stem)
+        settings = replace(settings, **(changes or {}))
         target, negative = self.loaded.prompt(wish.scene.caption), self.loaded.prompt("")
         return edit(self.loaded.model, inversion, target, negative, settings)
 
@@ -132,15 +146,37 @@ class Runner:
     def _fatezero(self, item: Item, inversion: Inversion, wish: Edit) -> Tensor:
         return fatezero.edited(self.loaded, inversion, item.case.scene.caption, wish, EDIT_CFG)
 
+    def _setting(self, item: EditorItem, source: Source) -> Iterator[dict]:
+        setting = item.setting
+        inversion = self._last_inversion(item, source)
+        for wish in item.case.edits:
+            truth = render(wish.scene, item.case.motion, self.settings.frames)
+            if setting.editor == "tokenflow":
+                latents = self._tokenflow(item, inversion, wish, changes=dict(setting.changes))
+            else:
+                caption, changes = item.case.scene.caption, dict(setting.changes)
+                latents = fatezero.edited(self.loaded, inversion, caption, wish, EDIT_CFG, changes)
+            metrics = edit_measures(self.loaded.decode(latents), truth, source.clip.masks, wish.kind, self.classify)
+            yield _measured(setting.editor, edit=wish.kind, metrics=metrics)
+
+    def _last_inversion(self, item: EditorItem, source: Source) -> Inversion:
+        """The item's inversion; the last one is kept, because settings of one inversion follow each other."""
+        wanted = (item.case.index, item.variant, item.seed, item.setting.steps)
+        if wanted not in self._inversions:
+            self._inversions.clear()
+            model = installed(self.loaded.model, method_of(item.variant, item.seed))
+            self._inversions[wanted] = self._invert(model, item, source, item.setting.steps)
+        return self._inversions[wanted]
+
     def _health(self, item: Item, source: Source) -> Iterator[dict]:
         method = method_of(item.variant, item.seed)
         observed = ObservedFitting(method.settings)
         self._invert(installed(self.loaded.model, replace(method, fitting=observed)), item, source)
         yield from ({"health": entry} for entry in observed.log)
 
-    def _invert(self, model: Any, item: Item, source: Source) -> Inversion:
+    def _invert(self, model: Any, item: Item, source: Source, steps: int = 0) -> Inversion:
         prompt = self.loaded.prompt(item.case.scene.caption)
-        return invert(model, prompt, source.latents, self.settings.steps, item.variant.convention)
+        return invert(model, prompt, source.latents, steps or self.settings.steps, item.variant.convention)
 
     def _source(self, item: Item) -> Source:
         """The item's clip; the last one is kept, because items of one clip follow each other."""

@@ -7,6 +7,7 @@ from functools import partial
 
 from .. import markdown
 from .clips import KINDS
+from .editors_summary import BEFORE, METRICS, SHIPPED, score
 from .summary import ALL_EDITS, COMPARED_WITH, IDENTITY
 from .variants import BASELINE, CONVENTIONS, MAIN, PRESETS, Variant
 
@@ -126,6 +127,28 @@ def edit_gains(rows: Rows, editor: str, variants: Iterable[Variant]) -> str:
         if v != BASELINE or editor in COMPARED_WITH
     ]
     return table(["inversion", *(title for title, _ in columns.values())], body)
+
+
+def editor_settings(rows: Rows, editor: str, inversion: str, kind: str = ALL_EDITS) -> str:
+    """Settings of an editor, the best first: what each gains over those of 0.1.0, whose numbers come first."""
+    of = [row for row in rows if (row["editor"], row["inversion"], row["kind"]) == (editor, inversion, kind)]
+    clips = {row["setting"]: row["clips"] for row in of if row["metric"] == "psnr"}
+    columns = {name: EDIT_COLUMNS[name] for name in METRICS if any(row["metric"] == name for row in of)}
+
+    def line(setting: str) -> list[str]:
+        shown = f"**{setting}**" if setting == SHIPPED[editor] else setting
+        name, more = ("mean", 0) if setting == BEFORE else ("gain", 1)
+        cells = [
+            cell(find(of, setting=setting, metric=metric), digits + more, name)
+            for metric, (_, digits) in columns.items()
+        ]
+        rank = "" if setting == BEFORE else f"{score(of, editor, setting, kind):.2f}"
+        return [shown, str(clips[setting]), rank, *cells]
+
+    # those that stayed longest first; among them by score
+    order = sorted(clips, key=lambda s: (s == BEFORE, clips[s], score(of, editor, s, kind)), reverse=True)
+    head = ["setting", "clips", "score", *(title for title, _ in columns.values())]
+    return table(head, map(line, order))
 
 
 def edits_by_kind(rows: Rows, editor: str, variants: Iterable[Variant]) -> str:

@@ -7,9 +7,10 @@ import statistics
 import pytest
 from comfyui_stem.tools import locations
 from comfyui_stem.tools.host import loaded_model
+from comfyui_stem.tools.measured.quality import runner as runner_module
 from comfyui_stem.tools.measured.quality.clips import held_out_cases
 from comfyui_stem.tools.measured.quality.frames_on_disk import load_frames
-from comfyui_stem.tools.measured.quality.plan import Item, Settings
+from comfyui_stem.tools.measured.quality.plan import EditorItem, EditorSetting, Item, Settings
 from comfyui_stem.tools.measured.quality.runner import Runner
 from comfyui_stem.tools.measured.quality.variants import BASELINE, stem
 
@@ -68,3 +69,27 @@ def test_every_fit_of_an_inversion_is_watched(run):
     found = [one["health"] for one in run[0](Item("health", CASE, stem(32)))]
     assert len(found) == 16 * SETTINGS.steps == len({(one["layer"], one["timestep"]) for one in found})
     assert all(0 < one["perplexity"] <= one["live"] + 1e-6 <= one["bases"] + 1e-5 for one in found)
+
+
+def test_settings_of_an_editor_are_run_from_one_inversion_and_give_other_edits(run, monkeypatch):
+    inversions = []
+    real = runner_module.invert
+    monkeypatch.setattr(runner_module, "invert", lambda *args: inversions.append(args[3]) or real(*args))
+    settings = (
+        EditorSetting("tokenflow", "as it is"),
+        EditorSetting("tokenflow", "no guidance", (("cfg_window", (0.0, 0.0)),)),
+        EditorSetting("fatezero", "as it is"),
+        EditorSetting("fatezero", "more", (("window", 1.0), ("levels", (0, 1, 2, 3)), ("blend_latents", True))),
+        EditorSetting("fatezero", "more steps", (), 4),
+    )
+    found = [run[0](EditorItem("setting", CASE, stem(8), setting=setting)) for setting in settings]
+    assert inversions == [SETTINGS.steps, 4]
+    assert [one["editor"] for (one,) in found] == [setting.editor for setting in settings]
+    metrics = [tuple(one["metrics"].values()) for (one,) in found]
+    assert len(set(metrics)) == len(settings)
+
+
+def test_a_setting_without_changes_is_the_edit_of_the_other_studies(run):
+    (usual,) = run[0](Item("variant", CASE, stem(8), editors=("tokenflow",)))
+    (found,) = run[0](EditorItem("setting", CASE, stem(8), setting=EditorSetting("tokenflow", "as it is")))
+    assert found["metrics"] == usual["metrics"]
