@@ -86,6 +86,9 @@ def tokenflow_settings() -> tuple[EditorSetting, ...]:
         "17 % to 75 %, both injections 1": interval | all_injected,
         "17 % to 75 %, 1 keyframe, attention injection 0.75": interval | one | layout,
         "to 50 %, 1 keyframe": dict([TO_50]) | one,
+        # added after three clips, around what was best there
+        "to 75 %, 1 keyframe, attention injection 0.75": dict([TO_75]) | one | layout,
+        "cfg 5, to 75 %, 1 keyframe": dict([TO_75]) | one | {"cfg": 5.0},
     }
     return (*_guidance("tokenflow"), *_of("tokenflow", **named))
 
@@ -117,6 +120,12 @@ def fatezero_settings() -> tuple[EditorSetting, ...]:
         "17 % to 75 %, levels 0 to 3": interval | levels,
         "17 % to 75 %, negative prompt fused": interval | {"fuse_unconditional": True},
         "to 50 %, levels 0 to 3": dict([TO_50]) | levels,
+        # added after three clips, around what was best there
+        "to 75 %, levels 0 to 3": dict([TO_75]) | levels,
+        "to 33 %, levels 0 to 3": {"cfg_window": INTERVALS["guidance to 33 %"]} | levels,
+        "17 % to 50 %, levels 0 to 3": {"cfg_window": INTERVALS["guidance from 17 % to 50 %"]} | levels,
+        "cfg 6, to 50 %, levels 0 to 3": dict([TO_50]) | levels | {"cfg": 6.0},
+        "to 50 %, levels 0 to 3, words 0.8": dict([TO_50]) | levels | {"window": 0.8},
     }
     return (*_guidance("fatezero"), *_of("fatezero", **named))
 
