@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from . import editors_summary, summary
 from .plan import Item, Settings
+from .store import rounded
 from .variants import BASELINE, CHANGED_BASES, FURTHER_EDITS, Variant, changed, full_grid, stem
 
 
@@ -82,7 +83,7 @@ ENTRIES: Mapping[str, Callable[[summary.Done], dict]] = MappingProxyType(
         "guided": lambda done: {"guided_rows": summary.rows(done)},
         "grid": lambda done: {"grid_rows": summary.rows(done)},
         "changes": lambda done: {"change_rows": summary.rows(done, stem(CHANGED_BASES))},
-        "editors": lambda done: {"editor_rows": editors_summary.rows(done)},
+        "editors": lambda done: {"editor_rows": rounded(editors_summary.rows(done))},
         "health": lambda done: {"em_health": summary.health_rows(done)},
     }
 )
