@@ -43,9 +43,13 @@ def test_all_frames_are_edited_whatever_their_number_and_the_batch_size(loaded, 
     ("batch_size", "weights", "keyframes"),
     [
         (1, "reference", "random"),
+        (1, "surrounding", "centre"),
+        (2, "reference", "centre"),
         (2, "surrounding", "random"),
+        (4, "reference", "random"),
         (4, "surrounding", "centre"),
         (5, "reference", "centre"),
+        (5, "surrounding", "random"),
     ],
 )
 def test_what_the_keyframes_had_computed_is_what_their_batches_would_compute(

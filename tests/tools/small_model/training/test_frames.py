@@ -3,7 +3,7 @@ from comfyui_stem.tools.small_model.training.frames import training_frames
 
 
 def test_training_pictures_never_show_a_held_out_combination():
-    frames = training_frames(120)
+    frames = training_frames(300)
     assert not any(thing.held_out for scene in frames.scenes for thing in scene.things)
     assert {len(scene.things) for scene in frames.scenes} == {1, 2}
 
