@@ -25,16 +25,17 @@ class Round:
     Attributes:
         clips, seeds: how many, at most.
         inversions: how many of INVERSIONS.
-        kept: how many settings of the round before are in it; the best of every kind of edit stay as well.
+        kept: how many settings of the round before are in it, None for all that there are; the best of every kind of
+            edit stay as well.
     """
 
     clips: int
     seeds: int
     inversions: int
-    kept: int
+    kept: int | None = None
 
 
-ROUNDS = (Round(6, 1, 1, 1000), Round(12, 1, 2, 10), Round(24, 2, 2, 4))
+ROUNDS = (Round(6, 1, 1), Round(12, 1, 2, 10), Round(24, 2, 2, 4))
 
 INTERVALS = {
     "guidance to 75 %": (0.0, 0.75),
@@ -43,27 +44,28 @@ INTERVALS = {
     "guidance from 17 % to 75 %": (1 / 6, 0.75),
     "guidance from 17 % to 50 %": (1 / 6, 0.5),
 }
-TO_75, TO_50, MIDDLE = (("cfg_window", INTERVALS[name]) for name in list(INTERVALS)[0:2] + list(INTERVALS)[3:4])
+TO_75, TO_50, TO_33, MIDDLE, MIDDLE_TO_50 = ({"cfg_window": window} for window in INTERVALS.values())
+# Tried with both editors: by name, the fields that change.
+GUIDANCE = {
+    **{name: {"cfg_window": window} for name, window in INTERVALS.items()},
+    "cfg 3": {"cfg": 3.0},
+    "cfg 5, to 50 %": TO_50 | {"cfg": 5.0},
+    "cfg 5, from 17 % to 75 %": MIDDLE | {"cfg": 5.0},
+}
 
 
-def _guidance(editor: str) -> Iterator[EditorSetting]:
-    for name, window in INTERVALS.items():
-        yield EditorSetting(editor, name, (("cfg_window", window),))
-    yield EditorSetting(editor, "cfg 3", (("cfg", 3.0),))
-    yield EditorSetting(editor, "cfg 5, to 50 %", (TO_50, ("cfg", 5.0)))
-    yield EditorSetting(editor, "cfg 5, from 17 % to 75 %", (MIDDLE, ("cfg", 5.0)))
-    for steps in (20, 50):
-        yield EditorSetting(editor, f"{steps} steps", (), steps)
+def _settings(editor: str, own: Mapping[str, Mapping[str, object]]) -> tuple[EditorSetting, ...]:
+    """Guidance, steps, and what is the editor's own."""
 
+    def of(named: Mapping[str, Mapping[str, object]]) -> list[EditorSetting]:
+        return [EditorSetting(editor, name, tuple(changes.items())) for name, changes in named.items()]
 
-def _of(editor: str, **settings: Mapping[str, object]) -> Iterator[EditorSetting]:
-    for name, changes in settings.items():
-        yield EditorSetting(editor, name, tuple(changes.items()))
+    return (*of(GUIDANCE), *(EditorSetting(editor, f"{steps} steps", (), steps) for steps in (20, 50)), *of(own))
 
 
 def tokenflow_settings() -> tuple[EditorSetting, ...]:
     """What is tried of TokenFlow, beside the settings of 0.1.0."""
-    one, interval = {"batch_size": 8}, dict([MIDDLE])
+    one = {"batch_size": 8}
     layout, all_injected = {"attention_injection": 0.75}, {"attention_injection": 1.0, "feature_injection": 1.0}
     named = {
         "1 keyframe of 8 frames": one,
@@ -79,24 +81,23 @@ def tokenflow_settings() -> tuple[EditorSetting, ...]:
         "weights surrounding": {"weights": "surrounding"},
         "keyframes in the centre": {"keyframes": "centre"},
         "source rows propagated": {"source_rows": "propagated"},
-        "to 75 %, 1 keyframe": dict([TO_75]) | one,
-        "to 75 %, attention injection 0.75": dict([TO_75]) | layout,
-        "17 % to 75 %, 1 keyframe": interval | one,
-        "17 % to 75 %, attention injection 0.75": interval | layout,
-        "17 % to 75 %, both injections 1": interval | all_injected,
-        "17 % to 75 %, 1 keyframe, attention injection 0.75": interval | one | layout,
-        "to 50 %, 1 keyframe": dict([TO_50]) | one,
+        "to 75 %, 1 keyframe": TO_75 | one,
+        "to 75 %, attention injection 0.75": TO_75 | layout,
+        "17 % to 75 %, 1 keyframe": MIDDLE | one,
+        "17 % to 75 %, attention injection 0.75": MIDDLE | layout,
+        "17 % to 75 %, both injections 1": MIDDLE | all_injected,
+        "17 % to 75 %, 1 keyframe, attention injection 0.75": MIDDLE | one | layout,
+        "to 50 %, 1 keyframe": TO_50 | one,
         # added after three clips, around what was best there
-        "to 75 %, 1 keyframe, attention injection 0.75": dict([TO_75]) | one | layout,
-        "cfg 5, to 75 %, 1 keyframe": dict([TO_75]) | one | {"cfg": 5.0},
+        "to 75 %, 1 keyframe, attention injection 0.75": TO_75 | one | layout,
+        "cfg 5, to 75 %, 1 keyframe": TO_75 | one | {"cfg": 5.0},
     }
-    return (*_guidance("tokenflow"), *_of("tokenflow", **named))
+    return _settings("tokenflow", named)
 
 
 def fatezero_settings() -> tuple[EditorSetting, ...]:
     """What is tried of FateZero, beside the presets and settings of 0.1.0."""
-    blend, interval = {"blend_latents": True}, dict([MIDDLE])
-    levels = {"levels": (0, 1, 2, 3)}
+    blend, levels = {"blend_latents": True}, {"levels": (0, 1, 2, 3)}
     named = {
         "self-attention 0.3": {"self_window": 0.3},
         "self-attention 0.8": {"self_window": 0.8},
@@ -114,20 +115,20 @@ def fatezero_settings() -> tuple[EditorSetting, ...]:
         "levels 0 to 3": levels,
         "levels 2 and 3": {"levels": (2, 3)},
         "negative prompt fused": {"fuse_unconditional": True},
-        "to 75 %, latent blend": dict([TO_75]) | blend,
-        "17 % to 75 %, latent blend": interval | blend,
-        "17 % to 75 %, self-attention 0.8": interval | {"self_window": 0.8},
-        "17 % to 75 %, levels 0 to 3": interval | levels,
-        "17 % to 75 %, negative prompt fused": interval | {"fuse_unconditional": True},
-        "to 50 %, levels 0 to 3": dict([TO_50]) | levels,
+        "to 75 %, latent blend": TO_75 | blend,
+        "17 % to 75 %, latent blend": MIDDLE | blend,
+        "17 % to 75 %, self-attention 0.8": MIDDLE | {"self_window": 0.8},
+        "17 % to 75 %, levels 0 to 3": MIDDLE | levels,
+        "17 % to 75 %, negative prompt fused": MIDDLE | {"fuse_unconditional": True},
+        "to 50 %, levels 0 to 3": TO_50 | levels,
         # added after three clips, around what was best there
-        "to 75 %, levels 0 to 3": dict([TO_75]) | levels,
-        "to 33 %, levels 0 to 3": {"cfg_window": INTERVALS["guidance to 33 %"]} | levels,
-        "17 % to 50 %, levels 0 to 3": {"cfg_window": INTERVALS["guidance from 17 % to 50 %"]} | levels,
-        "cfg 6, to 50 %, levels 0 to 3": dict([TO_50]) | levels | {"cfg": 6.0},
-        "to 50 %, levels 0 to 3, words 0.8": dict([TO_50]) | levels | {"window": 0.8},
+        "to 75 %, levels 0 to 3": TO_75 | levels,
+        "to 33 %, levels 0 to 3": TO_33 | levels,
+        "17 % to 50 %, levels 0 to 3": MIDDLE_TO_50 | levels,
+        "cfg 6, to 50 %, levels 0 to 3": TO_50 | levels | {"cfg": 6.0},
+        "to 50 %, levels 0 to 3, words 0.8": TO_50 | levels | {"window": 0.8},
     }
-    return (*_guidance("fatezero"), *_of("fatezero", **named))
+    return _settings("fatezero", named)
 
 
 SETTINGS = {"tokenflow": tokenflow_settings(), "fatezero": fatezero_settings()}

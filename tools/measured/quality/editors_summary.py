@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
-from .bootstrap import RESAMPLES, Estimate, estimate
+from .bootstrap import RESAMPLES
 from .clips import KINDS
 from .plan import EditorItem, EditorSetting
-from .summary import ALL_EDITS
+from .summary import ALL_EDITS, Numbers, gain_of, mean
 
 BEFORE = "as in 0.1.0"
 # What the nodes have; of the settings that the study tried, by name.
@@ -20,8 +21,6 @@ METRICS = ("psnr", "psnr_inside", "psnr_outside", "warp_error", "target_word", "
 WANTED_PSNR, WANTED_WARP, LOST_WORDS = 0.5, 0.2, 0.05
 
 Done = Sequence[tuple[EditorItem, dict]]
-# By clip, and of each clip by seed and kind of edit.
-Numbers = Mapping[int, Mapping[tuple[int, str], float]]
 
 
 def rows(done: Done, resamples: int = RESAMPLES) -> list[dict]:
@@ -36,21 +35,12 @@ def rows(done: Done, resamples: int = RESAMPLES) -> list[dict]:
     for (editor, inversion, setting, kind, metric), numbers in collected.items():
         row = {"editor": editor, "inversion": inversion, "setting": setting, "default": setting == SHIPPED[editor]}
         row |= {"kind": kind, "metric": metric}
-        row |= _entries("", _mean(numbers, resamples)) | {"clips": len(numbers)}
+        row |= asdict(mean(numbers, resamples)) | {"clips": len(numbers)}
         base = collected.get((editor, inversion, BEFORE, kind, metric))
-        if setting != BEFORE and base is not None:
-            row |= _entries("gain", _mean(differences(numbers, base), resamples))
+        gain = gain_of(numbers, base, resamples) if base and setting != BEFORE else None
+        row |= {"gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high} if gain else {}
         found.append(row)
     return found
-
-
-def differences(numbers: Numbers, base: Numbers) -> Numbers:
-    """Of the numbers to those of the same clip, seed and kind of edit."""
-    return {
-        clip: {of: number - base[clip][of] for of, number in of_clip.items() if of in base[clip]}
-        for clip, of_clip in numbers.items()
-        if clip in base and of_clip.keys() & base[clip].keys()
-    }
 
 
 def score(made: Sequence[Mapping], editor: str, setting: str, kind: str = ALL_EDITS) -> float:
@@ -93,15 +83,3 @@ def _collected(done: Done) -> dict[tuple[str, str, str, str, str], Numbers]:
                     if math.isfinite(number):
                         values[(*of, metric)][item.case.index][item.seed, measured["edit"]] = number
     return values
-
-
-def _mean(numbers: Numbers, resamples: int) -> Estimate | None:
-    values = {clip: list(of_clip.values()) for clip, of_clip in numbers.items()}
-    return estimate(values, resamples) if values else None
-
-
-def _entries(name: str, found: Estimate | None) -> dict[str, float]:
-    if found is None:
-        return {}
-    names = ("mean", "low", "high") if not name else (name, f"{name}_low", f"{name}_high")
-    return dict(zip(names, (found.mean, found.low, found.high), strict=True))

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
-from .bootstrap import Estimate, estimate
+from .bootstrap import RESAMPLES, Estimate, estimate
 from .plan import Item
 from .variants import BASELINE, Variant
 
@@ -36,11 +36,11 @@ def rows(done: Done, base: Variant = BASELINE) -> list[dict]:
     }
     found = []
     for (group, metric), numbers in values.items():
-        row = dict(zip(GROUP, group, strict=True)) | {"metric": metric} | asdict(_mean(numbers))
+        row = dict(zip(GROUP, group, strict=True)) | {"metric": metric} | asdict(mean(numbers))
         row |= {"clips": len(numbers), "values": sum(map(len, numbers.values()))}
         others = baseline.get((*_outcome(group, base), metric))
         if others is not None and group[0] is not None and not _is_base(group, base):
-            gain = _gain(numbers, others)
+            gain = gain_of(numbers, others)
             row |= {"gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high} if gain else {}
         found.append(row)
     return found
@@ -104,18 +104,19 @@ def _outcome(group: tuple, base: Variant) -> tuple:
     return COMPARED_WITH.get(editor, editor), None if base.plain else denoiser, cfg, edit
 
 
-def _mean(numbers: Numbers) -> Estimate:
-    return estimate({clip: list(of_clip.values()) for clip, of_clip in numbers.items()})
+def mean(numbers: Numbers, resamples: int = RESAMPLES) -> Estimate:
+    """The mean over the clips, and its interval."""
+    return estimate({clip: list(of_clip.values()) for clip, of_clip in numbers.items()}, resamples)
 
 
-def _gain(numbers: Numbers, base: Numbers) -> Estimate | None:
+def gain_of(numbers: Numbers, base: Numbers, resamples: int = RESAMPLES) -> Estimate | None:
     """Of the differences to the base; where no seed changes the base, its one number stands for every seed."""
     differences = {}
     for clip in sorted(numbers.keys() & base.keys()):
         others = {of: _counterpart(base[clip], *of) for of in numbers[clip]}
         found = [number - others[of] for of, number in numbers[clip].items() if others[of] is not None]
         differences |= {clip: found} if found else {}
-    return estimate(differences) if differences else None
+    return estimate(differences, resamples) if differences else None
 
 
 def _counterpart(numbers: Mapping[tuple[int, str | None], float], seed: int, edit: str | None) -> float | None:

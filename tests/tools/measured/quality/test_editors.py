@@ -11,8 +11,9 @@ from comfyui_stem.nodes.methods.tokenflow.edit import TokenFlowSettings
 from comfyui_stem.tools.measured.quality import editors
 from comfyui_stem.tools.measured.quality.clips import held_out_cases
 from comfyui_stem.tools.measured.quality.editors import INVERSIONS, ROUNDS, SETTINGS, items
-from comfyui_stem.tools.measured.quality.editors_summary import BEFORE, differences, rows, score, survivors
+from comfyui_stem.tools.measured.quality.editors_summary import BEFORE, rows, score, survivors
 from comfyui_stem.tools.measured.quality.plan import EditorItem, EditorSetting, Settings
+from comfyui_stem.tools.measured.quality.summary import gain_of
 
 ABOUT = Settings(frames=4, steps=2, checkpoint="c", classifier="", code="x")
 CASES = held_out_cases(12)
@@ -96,9 +97,7 @@ def test_gains_are_differences_clip_by_clip():
     row = next(r for r in made if (r["setting"], r["metric"], r["kind"]) == ("other", "psnr", "all"))
     assert (row["gain"], row["gain_low"], row["gain_high"], row["clips"]) == pytest.approx((0.5, 0.5, 0.5, 4))
     assert not any("gain" in row for row in made if row["setting"] == BEFORE)
-    assert differences({0: {(0, "style"): 3.0}, 1: {(0, "style"): 1.0}}, {0: {(0, "style"): 1.0}}) == {
-        0: {(0, "style"): 2.0}
-    }
+    assert gain_of({0: {(0, "style"): 3.0}, 1: {(0, "style"): 1.0}}, {0: {(0, "style"): 1.0}}).mean == 2.0
 
 
 def test_a_score_counts_half_decibels_fifths_of_the_warp_error_and_lost_words():
