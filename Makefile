@@ -1,7 +1,7 @@
 # `make` alone lists the commands. Everything that is installed goes into the git-ignored folder .setup.
 .DEFAULT_GOAL := help
 .PHONY: help setup demo train card quality bench soak faults manager inputs pages test lint format parity workflows \
-	blueprints clean
+	clean
 
 PYTHON3 ?= python3
 SETUP := $(or $(STEM_SETUP_DIR),.setup)
@@ -74,9 +74,6 @@ pages: setup ## generate help pages and locales again: [ARGS="--pictures"]
 
 inputs: setup ## odd clips, names, files, prompts and sizes through a real host, write docs/faults_inputs.json
 	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py robustness.inputs $(ARGS)
-
-blueprints: setup ## generate the subgraph blueprints again; needs Chromium
-	@COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py shipped.blueprints
 
 clean: ## remove outputs and caches; delete the folder .setup too to set up afresh
 	rm -rf output .pytest_cache .ruff_cache .hypothesis

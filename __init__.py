@@ -8,6 +8,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .nodes.bases_preview import BasesPreview
 from .nodes.compare_videos import CompareVideos
+from .nodes.edit_video import EditVideo
 from .nodes.fatezero_edit import FateZeroEdit
 from .nodes.feature_pca import FeaturePCA
 from .nodes.frame_context import FrameContext
@@ -36,6 +37,7 @@ class StemInversionExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
+            EditVideo,
             VideoLoad,
             StemBases,
             FrameContext,

@@ -11,7 +11,7 @@ from .fields.layer_and_step import chosen_layer_and_step, layer_and_step_inputs
 from .fields.shared import CATEGORY, InversionSocket
 from .methods.inversion.inspection import ObservedFit, observed_fits
 from .methods.inversion.inversion import Inversion
-from .methods.seams.comfyui_versions import found_by
+from .methods.seams.comfyui_versions import advanced, found_by
 from .methods.seams.layer_map import size_at
 from .metrics.pictures import colours, enlarged
 from .metrics.plot import bars
@@ -43,6 +43,7 @@ class BasesPreview(io.ComfyNode):
                     max=63,
                     optional=True,
                     tooltip="Which attention head, where every head has bases of its own (em_space keys_per_head).",
+                    **advanced(),
                 ),
             ],
             outputs=[

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from .fields.shared import CATEGORY
-from .methods.seams.comfyui_versions import found_by
+from .methods.seams.comfyui_versions import advanced, found_by
 from .metrics.pictures import beside, time_slice
 
 PURPOSE = "Compare Videos"
@@ -44,6 +44,7 @@ class CompareVideos(io.ComfyNode):
                     step=0.01,
                     optional=True,
                     tooltip="Which column of pixels the slice follows: 0 the left border, 1 the right one.",
+                    **advanced(),
                 ),
             ],
             outputs=[

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 from comfy_api.latest import io
 from einops import repeat
+from torch import Tensor
 
 from ..stem_kernels.ddim import select_timesteps
 from ..stem_kernels.frame_context import parse_frame_references
 from .fields.shared import (
     CATEGORY,
+    EDIT_ALIASES,
     OF_PRESET,
     choice,
     edit_inputs,
     guidance_input,
     guidance_interval,
     guidance_window,
+    mask_input,
     steps_input,
     tail_input,
 )
@@ -25,13 +29,14 @@ from .fields.words import parse_levels, parse_weights, parse_window, parse_word_
 from .methods.attention.frame_context import OWN_FRAME, FrameContextAttention
 from .methods.attention.installing import installed_method
 from .methods.attention.method import SelfAttentionMethod
+from .methods.editing.mask import latent_mask
 from .methods.fatezero.edit import FateZeroSettings, edit
 from .methods.fatezero.presets import PRESETS, FateZeroPreset
 from .methods.fatezero.prompts import check_source_prompt, encode, read_prompt
 from .methods.fatezero.word_control import WordWishes, read_words
 from .methods.inversion.inversion import Inversion, stem_for_edit
 from .methods.inversion.matching import check_same_checkpoint
-from .methods.seams.comfyui_versions import essential, found_by
+from .methods.seams.comfyui_versions import advanced, essential, found_by
 from .methods.seams.control_hints import controlled_by
 from .methods.seams.refusals import check_calls, check_model
 
@@ -48,7 +53,7 @@ class FateZeroEdit(io.ComfyNode):
             node_id="STEMFateZeroEdit",
             display_name="FateZero Edit",
             category=CATEGORY,
-            **found_by("prompt-to-prompt", "video edit"),
+            **found_by("prompt to prompt", "prompt-to-prompt", *EDIT_ALIASES),
             **essential(),
             description="Edits an inverted video by text. The attention of the source is run again at every step and "
             "kept for the words that stay, so layout and motion survive; the new words bring the change. With an "
@@ -67,11 +72,22 @@ class FateZeroEdit(io.ComfyNode):
                     "attribute: change a property. replace object: another object of much the same shape. shape: an "
                     "object of another shape, changed only where it is.",
                 ),
+                steps_input(),
                 guidance_input(),
+                _line(
+                    "word_weights",
+                    "Words of the target prompt that should count more: watercolor: 10, painting: 3. A word without a "
+                    "number takes 10. Needed for most styles.",
+                ),
+                io.Boolean.Input(
+                    "blend_latents",
+                    default=False,
+                    tooltip="Put everything outside the words of both prompts back to the source in the middle of the "
+                    "run: the background stays exactly.",
+                ),
                 *_word_inputs(),
                 *_mask_inputs(),
                 *_attention_inputs(),
-                steps_input(),
                 tail_input(),
                 *guidance_interval(),
                 io.Conditioning.Input(
@@ -80,6 +96,7 @@ class FateZeroEdit(io.ComfyNode):
                     tooltip="A conditioning that went through Apply ControlNet: its ControlNet guides the edit, its "
                     "text is not read. One hint image for each frame, or one for all.",
                 ),
+                mask_input(),
             ],
             outputs=[
                 io.Latent.Output(tooltip="The edited frames, for VAE Decode."),
@@ -87,7 +104,7 @@ class FateZeroEdit(io.ComfyNode):
                     "mask",
                     display_name="mask",
                     tooltip="Where the edit was free to change the frames, from 0 to 1: the share of the steps with a "
-                    "mask. White everywhere without blending.",
+                    "mask, times edit_mask. White everywhere without any.",
                 ),
                 io.String.Output(
                     "report", display_name="report", tooltip="What was made of the prompts: matched and changed words."
@@ -108,6 +125,7 @@ class FateZeroEdit(io.ComfyNode):
         steps: int,
         tail: str,
         controlnet: list | None = None,
+        edit_mask: Tensor | None = None,
         **fields: Any,
     ) -> io.NodeOutput:
         check_model(model, PURPOSE)
@@ -116,6 +134,7 @@ class FateZeroEdit(io.ComfyNode):
         check_same_checkpoint(model, inversion, PURPOSE)
         chosen = PRESETS[preset]
         settings = _settings(chosen, _own_attention(model, inversion, fields), fields, steps, tail)
+        settings = replace(settings, mask=latent_mask(edit_mask, None, inversion, PURPOSE))
         wishes = _wishes(chosen, settings, fields)
         source = read_prompt(clip, source_prompt, "source", PURPOSE)
         target = read_prompt(clip, target_prompt, "target", PURPOSE)
@@ -130,8 +149,8 @@ class FateZeroEdit(io.ComfyNode):
         if controlnet is not None:
             prompts = controlled_by(prompts, controlnet, inversion.frames, PURPOSE)
         edited = edit(model, inversion, *prompts, words.control, settings)
-        mask = repeat(edited.mask, "n h w -> n (h a) (w b)", a=PIXELS_PER_LATENT, b=PIXELS_PER_LATENT)
-        return io.NodeOutput({"samples": edited.samples}, mask, report)
+        changed = repeat(edited.mask, "n h w -> n (h a) (w b)", a=PIXELS_PER_LATENT, b=PIXELS_PER_LATENT)
+        return io.NodeOutput({"samples": edited.samples}, changed, report)
 
 
 def _settings(
@@ -187,65 +206,63 @@ def _prompt(name: str, tooltip: str) -> io.String.Input:
     return io.String.Input(name, multiline=True, default="", tooltip=tooltip)
 
 
-def _line(name: str, default: str, tooltip: str) -> io.String.Input:
-    return io.String.Input(name, default=default, tooltip=tooltip)
+def _line(name: str, tooltip: str, default: str = "", **more: Any) -> io.String.Input:
+    return io.String.Input(name, default=default, tooltip=tooltip, **more)
 
 
 def _word_inputs() -> list[Any]:
+    hidden = advanced()
     return [
         choice(
             "control",
             [OF_PRESET, "auto", "refine", "replace"],
             "How the words of the prompts are matched. replace: word by word, for prompts of as many words. refine: by "
             "the words they share; new words are free. auto: replace where possible, else refine.",
+            display_name="word_matching",
+            **hidden,
         ),
         _line(
             "cross_window",
-            "",
             "Share of the steps, from the noisy end, in which words keep the attention of the source (0.8), or from-to "
             "(0.2-0.7). Empty takes the preset's. Higher keeps more of the source.",
+            **hidden,
         ),
         _line(
             "self_window",
-            "",
             "The same for self-attention: where things are and how they move. Empty takes the preset's.",
+            **hidden,
         ),
         io.String.Input(
             "word_windows",
             multiline=True,
             default="",
             tooltip="Other windows for words of the target prompt, one a line: jeep: 0.2-0.7.",
-        ),
-        _line(
-            "word_weights",
-            "",
-            "Words of the target prompt that should count more: watercolor: 10, painting: 3. A word without a number "
-            "takes 10. Needed for most styles.",
+            **hidden,
         ),
         choice(
             "reweighting",
             ["within_window", "all_steps"],
             "Whether weights act only while the words are under control, as in FateZero, or in all steps.",
+            **hidden,
         ),
     ]
 
 
 def _mask_inputs() -> list[Any]:
+    hidden = advanced()
     return [
         choice(
             "blend_self",
             [OF_PRESET, "on", "off"],
             "Let the pixels of the source's words have their own self-attention, so that their shape can change; the "
             "rest keeps the source's.",
+            display_name="free_shape",
+            **hidden,
         ),
-        io.Boolean.Input(
-            "blend_latents",
-            default=False,
-            tooltip="Put everything outside the words of both prompts back to the source in the middle of the run: the "
-            "background stays exactly.",
+        _line(
+            "source_blend_words", "Words of the source prompt to mask; empty takes those that are changed.", **hidden
         ),
-        _line("source_blend_words", "", "Words of the source prompt to mask; empty takes those that are changed."),
-        _line("target_blend_words", "", "The same for the target prompt."),
+        _line("target_blend_words", "The same for the target prompt.", **hidden),
         io.Float.Input(
             "threshold",
             default=0.0,
@@ -255,39 +272,51 @@ def _mask_inputs() -> list[Any]:
             round=0.001,
             tooltip="How strong attention to the words must be to count, as a share of the frame's strongest: lower "
             "gives larger masks. 0 takes the preset's (0.3).",
+            **hidden,
         ),
-        _line("latent_window", "0.2-0.8", "Steps in which blend_latents acts, from the noisy end."),
+        _line(
+            "latent_window",
+            "Steps in which blend_latents acts, from the noisy end.",
+            "0.2-0.8",
+            **hidden,
+        ),
         io.Boolean.Input(
             "accumulate_masks",
             default=False,
             tooltip="Make the masks of blend_latents from the attention of all steps so far, not of the step alone.",
+            **hidden,
         ),
-        choice("mask_resizing", ["nearest", "bilinear"], "How masks are brought to the size of a layer."),
+        choice("mask_resizing", ["nearest", "bilinear"], "How masks are brought to the size of a layer.", **hidden),
     ]
 
 
 def _attention_inputs() -> list[Any]:
+    hidden = advanced()
     return [
         choice(
             "own_attention",
             ["as the inversion", "stem", "spatiotemporal", "own frame"],
             "Self-attention of what is not taken from the source: that of the inversion, bases of the edited video "
             "itself, a list of frames, or every frame by itself.",
+            **hidden,
         ),
         _line(
             "frames",
-            "0, mid",
             "For spatiotemporal: offsets from the frame itself (-1, 0, 1, …) or first, mid, last, separated by commas.",
+            "0, mid",
+            **hidden,
         ),
         _line(
             "fusion_levels",
-            "1, 2, 3",
             "Resolutions whose attention is taken from the source. 0 is that of the latent, 3 an eighth of it. "
             "FateZero uses 1, 2, 3; adding 0 keeps more detail.",
+            "1, 2, 3",
+            **hidden,
         ),
         io.Boolean.Input(
             "fuse_unconditional",
             default=False,
             tooltip="Take the source's self-attention for the negative prompt as well: stays closer to the source.",
+            **hidden,
         ),
     ]

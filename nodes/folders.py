@@ -1,6 +1,7 @@
 """The files that nodes read and write: videos of the input folder, and inversions in `inversions` of both folders.
 
-Nothing beyond these folders is read or written, whatever a name says and wherever links lead.
+Nothing beyond these folders is read or written, whatever a name says and wherever links lead, but the example clip that
+comes with the pack.
 """
 
 from __future__ import annotations
@@ -15,22 +16,27 @@ from .video import VideoError
 FOLDER = "inversions"
 SUFFIX = ".safetensors"
 _OUTPUT = " [output]"
+# A clip that every list of videos ends with, so that a template runs in a ComfyUI without any.
+EXAMPLE = "big_buck_bunny.mp4 [example]"
+_ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
 
 def input_videos() -> list[str]:
-    """Names of the videos in the input folder, for a list of choices."""
+    """Names of the videos in the input folder and of the example, for a list of choices."""
     folder = folder_paths.get_input_directory()
     files = [name for name in os.listdir(folder) if os.path.isfile(os.path.join(folder, name))]
-    return sorted(folder_paths.filter_files_content_types(files, ["video"]))
+    return [*sorted(folder_paths.filter_files_content_types(files, ["video"])), EXAMPLE]
 
 
 def input_video_path(name: str | None) -> str:
-    """The real path of a video of the input folder.
+    """The real path of a video of the input folder, or of the example.
 
     Raises VideoError for a path that leaves the folder (see `inside_folder`), and where no name is given.
     """
     if not name or not isinstance(name, str):
         raise VideoError("No video is chosen. Upload one, or connect a video.")
+    if name == EXAMPLE:
+        return str(_ASSETS / EXAMPLE.removesuffix(" [example]"))
     try:
         path = folder_paths.get_annotated_filepath(name)
     except ValueError:  # newer versions of ComfyUI themselves refuse paths that lead out of the folder

@@ -10,7 +10,7 @@ from ..stem_kernels.frame_context import parse_frame_references
 from .fields.shared import CATEGORY
 from .methods.attention.frame_context import FrameContextAttention
 from .methods.attention.installing import install
-from .methods.seams.comfyui_versions import found_by
+from .methods.seams.comfyui_versions import advanced, found_by
 from .methods.seams.refusals import check_model
 
 CONTEXTS = {
@@ -59,6 +59,7 @@ class FrameContext(io.ComfyNode):
                     optional=True,
                     tooltip="Layers finer than this level keep to their own frame: 0 includes all, 1 leaves out the "
                     "resolution of the latent, as FateZero does, 3 keeps only the coarsest.",
+                    **advanced(),
                 ),
             ],
             outputs=[io.Model.Output(tooltip="The model with this self-attention.")],

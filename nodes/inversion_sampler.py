@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from comfy_api.latest import io
 
 from ..stem_kernels.ddim import MAX_STEPS, to_exploding
 from .fields.shared import CATEGORY, InversionSocket, choice
+from .methods.editing.mask import checked_mask
 from .methods.inversion.sampling import invert
-from .methods.seams.comfyui_versions import found_by
+from .methods.seams.comfyui_versions import advanced, found_by
 from .methods.seams.refusals import check_conditioning, check_latent, check_model
 
 PURPOSE = "STEM Inversion Sampler"
@@ -24,13 +26,17 @@ class InversionSampler(io.ComfyNode):
             node_id="STEMInversionSampler",
             display_name="STEM Inversion Sampler",
             category=CATEGORY,
-            **found_by("DDIM inversion", "invert video"),
+            **found_by("DDIM inversion", "ddim", "invert", "invert video", "unsample", "unsampler"),
             description="Walks a video from its latents to noise by DDIM inversion. With STEM Bases on the MODEL this "
             "is STEM inversion; with any other MODEL it is plain DDIM inversion.",
             inputs=[
                 io.Model.Input("model", tooltip="The model to invert with, normally through STEM Bases."),
                 io.Conditioning.Input("positive", tooltip="The source prompt: what the video shows."),
-                io.Latent.Input("latent", tooltip="The frames, encoded by VAE Encode."),
+                io.Latent.Input(
+                    "latent",
+                    tooltip="The frames, encoded by VAE Encode. A mask that "
+                    "Set Latent Noise Mask has put on it is where edits may change them.",
+                ),
                 io.Int.Input(
                     "steps",
                     default=50,
@@ -43,6 +49,7 @@ class InversionSampler(io.ComfyNode):
                     ["next", "current"],
                     "At which timestep the noise of a latent is estimated. next: the one it moves to (the "
                     "authors' code; matches the later denoising). current: its own (the paper's Eq. 3).",
+                    **advanced(),
                 ),
                 choice(
                     "keep_trajectory_in",
@@ -50,15 +57,16 @@ class InversionSampler(io.ComfyNode):
                     "Where the latents of all steps are kept: 65 KB for a frame and step of 512x512. file maps "
                     "a temporary file instead of taking memory; for very long clips.",
                     optional=True,
+                    **advanced(),
                 ),
             ],
             outputs=[
                 InversionSocket.Output(
-                    "inversion", display_name="INVERSION", tooltip="For Reconstruct and the edit nodes."
+                    "inversion", display_name="inversion", tooltip="For Reconstruct and the edit nodes."
                 ),
                 io.Latent.Output(
                     "noisy_latent",
-                    display_name="noisy LATENT",
+                    display_name="noisy latent",
                     tooltip="The last latent, for ComfyUI's samplers with DisableNoise.",
                 ),
             ],
@@ -71,12 +79,14 @@ class InversionSampler(io.ComfyNode):
         positive: list,
         latent: dict,
         steps: int,
-        noise_convention: str,
+        noise_convention: str = "next",
         keep_trajectory_in: str = "memory",
     ) -> io.NodeOutput:
         check_model(model, PURPOSE)
         check_conditioning(positive, "source", PURPOSE)
-        samples = check_latent(latent, PURPOSE)
+        samples, mask = check_latent(latent, PURPOSE), latent.get("noise_mask")
+        if mask is not None:
+            mask = checked_mask(mask, len(samples), PURPOSE)
         inversion = invert(model, positive, samples, steps, noise_convention, keep_trajectory_in)
         noisy = model.model.process_latent_out(to_exploding(inversion.trajectory[-1], inversion.sigmas[-1]))
-        return io.NodeOutput(inversion, {"samples": noisy})
+        return io.NodeOutput(replace(inversion, mask=mask), latent | {"samples": noisy})

@@ -37,7 +37,7 @@ class LoadInversion(io.ComfyNode):
             ],
             outputs=[
                 InversionSocket.Output(
-                    "inversion", display_name="INVERSION", tooltip="For Reconstruct and the edit nodes."
+                    "inversion", display_name="inversion", tooltip="For Reconstruct and the edit nodes."
                 ),
                 io.Int.Output("frames", display_name="frames", tooltip="Number of frames."),
             ],

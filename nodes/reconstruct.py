@@ -25,7 +25,7 @@ class Reconstruct(io.ComfyNode):
             node_id="STEMReconstruct",
             display_name="Reconstruct",
             category=CATEGORY,
-            **found_by("DDIM reconstruction"),
+            **found_by("DDIM reconstruction", "ddim", "round trip"),
             description="Denoises an inversion with the source prompt. The result should look like the source; where "
             "it does not, no edit will be good either.",
             inputs=[
@@ -36,7 +36,7 @@ class Reconstruct(io.ComfyNode):
                     tooltip="A model to reconstruct with instead of the inversion's own, of the same checkpoint: for "
                     "instance without STEM Bases, to compare.",
                 ),
-                io.Conditioning.Input("negative", optional=True, tooltip="Negative prompt; needed where cfg is not 1."),
+                steps_input(),
                 io.Float.Input(
                     "cfg",
                     default=1.0,
@@ -47,8 +47,8 @@ class Reconstruct(io.ComfyNode):
                     optional=True,
                     tooltip="Guidance scale. 1 reconstructs as the inversion was made.",
                 ),
-                steps_input(),
-                tail_input(),
+                io.Conditioning.Input("negative", optional=True, tooltip="Negative prompt; needed where cfg is not 1."),
+                tail_input(optional=True),
                 *guidance_interval(),
             ],
             outputs=[io.Latent.Output(tooltip="The reconstructed frames, for VAE Decode.")],
@@ -59,10 +59,10 @@ class Reconstruct(io.ComfyNode):
         cls,
         inversion: Inversion,
         steps: int,
-        tail: str,
         model: Any = None,
         negative: list | None = None,
         cfg: float = 1.0,
+        tail: str = "alpha0",
         **interval: float,
     ) -> io.NodeOutput:
         if model is None:

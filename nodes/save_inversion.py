@@ -35,7 +35,7 @@ class SaveInversion(io.ComfyNode):
             ],
             outputs=[
                 InversionSocket.Output(
-                    "inversion_out", display_name="INVERSION", tooltip="The same inversion, to go on with."
+                    "inversion_out", display_name="inversion", tooltip="The same inversion, to go on with."
                 ),
                 io.String.Output("file", display_name="file", tooltip="The file's name, as Load Inversion lists it."),
             ],

@@ -54,9 +54,9 @@ class StemBases(io.ComfyNode):
         model: Any,
         preset: str,
         num_bases: int,
-        temperature: float,
-        iterations: int,
-        seed: int,
+        temperature: float = 0.0,
+        iterations: int = 0,
+        seed: int = 0,
         em_space: str = OF_PRESET,
         normalisation: str = OF_PRESET,
         initialisation: str = OF_PRESET,
@@ -114,6 +114,16 @@ def _basic_inputs() -> list[io.Input]:
             max=MOST_BASES,
             tooltip="K, the number of bases per layer. The paper uses 256; more keep more detail and cost more.",
         ),
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=0xFFFFFFFFFFFFFFFF,
+            control_after_generate=False,
+            tooltip="Which tokens (or random numbers) the bases start from. The same seed draws the same; batching "
+            "changes the result only by rounding. Another seed means another inversion, and a variation of its edits.",
+            **advanced(),
+        ),
         io.Float.Input(
             "temperature",
             default=0.0,
@@ -123,6 +133,7 @@ def _basic_inputs() -> list[io.Input]:
             round=0.0001,
             tooltip="Temperature (tau) of the responsibilities: small makes them all or nothing. 0 takes the "
             "preset's (0.05; 0.01 in reference_code).",
+            **advanced(),
         ),
         io.Int.Input(
             "iterations",
@@ -130,15 +141,7 @@ def _basic_inputs() -> list[io.Input]:
             min=0,
             max=MOST_ITERATIONS,
             tooltip="R, rounds of expectation and maximisation. 0 takes the preset's (3; 5 in reference_code).",
-        ),
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=0xFFFFFFFFFFFFFFFF,
-            control_after_generate=False,
-            tooltip="Seed of the bases that EM starts from. The same seed gives the same result, whatever the "
-            "batching.",
+            **advanced(),
         ),
     ]
 
@@ -159,8 +162,8 @@ def _fitting_inputs() -> list[io.Input]:
         override(
             "normalisation",
             ["on", "off"],
-            "Whether bases are divided by their length before tokens choose among them. Off, long bases win tokens "
-            "that are nearer to others.",
+            "Whether bases are divided by their length before tokens choose among them. When off, bases with large "
+            "norms attract tokens that are closer to other bases.",
         ),
         override(
             "initialisation",

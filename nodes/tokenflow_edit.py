@@ -5,20 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 from comfy_api.latest import io
+from torch import Tensor
 
 from .fields.shared import (
     CATEGORY,
+    EDIT_ALIASES,
     choice,
     edit_inputs,
     guidance_input,
     guidance_interval,
     guidance_window,
+    mask_input,
     steps_input,
     tail_input,
 )
+from .methods.editing.mask import latent_mask
 from .methods.inversion.inversion import Inversion, stem_for_edit
 from .methods.inversion.matching import check_same_checkpoint, check_start
-from .methods.seams.comfyui_versions import essential, found_by
+from .methods.seams.comfyui_versions import advanced, essential, found_by
 from .methods.seams.refusals import check_calls, check_conditioning, check_latent, check_model
 from .methods.tokenflow.edit import TokenFlowSettings, edit
 
@@ -34,7 +38,7 @@ class TokenFlowEdit(io.ComfyNode):
             node_id="STEMTokenFlowEdit",
             display_name="TokenFlow Edit",
             category=CATEGORY,
-            **found_by("video edit"),
+            **found_by("keyframes", "temporal consistency", "rave", "flatten", *EDIT_ALIASES),
             **essential(),
             description="Edits an inverted video by text. A few keyframes are edited together; their features are "
             "carried to all other frames along correspondences found in the source video.",
@@ -46,14 +50,16 @@ class TokenFlowEdit(io.ComfyNode):
                     "one hint image for each frame, or one for all.",
                 ),
                 io.Conditioning.Input("negative", tooltip="What the edited video should not show."),
+                steps_input(),
                 guidance_input(),
                 io.Int.Input(
                     "batch_size",
+                    display_name="frames_per_keyframe",
                     default=8,
                     min=1,
                     max=4096,
-                    tooltip="Frames per batch; each batch has one keyframe. Smaller gives more keyframes: closer "
-                    "correspondences, more memory. All frames are edited, whatever their number.",
+                    tooltip="Frames that share a keyframe. Fewer means more keyframes: closer correspondences, more "
+                    "memory. All frames are edited, whatever their number.",
                 ),
                 _share("attention_injection", 0.5, "queries and keys", "layout"),
                 _share("feature_injection", 0.8, "convolution features", "structure"),
@@ -62,19 +68,20 @@ class TokenFlowEdit(io.ComfyNode):
                     default=1,
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=False,
-                    tooltip="Seed of the choice of keyframes, and of shared noise.",
+                    control_after_generate=True,
+                    tooltip="Which frames are keyframes at each step (and the noise, where start_noise is shared): "
+                    "another seed gives a variation of the edit, without a new inversion.",
                 ),
                 *_advanced_inputs(),
-                steps_input(),
                 tail_input(),
                 *guidance_interval(),
                 io.Latent.Input(
                     "start_latent",
                     optional=True,
-                    tooltip="Start from this latent instead (for instance a changed noisy LATENT of the inversion "
+                    tooltip="Start from this latent instead (for instance a changed noisy latent of the inversion "
                     "sampler). Same frames and size as the inversion.",
                 ),
+                mask_input(),
             ],
             outputs=[io.Latent.Output(tooltip="The edited frames, for VAE Decode.")],
         )
@@ -88,6 +95,7 @@ class TokenFlowEdit(io.ComfyNode):
         negative: list,
         start_latent: dict | None = None,
         edit_attention: str = "extended",
+        edit_mask: Tensor | None = None,
         **settings: Any,
     ) -> io.NodeOutput:
         check_model(model, PURPOSE)
@@ -101,7 +109,8 @@ class TokenFlowEdit(io.ComfyNode):
             check_start(samples, inversion, PURPOSE)
         stem = stem_for_edit(model, inversion, PURPOSE) if edit_attention == "stem" else None
         window = guidance_window(settings)
-        wanted = TokenFlowSettings(stem=stem, cfg_window=window, **settings)
+        free = latent_mask(edit_mask, start_latent, inversion, PURPOSE)
+        wanted = TokenFlowSettings(stem=stem, cfg_window=window, mask=free, **settings)
         edited = edit(model, inversion, positive, negative, wanted, samples)
         return io.NodeOutput({"samples": edited})
 
@@ -120,32 +129,13 @@ def _share(name: str, default: float, what: str, effect: str) -> io.Float.Input:
 
 
 def _advanced_inputs() -> list[Any]:
+    def option(name: str, options: list[str], tooltip: str, **more: Any) -> io.Combo.Input:
+        return choice(name, options, tooltip, **more, **advanced())
+
     return [
-        choice(
-            "weights",
-            ["reference", "surrounding"],
-            "How a frame mixes its two keyframes. reference: that of its batch and of the batch before, as TokenFlow's "
-            "code does. surrounding: the nearest on both sides, by distance.",
-        ),
-        choice(
-            "keyframes",
-            ["random", "centre"],
-            "Which frame of a batch is the keyframe. random: another one at every step. centre: always the middle one.",
-        ),
-        choice(
-            "source_rows",
-            ["true", "propagated"],
-            "Features that correspondences are found in. true: those of the source itself. propagated: of a source "
-            "that is propagated like the edit, as TokenFlow's code does; faster.",
-        ),
-        choice(
-            "edit_attention",
-            ["extended", "stem"],
-            "What keyframes attend to. extended: all keyframes. stem: bases of all keyframes, with the settings of "
-            "STEM Bases on the MODEL, or else of the inversion.",
-        ),
         io.Float.Input(
             "start",
+            display_name="denoise",
             default=1.0,
             min=0.01,
             max=1.0,
@@ -153,11 +143,39 @@ def _advanced_inputs() -> list[Any]:
             round=0.01,
             tooltip="Share of the schedule to run, counted from its clean end. Below 1 the edit starts from a less "
             "noisy latent and stays closer to the source.",
+            **advanced(),
         ),
-        choice(
+        option(
             "start_noise",
             ["trajectory", "renoised", "shared"],
             "The latent to start from. trajectory: the inverted latent of that step. renoised: the noise at the end of "
             "the inversion, put on the clean video. shared: one random noise for all frames.",
+        ),
+        option(
+            "keyframes",
+            ["random", "centre"],
+            "Which frame is the keyframe of those that share one. random: another one at every step. centre: always "
+            "the middle one.",
+        ),
+        option(
+            "weights",
+            ["reference", "surrounding"],
+            "How a frame mixes its two keyframes. reference: that of its batch and of the batch before, as TokenFlow's "
+            "code does. surrounding: the nearest on both sides, by distance.",
+            display_name="keyframe_mix",
+        ),
+        option(
+            "source_rows",
+            ["true", "propagated"],
+            "Features that correspondences are found in. true: those of the source itself. propagated: of a source "
+            "that is propagated like the edit, as TokenFlow's code does; faster.",
+            display_name="match_on",
+        ),
+        option(
+            "edit_attention",
+            ["extended", "stem"],
+            "What keyframes attend to. extended: all keyframes. stem: bases of all keyframes, with the settings of "
+            "STEM Bases on the MODEL, or else of the inversion.",
+            display_name="keyframe_attention",
         ),
     ]

@@ -12,7 +12,7 @@ from comfy_api.latest import Input, InputImpl, Types, io
 
 from .fields.shared import choice
 from .folders import file_state, input_video_path, input_videos
-from .methods.seams.comfyui_versions import essential, found_by, is_unedited_file
+from .methods.seams.comfyui_versions import advanced, essential, found_by, is_unedited_file
 from .video import VideoError
 from .video.frame_selection import Selection, exact_rate
 from .video.loading import load_clip
@@ -72,14 +72,14 @@ class VideoLoad(io.ComfyNode):
     def execute(
         cls,
         file: str | None,
-        start_unit: str,
-        start: float,
-        frame_cap: int,
-        every_nth: int,
-        target_fps: float,
-        width: int,
-        height: int,
-        fit: str,
+        start_unit: str = "frame",
+        start: float = 0.0,
+        frame_cap: int = 24,
+        every_nth: int = 1,
+        target_fps: float = 0.0,
+        width: int = 512,
+        height: int = 512,
+        fit: str = "crop",
         video: Input.Video | None = None,
     ) -> io.NodeOutput:
         if start_unit == "frame" and start != int(start):
@@ -109,9 +109,6 @@ def _inputs() -> list[io.Input]:
             upload=io.UploadType.video,
             tooltip="A video in the input folder, or one to upload. Not used when a video is connected.",
         ),
-        choice(
-            "start_unit", ["frame", "seconds"], "Whether start is a frame number (counted from 0) or a time in seconds."
-        ),
         io.Float.Input(
             "start",
             default=0.0,
@@ -127,25 +124,6 @@ def _inputs() -> list[io.Input]:
             min=0,
             max=1_000_000,
             tooltip="Return at most this many frames, counted after every_nth. 0 returns all the rest.",
-        ),
-        io.Int.Input(
-            "every_nth",
-            default=1,
-            min=1,
-            max=1000,
-            tooltip="Keep every n-th frame (of those at target_fps, if given). The returned fps is divided by n.",
-        ),
-        io.Float.Input(
-            "target_fps",
-            default=0.0,
-            min=0.0,
-            max=240.0,
-            step=0.001,
-            round=0.001,
-            tooltip=(
-                "Bring the clip to this rate first, by repeating or leaving out frames; length and speed stay. "
-                "0 keeps the clip's own frames. 23.976, 29.97 and 59.94 mean the exact broadcast rates."
-            ),
         ),
         io.Int.Input(
             "width",
@@ -164,10 +142,38 @@ def _inputs() -> list[io.Input]:
             tooltip="Height of the frames, rounded down to a multiple of 8. 0 follows the width; both 0 keep the size.",
         ),
         choice(
+            "start_unit",
+            ["frame", "seconds"],
+            "Whether start is a frame number (counted from 0) or a time in seconds.",
+            **advanced(),
+        ),
+        io.Int.Input(
+            "every_nth",
+            default=1,
+            min=1,
+            max=1000,
+            tooltip="Keep every n-th frame (of those at target_fps, if given). The returned fps is divided by n.",
+            **advanced(),
+        ),
+        io.Float.Input(
+            "target_fps",
+            default=0.0,
+            min=0.0,
+            max=240.0,
+            step=0.001,
+            round=0.001,
+            tooltip=(
+                "Bring the clip to this rate first, by repeating or leaving out frames; length and speed stay. "
+                "0 keeps the clip's own frames. 23.976, 29.97 and 59.94 mean the exact broadcast rates."
+            ),
+            **advanced(),
+        ),
+        choice(
             "fit",
             ["crop", "pad", "stretch"],
             "For a clip of another shape: crop fills the size and cuts off the sides, pad shows everything with "
             "black bars, stretch distorts.",
+            **advanced(),
         ),
         io.Video.Input("video", optional=True, tooltip="A video from another node, used in place of the file."),
     ]

@@ -49,5 +49,8 @@ def attention_mask(
 
 
 def blend(edited: Tensor, source: Tensor, mask: Tensor) -> Tensor:
-    """The edit where the mask [n, h, w] is set, the source elsewhere; latents are [n, c, h, w]."""
-    return torch.where(mask[:, None], edited, source)
+    """The edit where the mask is 1 (True), the source where it is 0 (both to the bit), and between them a mixture.
+
+    edited, source: [n, c, h, w]; mask: [n or 1, h, w], from 0 to 1.
+    """
+    return torch.lerp(source, edited, mask[:, None].to(edited))

@@ -6,9 +6,13 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..methods.seams.comfyui_versions import advanced
+
 CATEGORY = "STEM Inversion"
 InversionSocket = io.Custom("STEM_INVERSION")
 FlowSocket = io.Custom("STEM_FLOW")
+# What people look for who look for an editor of videos.
+EDIT_ALIASES = ("video edit", "vid2vid", "style transfer", "restyle")
 # An option that leaves a field to the preset.
 OF_PRESET = "preset"
 
@@ -23,7 +27,17 @@ def edit_inputs() -> list[io.Input]:
     ]
 
 
-def guidance_input() -> io.Float.Input:
+def mask_input() -> io.Mask.Input:
+    """Where an edit may change the frames."""
+    return io.Mask.Input(
+        "edit_mask",
+        optional=True,
+        tooltip="Edit only where this mask is white: one mask for all frames or one for each, of any size. Outside it "
+        "the latents of the source are put back at every step; ImageCompositeMasked puts back its pixels as well.",
+    )
+
+
+def guidance_input(**more: Any) -> io.Float.Input:
     """Guidance of an edit."""
     return io.Float.Input(
         "cfg",
@@ -33,6 +47,7 @@ def guidance_input() -> io.Float.Input:
         step=0.1,
         round=0.01,
         tooltip="Guidance scale: higher follows the target prompt more and the source less.",
+        **more,
     )
 
 
@@ -56,7 +71,7 @@ def guidance_window(fields: dict[str, Any]) -> tuple[float, float]:
 
 def _percent(name: str, default: float, tooltip: str) -> io.Float.Input:
     return io.Float.Input(
-        name, default=default, min=0.0, max=1.0, step=0.05, round=0.001, optional=True, tooltip=tooltip
+        name, default=default, min=0.0, max=1.0, step=0.05, round=0.001, optional=True, tooltip=tooltip, **advanced()
     )
 
 
@@ -77,12 +92,14 @@ def steps_input() -> io.Int.Input:
     )
 
 
-def tail_input() -> io.Combo.Input:
+def tail_input(**more: Any) -> io.Combo.Input:
     """Where a schedule ends."""
-    return io.Combo.Input(
+    return choice(
         "tail",
-        options=["alpha0", "zero"],
-        default="alpha0",
-        tooltip="Where denoising ends. alpha0: at the first noise level of the table, where the inversion began (exact "
-        "round trip). zero: at no noise at all, as ComfyUI's samplers do.",
+        ["alpha0", "zero"],
+        "Where denoising ends. alpha0: at the first noise level of the table, where the inversion began (exact round "
+        "trip). zero: at no noise at all, as ComfyUI's samplers do.",
+        display_name="end_at",
+        **advanced(),
+        **more,
     )

@@ -72,6 +72,7 @@ def test_the_host_gets_all_nodes_from_the_packs_entry_point():
     extension = asyncio.run(module.comfy_entrypoint())
     nodes = asyncio.run(extension.get_node_list())
     assert [node.define_schema().node_id for node in nodes] == [
+        "STEMEditVideo",
         "STEMVideoLoad",
         "STEMBases",
         "STEMFrameContext",
@@ -207,9 +208,17 @@ def sample(loaded, **inputs):
     return run(InversionSampler, **({"model": loaded.model, "positive": loaded.prompt(""), "steps": 1} | inputs))
 
 
-def test_a_noise_mask_is_refused(loaded, video):
-    with pytest.raises(ValueError, match=r"has a noise mask, .* Use VAE Encode instead"):
-        sample(loaded, latent={"samples": video, "noise_mask": torch.ones(1, 1, 64, 96)})
+def test_the_noise_mask_of_the_inverted_latent_goes_with_the_inversion_and_the_noise(loaded, video):
+    mask = torch.zeros(1, 1, 64, 96)
+    inversion, noise = sample(loaded, latent={"samples": video, "noise_mask": mask})
+    assert torch.equal(inversion.mask, mask[0]) and noise["noise_mask"] is mask
+    (edited,) = edit(loaded, inversion)
+    torch.testing.assert_close(edited["samples"], video, rtol=1e-4, atol=1e-4)
+
+
+def test_a_noise_mask_of_another_number_of_frames_is_refused_before_anything_is_computed(loaded, video):
+    with pytest.raises(ValueError, match="STEM Inversion Sampler: there are 2 masks for 5 frames"):
+        sample(loaded, latent={"samples": video, "noise_mask": torch.zeros(2, 1, 64, 96)})
 
 
 @pytest.mark.parametrize(

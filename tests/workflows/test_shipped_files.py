@@ -16,6 +16,7 @@ pytestmark = pytest.mark.host
 
 NAMES = (
     "reconstruct_first",
+    "edit_video_by_text",
     "stem_tokenflow_edit",
     "ddim_tokenflow_edit",
     "stem_fatezero_style",

@@ -1,4 +1,4 @@
-"""A real host takes the shipped API form as it is, and runs it."""
+"""A real host takes the shipped API form as it is, and runs it, and that of 0.1.0 as well."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ pytestmark = pytest.mark.host
 
 FRAMES = 3
 SMALL = {"width": 64, "height": 64, "frame_cap": FRAMES, "num_bases": 16}
+SHIPPED = sorted((FOLDER / "api").glob("*.json"))
+OF_0_1_0 = sorted((locations.ROOT / "tests" / "data" / "api_0_1_0").glob("*.json"))
 
 
-@pytest.fixture(params=sorted(file.stem for file in FOLDER.glob("*.json")))
+@pytest.fixture(params=[*SHIPPED, *OF_0_1_0], ids=lambda file: f"{file.parent.name}/{file.stem}")
 def prompt(request, host, host_process):
-    """A shipped workflow, in a host that has its clip, and the tiny checkpoint under the name of its checkpoint."""
-    prompt = json.loads((FOLDER / "api" / f"{request.param}.json").read_text(encoding="utf-8"))
+    """A workflow, in a host that has its clip, and the tiny checkpoint under the name of its checkpoint."""
+    prompt = json.loads(request.param.read_text(encoding="utf-8"))
     name = next(node["inputs"]["ckpt_name"] for node in prompt.values() if "ckpt_name" in node["inputs"])
     link(locations.from_environment().checkpoint, host_process.base / "models" / "checkpoints" / name)
     host.upload(CLIP)
@@ -41,10 +43,12 @@ def test_the_workflow_runs_to_its_end_at_a_small_size(host, prompt):
         node["inputs"].update({field: value for field, value in SMALL.items() if field in node["inputs"]})
         if node["class_type"] == "STEMInversionSampler":
             node["inputs"]["steps"] = 2
+        if node["class_type"] == "STEMEditVideo":
+            node["inputs"] |= {"steps": 2, "frames": FRAMES}
     result = host.run(prompt, timeout=300)
     saved = Counter()
     for key, output in result.outputs.items():
         for files in output.values():
             saved[prompt[key]["class_type"]] += sum(isinstance(file, dict) for file in files)
-    pictures = sum(node["class_type"] == "SaveImage" for node in prompt.values())
-    assert saved == {"SaveImage": FRAMES * pictures, "SaveVideo": 1}
+    nodes = Counter(node["class_type"] for node in prompt.values())
+    assert saved == +Counter({"SaveImage": FRAMES * nodes["SaveImage"], "SaveVideo": nodes["SaveVideo"]})

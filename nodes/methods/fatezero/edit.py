@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ....stem_kernels.cross_control import CrossControl
 from ....stem_kernels.ddim import select_timesteps, to_exploding
-from ....stem_kernels.masks import Resizing, attention_mask, blend, word_attention
+from ....stem_kernels.masks import Resizing, attention_mask, word_attention
 from ....stem_kernels.prompt_alignment import Window, window_range
 from ..attention.frame_context import OWN_FRAME
 from ..attention.installing import install
@@ -42,6 +42,7 @@ class FateZeroSettings:
         levels: resolution levels whose attention is fused and controlled; 0 is that of the latent.
         fuse_unconditional: fuse the negative prompt's rows as well.
         own: attention of all that is not fused.
+        mask: see `EditGuider`.
         steps: 0 for those of the inversion.
         tail: see `denoising_sigmas`.
     """
@@ -58,13 +59,15 @@ class FateZeroSettings:
     levels: frozenset[int] = frozenset((1, 2, 3))
     fuse_unconditional: bool = False
     own: SelfAttentionMethod = OWN_FRAME
+    mask: Tensor | None = None
     steps: int = 0
     tail: Tail = "alpha0"
 
 
 @dataclass(frozen=True)
 class Edited:
-    """samples: LATENT samples [n, 4, h, w]; mask: [n, h, w], the share of the masked steps that let a pixel change."""
+    """samples: LATENT samples [n, 4, h, w]; mask: [n, h, w], how far a pixel was free to change: the share of the steps
+    with a mask that let it, times the user's mask."""
 
     samples: Tensor
     mask: Tensor
@@ -92,7 +95,8 @@ def edit(
     guider = FateZeroGuider(model, inversion, words, settings, StepSchedule(timesteps, len(timesteps)))
     start = inversion.trajectory[inversion.entry(timesteps[-1])]
     samples = guider.edit(positive, negative, start, settings.tail)
-    return Edited(samples, guider.masks.mean(samples))
+    changed = guider.masks.mean(samples)
+    return Edited(samples, changed if settings.mask is None else changed * settings.mask)
 
 
 @dataclass
@@ -156,7 +160,7 @@ class FateZeroGuider(EditGuider):
         self, model: Any, inversion: Inversion, words: WordControl, settings: FateZeroSettings, schedule: StepSchedule
     ) -> None:
         method = FateZeroAttention(settings.own, settings.levels, settings.fuse_unconditional)
-        super().__init__(install(model, method), inversion, schedule)
+        super().__init__(install(model, method), inversion, schedule, settings.mask)
         self.set_guidance(settings.cfg, settings.cfg_window)
         self.layers = self_attention_layers(model.model.diffusion_model)
         self.source = replayed(inversion.model, settings.levels)
@@ -169,12 +173,6 @@ class FateZeroGuider(EditGuider):
     def blends_latents(self, step: int) -> bool:
         """Whether the latent is put back to the source's outside the mask after a step."""
         return self.settings.blend_latents and step in self.latent_steps
-
-    def source_latent(self, timestep: int) -> Tensor:
-        """`z` of the inversion that an edit has reached when it has left a timestep, [n, 4, h, w]."""
-        timesteps = self.schedule.timesteps
-        reached = timesteps.index(timestep) - 1
-        return self.inversion.trajectory[self.inversion.entry(timesteps[reached]) if reached >= 0 else 0]
 
     def predict(
         self, timestep: int, run: FateZeroRun, conds: list, x: Tensor, sigma: Tensor, model_options: dict
@@ -227,11 +225,8 @@ class FateZeroGuider(EditGuider):
         return self.masks.source_attention, None if target is None else self.masks.target_attention
 
     def after_move(self, x: Tensor, timestep: int, sigma: Tensor) -> Tensor:
-        """The edit's latent after a step, put back to the source's outside the mask."""
-        if self.masks.latent is None:
-            return x
-        source = to_exploding(self.source_latent(timestep).to(x), sigma)
-        return blend(x, source, self.masks.latent)
+        """The edit's latent after a step, put back to the source's outside the masks of the words and of the user."""
+        return super().after_move(self.put_back(x, self.masks.latent, timestep, sigma), timestep, sigma)
 
     @property
     def _accumulates(self) -> bool:

@@ -26,7 +26,7 @@ from .description import KEY, Description, PlainValue, describe, read_descriptio
 from .inversion import Inversion
 from .matching import check_identity, check_noise_levels
 
-_TRAJECTORY, _EMBEDDING, _OPTION = "trajectory", "embedding", "option."
+_TRAJECTORY, _EMBEDDING, _MASK, _OPTION = "trajectory", "embedding", "mask", "option."
 # Numbers in a prompt's tensors: 500 tokens of 8,192 are fewer.
 _MOST_OF_A_PROMPT = 1 << 22
 # Folders that hold what is being written begin with this.
@@ -42,6 +42,8 @@ def save_inversion(inversion: Inversion, file: Path) -> None:
     """
     ((embedding, options),) = inversion.source
     tensors = {_TRAJECTORY: inversion.trajectory.contiguous(), _EMBEDDING: embedding.cpu().contiguous()}
+    if inversion.mask is not None:
+        tensors[_MASK] = inversion.mask.cpu().contiguous()
     plain: dict[str, Any] = {}
     for name, value in options.items():
         if isinstance(value, Tensor):
@@ -121,6 +123,7 @@ def load_inversion(file: Path, model: Any, purpose: str) -> Inversion:
         source=[[tensors[_EMBEDDING], options]],
         model=model,
         identity=described.identity,
+        mask=tensors.get(_MASK),
     )
     check_conditioning(inversion.source, "source", purpose)
     _check_model(inversion, described, purpose)
@@ -158,15 +161,21 @@ def _check_shapes(described: Description, slices: dict[str, Any]) -> None:
     shapes = {name: (list(found.get_shape()), found.get_dtype()) for name, found in slices.items()}
     if _TRAJECTORY not in shapes or _EMBEDDING not in shapes:
         raise ValueError("it has no trajectory or no prompt")
-    odd = [name for name in shapes if name not in (_TRAJECTORY, _EMBEDDING) and not name.startswith(_OPTION)]
+    odd = [name for name in shapes if name not in (_TRAJECTORY, _EMBEDDING, _MASK) and not name.startswith(_OPTION)]
     if odd:
         raise ValueError(f"it holds other tensors: {', '.join(odd)[:100]}")
     shape, dtype = shapes[_TRAJECTORY]
     steps = len(described.timesteps) + 1
     if len(shape) != 5 or shape[0] != steps or shape[2] != 4 or min(shape) < 1 or dtype != "F32":
         raise ValueError(f"its trajectory is {shape} of {dtype}; [{steps}, frames, 4, height, width] of F32 is needed")
+    frames = shape[1]
+    shape, dtype = shapes.get(_MASK, ([1, 1, 1], "F32"))
+    if len(shape) != 3 or shape[0] not in (1, frames) or min(shape) < 1 or dtype != "F32":
+        raise ValueError(f"its mask is {shape} of {dtype}; [1 or {frames}, height, width] of F32 is needed")
     for name, (shape, dtype) in shapes.items():
-        if name != _TRAJECTORY and (math.prod(shape) > _MOST_OF_A_PROMPT or dtype not in ("F32", "F16", "BF16")):
+        if name not in (_TRAJECTORY, _MASK) and (
+            math.prod(shape) > _MOST_OF_A_PROMPT or dtype not in ("F32", "F16", "BF16")
+        ):
             raise ValueError(f"'{name}' is {shape} of {dtype}, which no prompt is")
     shape = shapes[_EMBEDDING][0]
     if len(shape) != 3 or shape[0] != 1 or min(shape) < 1:

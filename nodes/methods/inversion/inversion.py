@@ -45,6 +45,7 @@ class Inversion:
         source: the conditioning of the source prompt.
         model: the MODEL that made it, with its patches.
         identity: of that MODEL's checkpoint.
+        mask: noise mask of the LATENT, where edits may change the frames, [n or 1, height, width] of any size, or None.
     """
 
     trajectory: Tensor
@@ -54,6 +55,7 @@ class Inversion:
     source: list
     model: Any
     identity: ModelIdentity
+    mask: Tensor | None = None
 
     @property
     def stem(self) -> StemSettings | None:

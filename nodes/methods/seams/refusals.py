@@ -76,11 +76,6 @@ def check_latent(latent: dict, purpose: str) -> Tensor:
         )
     if samples.shape[0] < 1:
         raise ValueError(f"{purpose}: the LATENT holds no frame. Select at least one frame.")
-    if "noise_mask" in latent:
-        raise ValueError(
-            f"{purpose}: the LATENT has a noise mask, which would paste the original back at every step. Use VAE "
-            "Encode instead of VAE Encode (for Inpainting), or remove Set Latent Noise Mask."
-        )
     return samples
 
 

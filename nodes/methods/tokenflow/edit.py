@@ -58,6 +58,7 @@ class TokenFlowSettings:
             the inversion on the clean video; "shared" one fresh noise on all frames.
         tail: see `denoising_sigmas`.
         seed: of the keyframes and of the shared noise.
+        mask: see `EditGuider`.
     """
 
     cfg: float = 7.5
@@ -74,6 +75,7 @@ class TokenFlowSettings:
     start_noise: StartNoise = "trajectory"
     tail: Tail = "alpha0"
     seed: int = 0
+    mask: Tensor | None = None
 
 
 def edit(
@@ -124,7 +126,7 @@ class TokenFlowGuider(EditGuider):
     purpose = "TokenFlow Edit"
 
     def __init__(self, model: Any, inversion: Inversion, settings: TokenFlowSettings, schedule: StepSchedule) -> None:
-        super().__init__(model, inversion, schedule)
+        super().__init__(model, inversion, schedule, settings.mask)
         self.set_guidance(settings.cfg, settings.cfg_window)
         self.settings = settings
         self.batches = batch_slices(inversion.frames, settings.batch_size)

@@ -27,7 +27,9 @@ def definition(schema: Any) -> dict:
     return {
         "display_name": schema.display_name,
         "description": schema.description,
-        "inputs": {field.id: {"name": field.id, "tooltip": field.tooltip} for field in schema.inputs},
+        "inputs": {
+            field.id: {"name": field.display_name or field.id, "tooltip": field.tooltip} for field in schema.inputs
+        },
         "outputs": {
             str(number): {"name": output.display_name or output.io_type, "tooltip": output.tooltip}
             for number, output in enumerate(schema.outputs)

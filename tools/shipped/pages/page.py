@@ -34,7 +34,10 @@ def page(node: str, definition: dict, schema: Any, language: str) -> str:
         tooltip = texts["tooltip"].replace("|", "\\|").replace("\n", " ")
         return f"| {' | '.join([texts['name'], tooltip, *more])} |"
 
-    known = definition["inputs"]
+    known = {
+        field: texts if texts["name"] == field else texts | {"name": f"{texts['name']} (`{field}`)"}
+        for field, texts in definition["inputs"].items()
+    }
     inputs = "\n".join(row(known[field.id], default_of(field, words["optional"])) for field in schema.inputs)
     outputs = "\n".join(row(texts) for texts in definition["outputs"].values())
     return f"""\

@@ -105,6 +105,7 @@ def pictures(example: Example) -> Iterator[tuple[str, Tensor]]:
     mask = torch.nn.functional.interpolate(mask[:, None], clip.shape[1:3])[:, 0, ..., None].expand(-1, -1, -1, 3)
     noisy = _noisy(example.loaded, inversion)
 
+    yield "STEMEditVideo", _rows(("source", clip), ("edit", example.tokenflow(inversion, GREEN)))
     yield "STEMVideoLoad", _strip(clip)
     yield "STEMBases", _rows(("source", clip), ("bases", bases))
     yield "STEMFrameContext", _contexts()
@@ -125,6 +126,7 @@ def thumbnails(example: Example) -> Iterator[tuple[str, Tensor]]:
     """Workflow and what it makes of the clip."""
     plain = example.inverted(FrameContextAttention((0, "mid")))
     yield "reconstruct_first", example.reconstruction()
+    yield "edit_video_by_text", example.tokenflow(example.inversion, GREEN)
     yield "stem_tokenflow_edit", example.tokenflow(example.inversion, CAR)
     yield "ddim_tokenflow_edit", example.tokenflow(plain, GREEN)
     yield "stem_fatezero_style", example.fatezero(example.inversion, SKETCH, 0.3)[0]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from . import note_texts
 from .graph import Graph, Group, Node, Output
 
-CLIP = "big_buck_bunny.mp4"
+CLIP = "big_buck_bunny.mp4 [example]"
 CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
 SOURCE = "a fat grey rabbit stretching its arms in front of its burrow, green meadow, sunny day"
 NEGATIVE = "blurry, distorted, low quality"
@@ -63,11 +63,15 @@ class Reconstruction:
 def start(graph: Graph, typed: bool = False) -> Start:
     """The clip, the checkpoint and the source prompt; `typed`: a text of its own, for nodes that read it as well."""
     clip = graph.add("STEMVideoLoad", "Video Load", CLIP_SIZE, file=CLIP, frame_cap=24, width=512, height=512)
-    checkpoint = graph.add("CheckpointLoaderSimple", "Load Checkpoint", (320, 0), ckpt_name=CHECKPOINT)
+    loader = checkpoint(graph)
     if not typed:
-        return Start(clip, checkpoint, prompt(graph, checkpoint, "Source prompt", SOURCE))
+        return Start(clip, loader, prompt(graph, loader, "Source prompt", SOURCE))
     text = graph.add("PrimitiveStringMultiline", "Source prompt", PROMPT_SIZE, value=SOURCE)
-    return Start(clip, checkpoint, prompt(graph, checkpoint, "Encode source prompt", text), text)
+    return Start(clip, loader, prompt(graph, loader, "Encode source prompt", text), text)
+
+
+def checkpoint(graph: Graph) -> Node:
+    return graph.add("CheckpointLoaderSimple", "Load Checkpoint", (320, 0), ckpt_name=CHECKPOINT)
 
 
 def prompt(graph: Graph, checkpoint: Node, title: str, text: str | Node) -> Node:
@@ -89,7 +93,7 @@ def invert(graph: Graph, start: Start, preset: str | None = None, frames: str | 
 
 
 def reconstruct(graph: Graph, start: Start, inversion: Inversion) -> Reconstruction:
-    reconstruct = graph.add("STEMReconstruct", "Reconstruct", inversion=inversion.sampler["INVERSION"])
+    reconstruct = graph.add("STEMReconstruct", "Reconstruct", inversion=inversion.sampler["inversion"])
     source = save(graph, start.clip["images"], "source")
     round_trip = save_latent(graph, start, inversion.encode, "VAE round trip")
     return Reconstruction(reconstruct, source, round_trip, save_latent(graph, start, reconstruct, "reconstruction"))

@@ -33,6 +33,16 @@ RECONSTRUCT_FIRST = _text(
     "Where the reconstruction is good, go on with *stem_tokenflow_edit*.",
 )
 
+EDIT_VIDEO = _text(
+    "## Edit a video by text",
+    _steps(
+        "Choose a clip, and a Stable Diffusion 1.5 checkpoint.",
+        "Write what the clip shows, and what it should show instead.",
+        "Run. A new target prompt does not invert the clip again.",
+    ),
+    "Connect a mask to change only a part of the picture.",
+)
+
 STEM_EDIT = _text(
     "## Edit a clip by text: STEM inversion, then TokenFlow",
     _steps(*_CHOOSE, "Write the prompts.", "Run. The edited clip is in **Save Video**."),

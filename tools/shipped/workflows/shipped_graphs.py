@@ -33,6 +33,39 @@ def reconstruct_first() -> Graph:
     return graph
 
 
+def edit_video_by_text() -> Graph:
+    """The whole edit as one node."""
+    graph = Graph("edit_video_by_text")
+    clip = graph.add("STEMVideoLoad", "Video Load", common_nodes.CLIP_SIZE, file=common_nodes.CLIP)
+    checkpoint = common_nodes.checkpoint(graph)
+    edit = graph.add(
+        "STEMEditVideo",
+        "Edit Video by Text",
+        (400, 560),
+        model=checkpoint["MODEL"],
+        clip=checkpoint["CLIP"],
+        vae=checkpoint["VAE"],
+        video=clip["video"],
+        source_prompt=common_nodes.SOURCE,
+        target_prompt=MARBLE,
+        edit="colour",
+    )
+    size, prefix = (380, 400), f"video/{graph.name}"
+    saved = [
+        graph.add("SaveVideo", "Save edited video", size, video=edit["edited"], filename_prefix=prefix),
+        graph.add(
+            "SaveVideo", "Save side by side", size, video=edit["side by side"], filename_prefix=f"{prefix}_beside"
+        ),
+    ]
+    purpose = graph.note("What this does", note_texts.EDIT_VIDEO, (400, 210))
+    graph.columns = [
+        [Group("1 · Clip and checkpoint", [[clip, checkpoint]])],
+        [Group("2 · Edit", [[edit, purpose]])],
+        [Group("3 · Result", [saved])],
+    ]
+    return graph
+
+
 def tokenflow_edit(stem: bool) -> Graph:
     """TokenFlow edits a clip that was inverted with STEM, or with plain DDIM."""
     graph = Graph("stem_tokenflow_edit" if stem else "ddim_tokenflow_edit")
@@ -45,7 +78,7 @@ def tokenflow_edit(stem: bool) -> Graph:
         "STEMTokenFlowEdit",
         "TokenFlow Edit",
         model=start.checkpoint["MODEL"],
-        inversion=inversion.sampler["INVERSION"],
+        inversion=inversion.sampler["inversion"],
         positive=target,
         negative=negative,
         cfg=7.5,
@@ -73,7 +106,7 @@ def fatezero_edit(name: str, purpose: str, target: str, **settings: str) -> Grap
         "FateZero Edit",
         (400, 900),
         model=start.checkpoint["MODEL"],
-        inversion=inversion.sampler["INVERSION"],
+        inversion=inversion.sampler["inversion"],
         clip=start.checkpoint["CLIP"],
         source_prompt=start.text,
         target_prompt=target,
@@ -91,6 +124,7 @@ def shipped() -> list[Graph]:
     """All of them, in the order of their files."""
     return [
         reconstruct_first(),
+        edit_video_by_text(),
         tokenflow_edit(stem=True),
         tokenflow_edit(stem=False),
         fatezero_edit("stem_fatezero_style", note_texts.STEM_FATEZERO_STYLE, PAINTED, **STYLE),

@@ -71,6 +71,12 @@ def test_what_is_loaded_reconstructs_as_what_was_saved(loaded, video, tmp_path, 
     assert torch.equal(*results)
 
 
+def test_the_mask_of_the_inverted_latent_is_kept(loaded, inversion, tmp_path):
+    mask = torch.rand(5, 64, 96)
+    save_inversion(replace(inversion, mask=mask), tmp_path / "masked.safetensors")
+    assert torch.equal(load_inversion(tmp_path / "masked.safetensors", loaded.model, "Test").mask, mask)
+
+
 def test_many_edits_start_from_one_saved_inversion(loaded, inversion, file):
     again = load_inversion(file, loaded.model, "Test")
     results = [
@@ -307,6 +313,8 @@ def test_settings_of_bases_are_read_with_their_types(loaded, file, changes, why)
         ({"embedding": torch.zeros(2, 77, 64)}, "its prompt is"),
         ({"embedding": torch.zeros(1, 77, 64, dtype=torch.int64)}, "which no prompt is"),
         ({"more": torch.zeros(1)}, "holds other tensors: more"),
+        ({"mask": torch.zeros(2, 64, 96)}, r"its mask is \[2, 64, 96\] of F32; \[1 or 5, height, width\] of F32 is"),
+        ({"mask": torch.zeros(1, 64, 96, dtype=torch.uint8)}, "its mask is .* of U8; .* of F32 is needed"),
         ({"option.huge": torch.zeros(1 << 23, dtype=torch.float16)}, "which no prompt is"),
     ],
 )
