@@ -22,8 +22,18 @@ QUEUED = "async () => JSON.stringify((await window.app.graphToPrompt()).output)"
 WRONG_NODES = """() => window.app.graph.nodes
     .filter(node => node.has_errors || !(node.type in window.LiteGraph.registered_node_types))
     .map(node => node.type)"""
-# What the page adds by itself to a node that shows its clip; the host ignores it.
-PREVIEW = "video-preview"
+# Left, top, right and bottom of every node, its title bar included, and of every group, as the page has drawn them.
+DRAWN = """() => {
+    const corners = ([x, y], [width, height], above) => [x, y - above, x + width, y + height];
+    const graph = window.app.graph;
+    return {
+        scale: window.app.canvas.ds.scale,
+        nodes: graph.nodes.map(node => corners(node.pos, node.size, window.LiteGraph.NODE_TITLE_HEIGHT)),
+        groups: graph.groups.map(group => corners(group.pos, group.size, 0)),
+    };
+}"""
+# What the page adds by itself to a node that shows its clip or a text; the host ignores it.
+PREVIEWS = ("video-preview", "preview")
 
 
 @pytest.fixture(params=sorted(file.stem for file in FOLDER.glob("*.json")))
@@ -69,10 +79,21 @@ def test_no_node_is_missing_or_marked_red(page, workflow):
     assert not page.get_by_role("dialog").all()
 
 
+def test_it_opens_readable_and_nothing_overlaps_or_leaves_its_group(page):
+    page.wait_for_timeout(500)  # a node grows when it is drawn
+    drawn = page.evaluate(DRAWN)
+    assert drawn["scale"] >= 0.8
+    for number, (left, top, right, bottom) in enumerate(drawn["nodes"]):
+        for other in drawn["nodes"][:number]:
+            assert left >= other[2] or right <= other[0] or top >= other[3] or bottom <= other[1]
+        assert any(left > x and top > y and right < x2 and bottom < y2 for x, y, x2, y2 in drawn["groups"])
+
+
 def test_the_page_queues_the_shipped_api_form(page, api, newer):
     queued = json.loads(page.evaluate(QUEUED))
     for node in queued.values():
-        node["inputs"].pop(PREVIEW, None)
+        for preview in PREVIEWS:
+            node["inputs"].pop(preview, None)
     assert queued.keys() == api.keys()
     queued, shipped = (
         {key: node for key, node in form.items() if node["class_type"] not in newer} for form in (queued, api)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 import io
-import json
 
 import numpy as np
 import pytest
 from comfyui_stem.tools import locations
 from comfyui_stem.tools.demo import CLIP, FOLDER
-from comfyui_stem.tools.demo.workflow import TOKENFLOW, Choices, Wish, fill_in, node_titled, outputs_by_title
+from comfyui_stem.tools.demo.workflow import TOKENFLOW, Choices, Wish, fill_in, load, node_titled, outputs_by_title
 from comfyui_stem.tools.host.client import HostError
 from comfyui_stem.tools.host.process import HostProcess, device_arguments
 from PIL import Image
@@ -29,7 +28,7 @@ SETTINGS = {
 def edit_of(client, **changes):
     """The shipped workflow at a small size, for a host that `client` talks to."""
     choices = Choices(CLIP, locations.from_environment().checkpoint)
-    workflow = json.loads((FOLDER / f"{TOKENFLOW.name}.json").read_text(encoding="utf-8"))
+    workflow = load(FOLDER / f"{TOKENFLOW.name}.json")
     prompt = fill_in(workflow, choices, Wish(), client.upload(CLIP))
     for title, values in (SETTINGS | changes).items():
         prompt[node_titled(prompt, title)]["inputs"].update(values)

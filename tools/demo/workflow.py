@@ -1,4 +1,4 @@
-"""The shipped workflow in API form: what the demo fills in and what it reads off the result. Nodes go by title."""
+"""The shipped workflow in API form: what the demo fills in, adds, and reads off the result. Nodes go by title."""
 
 from __future__ import annotations
 
@@ -117,11 +117,36 @@ class Choices:
 
 
 def load(file: Path) -> dict[str, dict]:
-    """Reads a workflow in API form."""
+    """Reads an edit in API form, and adds what measures it."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return measured(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise DemoError(f"The workflow {file} cannot be read: {error}") from None
+
+
+def measured(prompt: Mapping[str, dict]) -> dict[str, dict]:
+    """The workflow with a reconstruction, and pictures of the source, its round trip, reconstruction and edit."""
+    vae = [node_titled(prompt, "Load Checkpoint"), 2]
+    (sampler,) = [node for node, entry in prompt.items() if entry["class_type"] == "STEMInversionSampler"]
+    added: dict[str, dict] = {}
+
+    def add(title: str, kind: str, **inputs: object) -> list:
+        added[title] = {"class_type": kind, "inputs": inputs, "_meta": {"title": title}}
+        return [title, 0]
+
+    def decode(what: str, latent: list) -> list:
+        return add(f"Decode {what}", "VAEDecode", samples=latent, vae=vae)
+
+    rebuilt = add("Reconstruct", "STEMReconstruct", inversion=[sampler, 0], steps=0)
+    pictures = {
+        SOURCE: [node_titled(prompt, "Video Load"), 0],
+        ROUND_TRIP: decode(ROUND_TRIP, [node_titled(prompt, "VAE Encode"), 0]),
+        RECONSTRUCTION: decode(RECONSTRUCTION, rebuilt),
+        EDIT: [node_titled(prompt, "Decode edit"), 0],
+    }
+    for name, images in pictures.items():
+        add(SAVES[name], "SaveImage", images=images, filename_prefix=name.replace(" ", "_"))
+    return {**prompt, **added}
 
 
 def node_titled(prompt: Mapping[str, dict], title: str) -> str:

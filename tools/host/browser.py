@@ -20,8 +20,8 @@ ARGUMENTS = [
 # fmt: on
 # Where the tests put pictures of the page, for people to look at; not committed.
 SCREENSHOTS = locations.ROOT / "output" / "browser"
-# No tutorial, and text on nodes however small they are drawn.
-SETTINGS = {"Comfy.TutorialCompleted": True, "LiteGraph.Canvas.MinFontSizeForLOD": 0}
+# Everything else is as ComfyUI has it, so that the tests see what people see.
+SETTINGS = {"Comfy.TutorialCompleted": True}
 # How long the page may take for anything on a busy machine.
 MILLISECONDS = 240_000
 READY = "() => Boolean(window.app?.graph && window.LiteGraph?.registered_node_types.STEMVideoLoad)"
@@ -60,7 +60,7 @@ def opened_page(host: HostClient, executable: str) -> Iterator[Any]:
         sync_playwright() as driver,
         driver.chromium.launch(executable_path=executable, args=ARGUMENTS) as browser,
     ):
-        page = browser.new_page(viewport={"width": 1920, "height": 1080})
+        page = browser.new_page(viewport={"width": 1600, "height": 900})
         page.set_default_timeout(MILLISECONDS)
         page.goto(host.url)
         page.wait_for_function(READY)

@@ -15,7 +15,7 @@ from tqdm import trange
 
 from .. import locations
 from ..demo import CLIP
-from ..demo.workflow import STEM_FATEZERO, TOKENFLOW, Choices, Wish, fill_in, node_titled
+from ..demo.workflow import STEM_FATEZERO, TOKENFLOW, Choices, Wish, fill_in, load, node_titled
 from ..host.process import HostProcess, temporary_host
 from ..shipped.workflows import FOLDER as WORKFLOWS
 
@@ -58,8 +58,7 @@ def slope_of(values: list[float]) -> Slope:
 def prompt_of(client, wish: Wish, seed: int, clip: str) -> dict:
     """A shipped workflow at a small size; the seed of the bases makes everything after them new."""
     choices = Choices(CLIP, locations.from_environment().checkpoint)
-    workflow = json.loads((WORKFLOWS / "api" / f"{wish.workflow.name}.json").read_text(encoding="utf-8"))
-    prompt = fill_in(workflow, choices, wish, clip)
+    prompt = fill_in(load(WORKFLOWS / "api" / f"{wish.workflow.name}.json"), choices, wish, clip)
     for title, values in SETTINGS.items():
         prompt[node_titled(prompt, title)]["inputs"].update(values)
     prompt[node_titled(prompt, "STEM Bases")]["inputs"]["seed"] = seed

@@ -115,11 +115,11 @@ def video(host: HostUnderTest) -> dict:
 
     def named(prefix: str) -> Prompt:
         # under another name the host does not take the video from its cache
-        changes = {"Save Video": {"filename_prefix": prefix}}
-        return only(small("stem_tokenflow_edit", host.demo_clip, changes), ["Save Video"])
+        changes = {"Save edited video": {"filename_prefix": prefix}}
+        return only(small("stem_tokenflow_edit", host.demo_clip, changes), ["Save edited video"])
 
     def frames(graph: Prompt) -> np.ndarray:
-        (file,) = host.client.run(graph).outputs[node_titled(graph, "Save Video")]["images"]
+        (file,) = host.client.run(graph).outputs[node_titled(graph, "Save edited video")]["images"]
         path = host.base / "output" / file["subfolder"] / file["filename"]
         with av.open(str(path)) as container:
             found = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])

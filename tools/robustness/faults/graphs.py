@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ... import locations
-from ...demo.workflow import node_titled
+from ...demo.workflow import load, node_titled
 from ...shipped.workflows import FOLDER
 
 Prompt = dict[str, dict]
@@ -59,7 +58,7 @@ FIRST_HALF, SECOND_HALF = (0.0, 0.5), (0.5, 1.0)
 SAMPLERS = (
     Sampler(
         "STEM Inversion Sampler, frames in batches",
-        "reconstruct_first",
+        "stem_tokenflow_edit",
         "STEM Inversion",
         "STEM Inversion",
         "Save reconstruction",
@@ -67,7 +66,7 @@ SAMPLERS = (
     ),
     Sampler(
         "STEM Inversion Sampler, all frames at once",
-        "reconstruct_first",
+        "stem_tokenflow_edit",
         "STEM Inversion",
         "STEM Bases",
         "Save reconstruction",
@@ -86,7 +85,7 @@ SAMPLERS = (
     ),
     Sampler(
         "Reconstruct, frames in batches",
-        "reconstruct_first",
+        "stem_tokenflow_edit",
         "Reconstruct",
         "Reconstruct",
         "Save reconstruction",
@@ -126,8 +125,8 @@ def node(of_class: str, title: str, /, **inputs: object) -> dict:
 
 
 def small(workflow: str, clip: str, changes: Mapping[str, dict] | None = None) -> Prompt:
-    """A shipped workflow in API form, with the tiny checkpoint and few small frames."""
-    prompt = json.loads((FOLDER / "api" / f"{workflow}.json").read_text(encoding="utf-8"))
+    """A shipped edit in API form and what measures it, with the tiny checkpoint and few small frames."""
+    prompt = load(FOLDER / "api" / f"{workflow}.json")
     files = {
         "Video Load": {"file": clip},
         "Load Checkpoint": {"ckpt_name": locations.from_environment().checkpoint.name},

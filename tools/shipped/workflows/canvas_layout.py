@@ -10,7 +10,9 @@ from .node_schemas import NodeSchema
 
 NODE_TITLE, SLOT, WIDGET, WIDGETS_MARGIN, NODE_MARGIN = 30, 20, 24, 8, 6
 GROUP_TITLE, PADDING = 40, 20
-BETWEEN_NODES, BETWEEN_COLUMNS, BETWEEN_GROUPS = 20, 40, 60
+BETWEEN_NODES, BETWEEN_GROUPS = 20, 50
+# The page's newer rendering makes nodes higher by up to this share.
+SLACK = 0.25
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,9 @@ def arrange(graph: Graph, schemas: Mapping[str, NodeSchema]) -> Layout:
 
 def _place(group: Group, left: int, top: int, schemas: Mapping[str, NodeSchema], nodes: dict[int, Box]) -> Box:
     """Places a group's nodes and returns the group's box."""
-    x, bottom = left + PADDING, top
-    for column in group.columns:
-        y, widest = top + GROUP_TITLE, 0
-        for node in column:
-            width, height = size_of(node, schemas[node.kind])
-            nodes[node.id] = Box(x, y + NODE_TITLE, width, height)
-            y, widest = y + NODE_TITLE + height + BETWEEN_NODES, max(widest, width)
-        x, bottom = x + widest + BETWEEN_COLUMNS, max(bottom, y - BETWEEN_NODES)
-    return Box(left, top, x - BETWEEN_COLUMNS + PADDING - left, bottom + PADDING - top)
+    y, widest = top + GROUP_TITLE, 0
+    for node in group.nodes:
+        width, height = size_of(node, schemas[node.kind])
+        nodes[node.id] = Box(left + PADDING, y + NODE_TITLE, width, height)
+        y, widest = y + NODE_TITLE + round(height * (1 + SLACK)) + BETWEEN_NODES, max(widest, width)
+    return Box(left, top, widest + 2 * PADDING, y - BETWEEN_NODES + PADDING - top)

@@ -1,11 +1,10 @@
-"""What the shipped workflows share: clip, prompts, inversion, reconstruction, saving, and the columns of an edit."""
+"""What the shipped workflows share: clip, prompts, inversion, result, and the groups that they lie in."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from . import note_texts
 from .graph import Graph, Group, Node, Output
 
 CLIP = "big_buck_bunny.mp4 [example]"
@@ -14,13 +13,12 @@ SOURCE = "a fat grey rabbit stretching its arms in front of its burrow, green me
 NEGATIVE = "blurry, distorted, low quality"
 
 # Sizes leave room for the pictures that the page shows in a node after a run.
-CLIP_SIZE = (320, 560)
-PREVIEW_SIZE = (270, 300)
-# A video is shown below two more fields.
-VIDEO_SIZE = (270, 400)
-PROMPT_SIZE = (580, 100)
-DECODE_SIZE = (240, 0)
-JUDGING_SIZE = (270, 150)
+CLIP_SIZE = (300, 470)
+VIDEO_SIZE = (380, 380)
+WIDE_VIDEO_SIZE = (380, 340)
+PROMPT_SIZE = (380, 90)
+NODE_SIZE = (380, 0)
+EDIT_SIZE = (330, 0)
 
 
 @dataclass(frozen=True)
@@ -35,43 +33,35 @@ class Start:
 
 @dataclass(frozen=True)
 class Inversion:
-    """The nodes that invert. bases: STEM Bases or Frame Context; with neither it is plain DDIM inversion."""
+    """The nodes that invert, in their order; the last of them is the sampler."""
 
-    encode: Node
-    bases: Node | None
-    sampler: Node
+    nodes: tuple[Node, ...]
 
+    @property
+    def result(self) -> Output:
+        return self.nodes[-1]["inversion"]
 
-@dataclass(frozen=True)
-class Saved:
-    """A latent's way to a saved picture."""
-
-    decode: Node
-    save: Node
+    @property
+    def encode(self) -> Node:
+        return self.nodes[0]
 
 
-@dataclass(frozen=True)
-class Reconstruction:
-    """Reconstruct; Save source; and what to compare: the VAE's round trip, and the reconstruction."""
+def clip(graph: Graph) -> Node:
+    size = {"frame_cap": 24, "width": 512, "height": 512}
+    return graph.add("STEMVideoLoad", "Video Load", CLIP_SIZE, file=CLIP, **size)
 
-    reconstruct: Node
-    source: Node
-    round_trip: Saved
-    result: Saved
+
+def checkpoint(graph: Graph) -> Node:
+    return graph.add("CheckpointLoaderSimple", "Load Checkpoint", (300, 0), ckpt_name=CHECKPOINT)
 
 
 def start(graph: Graph, typed: bool = False) -> Start:
     """The clip, the checkpoint and the source prompt; `typed`: a text of its own, for nodes that read it as well."""
-    clip = graph.add("STEMVideoLoad", "Video Load", CLIP_SIZE, file=CLIP, frame_cap=24, width=512, height=512)
-    loader = checkpoint(graph)
+    loaded, loader = clip(graph), checkpoint(graph)
     if not typed:
-        return Start(clip, loader, prompt(graph, loader, "Source prompt", SOURCE))
+        return Start(loaded, loader, prompt(graph, loader, "Source prompt", SOURCE))
     text = graph.add("PrimitiveStringMultiline", "Source prompt", PROMPT_SIZE, value=SOURCE)
-    return Start(clip, loader, prompt(graph, loader, "Encode source prompt", text), text)
-
-
-def checkpoint(graph: Graph) -> Node:
-    return graph.add("CheckpointLoaderSimple", "Load Checkpoint", (320, 0), ckpt_name=CHECKPOINT)
+    return Start(loaded, loader, prompt(graph, loader, "Encode source prompt", text), text)
 
 
 def prompt(graph: Graph, checkpoint: Node, title: str, text: str | Node) -> Node:
@@ -81,102 +71,66 @@ def prompt(graph: Graph, checkpoint: Node, title: str, text: str | Node) -> Node
 def invert(graph: Graph, start: Start, preset: str | None = None, frames: str | None = None) -> Inversion:
     """Inversion through STEM Bases of a preset, through Frame Context with `frames`, or with the bare MODEL."""
     model = start.checkpoint["MODEL"]
-    encode = graph.add("VAEEncode", "VAE Encode", pixels=start.clip["images"], vae=start.checkpoint["VAE"])
-    bases = None
+    encode = graph.add("VAEEncode", "VAE Encode", NODE_SIZE, pixels=start.clip["images"], vae=start.checkpoint["VAE"])
+    bases = ()
     if preset:
-        bases = graph.add("STEMBases", "STEM Bases", model=model, preset=preset, num_bases=256, seed=0)
+        bases = (graph.add("STEMBases", "STEM Bases", NODE_SIZE, model=model, preset=preset),)
     elif frames:
-        bases = graph.add("STEMFrameContext", "Frame Context", model=model, frames=frames)
-    title, model = "STEM Inversion" if preset else "DDIM Inversion", bases or model
-    sampler = graph.add("STEMInversionSampler", title, model=model, positive=start.source, latent=encode, steps=50)
-    return Inversion(encode, bases, sampler)
+        bases = (graph.add("STEMFrameContext", "Frame Context", NODE_SIZE, model=model, frames=frames),)
+    inputs = {"model": bases[0] if bases else model, "positive": start.source, "latent": encode, "steps": 50}
+    title = "STEM Inversion" if preset else "DDIM Inversion"
+    return Inversion((encode, *bases, graph.add("STEMInversionSampler", title, NODE_SIZE, **inputs)))
 
 
-def reconstruct(graph: Graph, start: Start, inversion: Inversion) -> Reconstruction:
-    reconstruct = graph.add("STEMReconstruct", "Reconstruct", inversion=inversion.sampler["inversion"])
-    source = save(graph, start.clip["images"], "source")
-    round_trip = save_latent(graph, start, inversion.encode, "VAE round trip")
-    return Reconstruction(reconstruct, source, round_trip, save_latent(graph, start, reconstruct, "reconstruction"))
+def decode(graph: Graph, start: Start, latent: Node | Output, what: str) -> Node:
+    return graph.add("VAEDecode", f"Decode {what}", EDIT_SIZE, samples=latent, vae=start.checkpoint["VAE"])
 
 
-def save_latent(graph: Graph, start: Start, latent: Node | Output, what: str) -> Saved:
-    decode = graph.add("VAEDecode", f"Decode {what}", DECODE_SIZE, samples=latent, vae=start.checkpoint["VAE"])
-    return Saved(decode, save(graph, decode, what))
-
-
-def save(graph: Graph, images: Node | Output, what: str) -> Node:
-    prefix = f"{graph.name}/{what.replace(' ', '_')}"
-    return graph.add("SaveImage", f"Save {what}", PREVIEW_SIZE, images=images, filename_prefix=prefix)
-
-
-def video(graph: Graph, start: Start, images: Node) -> tuple[Node, Node]:
+def save_video(graph: Graph, start: Start, images: Node | Output, what: str, size: tuple[int, int]) -> list[Node]:
     """The frames as a video file with the clip's rate and sound."""
     fps, audio = start.clip["fps"], start.clip["audio"]
-    create = graph.add("CreateVideo", "Create Video", DECODE_SIZE, images=images, fps=fps, audio=audio)
-    prefix = f"video/{graph.name}"
-    return create, graph.add("SaveVideo", "Save Video", VIDEO_SIZE, video=create, filename_prefix=prefix)
+    create = graph.add("CreateVideo", f"Create {what}", NODE_SIZE, images=images, fps=fps, audio=audio)
+    prefix = f"video/{graph.name}_{what.replace(' ', '_')}"
+    return [create, graph.add("SaveVideo", f"Save {what}", size, video=create, filename_prefix=prefix)]
 
 
-def opening(graph: Graph, start: Start, text: str) -> list[Group]:
-    """The first column: what the workflow is for, and what it is fed with."""
-    purpose = graph.note("What this does", text, (320, 220))
-    loading = graph.note("What to load", note_texts.LOADING, (320, 90))
-    return [
-        Group("Read first", [[purpose]]),
-        Group("1 · Clip and checkpoint", [[loading, start.clip, start.checkpoint]]),
-    ]
+def compare(graph: Graph, start: Start, labels: str, *videos: Node | Output) -> list[Node]:
+    """Videos beside each other, saved with sound."""
+    places = dict(zip(("first", "second", "third"), videos, strict=False))
+    beside = graph.add("STEMCompareVideos", "Compare Videos", NODE_SIZE, **places, labels=labels)
+    return [beside, *save_video(graph, start, beside["side by side"], "side by side", WIDE_VIDEO_SIZE)]
 
 
-def inversion_group(graph: Graph, inversion: Inversion) -> Group:
-    kinds = {"STEMBases": note_texts.STEM_INVERSION, "STEMFrameContext": note_texts.FRAME_INVERSION}
-    text = kinds[inversion.bases.kind] if inversion.bases else note_texts.DDIM_INVERSION
-    note = graph.note("How it is inverted", text, (270, 180 if inversion.bases else 110))
-    left = [inversion.encode, inversion.bases] if inversion.bases else [inversion.encode]
-    return Group("3 · Inversion", [left, [inversion.sampler, note]])
-
-
-@dataclass(frozen=True)
-class EditNotes:
-    """The texts of the notes of an edit, and how high the last of them is."""
-
-    purpose: str
-    prompts: str
-    reconstruction: str
-    edit: str
-    height: int
+def opening(graph: Graph, clip: Node, checkpoint: Node, purpose: str) -> Group:
+    """The first group: what the workflow is for, and what it is fed with."""
+    return Group("1 · Checkpoint and clip", [graph.note("What this does", purpose, (300, 210)), checkpoint, clip])
 
 
 def edit_columns(
     graph: Graph,
     start: Start,
     inversion: Inversion,
-    reconstruction: Reconstruction,
     edit: Node,
     prompts: tuple[str, Sequence[Node]],
-    texts: EditNotes,
+    texts: tuple[str, str],
 ) -> None:
-    """Saves an edit, its mask too where there is one, adds the notes, and groups all nodes.
+    """Saves an edit, alone and beside its source, adds the notes, and groups all nodes.
 
-    prompts: the title of their group, and its nodes.
+    prompts: the title of their group, and its nodes. texts: what the workflow is for, and how to steer the edit.
     """
     masked = edit.kind == "STEMFateZeroEdit"
-    edited = save_latent(graph, start, edit["LATENT"] if masked else edit, "edit")
-    mask, save_mask = [], []
+    edited = decode(graph, start, edit["LATENT"] if masked else edit, "edit")
+    shown = [edited]
     if masked:
-        mask = [graph.add("MaskToImage", "Mask as picture", DECODE_SIZE, mask=edit["mask"])]
-        save_mask = [save(graph, mask[0], "mask")]
-    create, save_video = video(graph, start, edited.decode)
-    first = opening(graph, start, texts.purpose)
-    writing = graph.note("What to write", texts.prompts, (580, 95))
-    inverting = inversion_group(graph, inversion)
-    judging = graph.note("How to judge it", texts.reconstruction, JUDGING_SIZE)
-    steering = graph.note("How to steer it", texts.edit, (270, texts.height))
-    back, title = reconstruction, prompts[0]
-    decoding = [back.round_trip.decode, back.result.decode]
-    going_back = [[back.reconstruct, judging], decoding, [back.source], [back.round_trip.save], [back.result.save]]
-    editing = [[edit], [edited.decode, *mask, create, steering], [edited.save, *save_mask], [save_video]]
+        mask = graph.add("MaskToImage", "Mask as picture", EDIT_SIZE, mask=edit["mask"])
+        shown += [mask, graph.add("PreviewImage", "Preview mask", (330, 240), images=mask)]
+    saved = save_video(graph, start, edited, "edited video", VIDEO_SIZE)
+    beside = compare(graph, start, "source, edit", start.clip["images"], edited)
+    first = opening(graph, start.clip, start.checkpoint, texts[0])
+    steering = graph.note("How to steer it", texts[1], (330, 200))
     graph.columns = [
-        first,
-        [Group(title, [[writing, *prompts[1]]]), inverting],
-        [Group("4 · Reconstruction", going_back), Group("5 · Edit", editing)],
+        [first],
+        [Group(prompts[0], prompts[1]), Group("3 · Inversion", inversion.nodes)],
+        [Group("4 · Edit", [edit, *shown, steering])],
+        [Group("5 · Result", [*saved, *beside])],
     ]

@@ -37,10 +37,10 @@ class Node:
 
 @dataclass(frozen=True)
 class Group:
-    """A frame with a title around columns of nodes, which are stacked from top to bottom."""
+    """A frame with a title around nodes, which are stacked from top to bottom."""
 
     title: str
-    columns: Sequence[Sequence[Node]]
+    nodes: Sequence[Node]
 
 
 @dataclass

@@ -20,6 +20,7 @@ class Field:
     widget: whether the page shows a widget for it; `value` is then what the widget holds at first.
     socket: whether something can be linked to it.
     queued: whether it goes to ComfyUI; the page has widgets of its own beside those.
+    label: what the page shows in place of the name, if anything.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Field:
     optional: bool = False
     socket: bool = True
     queued: bool = True
+    label: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ def _fields(name: str, kind: str | list, options: Mapping[str, Any], optional: b
         yield Field(name, kind, optional=optional)
         return
     first = next(iter(choices), None) if kind == COMBO else EMPTY[kind]
-    yield Field(name, kind, widget=True, value=options.get("default", first), optional=optional)
+    value, label = options.get("default", first), options.get("display_name")
+    yield Field(name, kind, widget=True, value=value, optional=optional, label=label)
     if kind == "INT" and options.get("control_after_generate", name in SEEDS):
         # A shipped workflow gives the same result twice.
         yield Field("control_after_generate", COMBO, widget=True, value="fixed", socket=False, queued=False)

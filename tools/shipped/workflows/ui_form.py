@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from . import common_nodes
 from .api_form import output_slot, schema_of, widget_value
 from .canvas_layout import Box, arrange
 from .graph import NOTE, Graph, Group, Node, Output
@@ -15,6 +16,15 @@ from .node_schemas import Field, NodeSchema
 OPTIONAL_SHAPE = 7
 NOTE_COLOURS = {"color": "#432", "bgcolor": "#653"}
 GROUP_COLOUR, GROUP_FONT = "#3f789e", 24
+# How the page shows a workflow that it opens: the beginning, large enough to read.
+VIEW = {"scale": 0.8, "offset": [110, 150]}
+# What the page offers to download where it is missing.
+CHECKPOINT = {
+    "name": common_nodes.CHECKPOINT,
+    "url": "https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/"
+    f"{common_nodes.CHECKPOINT}?download=true",
+    "directory": "checkpoints",
+}
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,7 @@ def ui_form(graph: Graph, schemas: Mapping[str, NodeSchema], comfyui: Registered
         "links": [[link.id, *link.source, *link.target, link.type] for link in links],
         "groups": [group_form(number, group, box) for number, (group, box) in enumerate(layout.groups, 1)],
         "config": {},
-        "extra": {},
+        "extra": {"ds": VIEW},
         "version": 0.4,
     }
 
@@ -83,7 +93,7 @@ def node_form(
     arriving = {link.target[1]: link.id for link in links if link.target[0] == node.id}
     inputs = [
         {
-            "localized_name": field.name,
+            "localized_name": field.label or field.name,
             "name": field.name,
             **({"shape": OPTIONAL_SHAPE} if field.optional else {}),
             "type": field.type,
@@ -108,7 +118,12 @@ def node_form(
         "outputs": outputs,
         # The page leaves out a title that is the class's own.
         **({"title": node.title} if node.title != schema.display_name else {}),
-        "properties": {"Node name for S&R": node.kind, "cnr_id": registered.cnr_id, "ver": registered.version},
+        "properties": {
+            "Node name for S&R": node.kind,
+            "cnr_id": registered.cnr_id,
+            "ver": registered.version,
+            **({"models": [CHECKPOINT]} if node.kind == "CheckpointLoaderSimple" else {}),
+        },
         "widgets_values": [widget_value(node, field) for field in schema.fields if field.widget],
         **(NOTE_COLOURS if node.kind == NOTE else {}),
     }
