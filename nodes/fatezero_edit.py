@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from typing import Any
 
@@ -39,6 +38,7 @@ from .methods.inversion.matching import check_same_checkpoint
 from .methods.seams.comfyui_versions import advanced, essential, found_by
 from .methods.seams.control_hints import controlled_by
 from .methods.seams.refusals import check_calls, check_model
+from .methods.seams.telling import tell
 
 PURPOSE = "FateZero Edit"
 PIXELS_PER_LATENT = 8
@@ -110,6 +110,7 @@ class FateZeroEdit(io.ComfyNode):
                     "report", display_name="report", tooltip="What was made of the prompts: matched and changed words."
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -128,6 +129,8 @@ class FateZeroEdit(io.ComfyNode):
         edit_mask: Tensor | None = None,
         **fields: Any,
     ) -> io.NodeOutput:
+        if not target_prompt.strip():
+            raise ValueError(f"{PURPOSE}: the target prompt is empty. Write what the edited video should show.")
         check_model(model, PURPOSE)
         check_calls(model, PURPOSE)
         check_calls(inversion.model, f"{PURPOSE}, the MODEL that the INVERSION was made with")
@@ -141,10 +144,9 @@ class FateZeroEdit(io.ComfyNode):
         note = check_source_prompt(source, inversion, PURPOSE)
         count = len(select_timesteps(inversion.timesteps, steps))
         words = read_words(source, target, wishes, count, PURPOSE)
-        unweighted = "note: no word has a weight; most styles need one in word_weights, such as watercolor: 10"
-        notes = [note, unweighted if preset == "style" and not wishes.weights else ""]
-        report = "\n".join(filter(None, (words.report, *notes)))
-        logging.info("%s\n%s", PURPOSE, report)
+        remark = "" if wishes.weights else _without_weights(preset, source_prompt, target_prompt)
+        report = "\n".join(filter(None, (words.report, note, remark)))
+        tell(report, cls.hidden.unique_id if cls.hidden else None)
         prompts = [target.conditioning, encode(clip, negative_prompt)]
         if controlnet is not None:
             prompts = controlled_by(prompts, controlnet, inversion.frames, PURPOSE)
@@ -188,6 +190,14 @@ def _wishes(preset: FateZeroPreset, settings: FateZeroSettings, fields: dict[str
         source_words=parse_words(fields["source_blend_words"]),
         target_words=parse_words(fields["target_blend_words"]),
     )
+
+
+def _without_weights(preset: str, source_prompt: str, target_prompt: str) -> str:
+    """What to say where no word has a weight, if anything."""
+    if target_prompt.split() == source_prompt.split():
+        return "note: the target prompt is the source prompt, and no word has a weight, so nothing is to change"
+    unweighted = "note: no word has a weight; most styles need one in word_weights, such as watercolor: 10"
+    return unweighted if preset == "style" else ""
 
 
 def _own_attention(model: Any, inversion: Inversion, fields: dict[str, Any]) -> SelfAttentionMethod:

@@ -147,3 +147,15 @@ def test_edits_of_both_kinds_follow_each_other_on_one_inversion(loaded, inversio
     other = run(TokenFlowEdit, model=loaded.model, inversion=inversions["stem"], **prompts)[0]["samples"]
     assert torch.isfinite(other).all() and not torch.equal(other, first)
     assert torch.equal(edit(loaded, inversions["stem"])[0]["samples"], first)
+
+
+def test_an_empty_target_prompt_is_refused(loaded, inversions):
+    with pytest.raises(ValueError, match="FateZero Edit: the target prompt is empty. Write what the edited video"):
+        edit(loaded, inversions["stem"], target_prompt=" \n")
+
+
+def test_a_target_prompt_that_changes_nothing_is_remarked_on(loaded, inversions):
+    prompts = {"source_prompt": SOURCE, "target_prompt": SOURCE}
+    report = edit(loaded, inversions["stem"], **prompts)[2]
+    assert "nothing is to change" in report
+    assert "nothing is to change" not in edit(loaded, inversions["stem"], **prompts, word_weights="hill: 4")[2]

@@ -8,6 +8,7 @@ from fractions import Fraction
 
 import comfy.model_management
 import comfy.utils
+import execution
 import folder_paths
 import numpy as np
 import pytest
@@ -265,3 +266,7 @@ def test_the_hosts_interrupt_and_progress_bar_are_served(clip, monkeypatch):
             load(clip)
     finally:
         comfy.model_management.interrupt_current_processing(False)
+
+
+def test_comfyui_shows_no_path_of_modules_in_front_of_a_refusal():
+    assert execution.full_type_name(VideoError) == "VideoError"

@@ -89,7 +89,7 @@ def refuse_foreign_patches(model_options: dict, layers: Sequence[AttentionLayer]
         if not is_marked(patch):
             raise ValueError(
                 f"{method.name}: {origin(patch)} changes the tokens that self-attention reads (token merging and "
-                "tiling do), so tokens and pixels no longer correspond. Remove that node from the MODEL's way."
+                "tiling do), so tokens and pixels no longer correspond. Disconnect that node from the MODEL chain."
             )
 
 
@@ -137,8 +137,8 @@ def _run_wrapper(method: SelfAttentionMethod) -> Callable:
         if runs_on_several_devices(guider.model_patcher):
             raise ValueError(
                 f"{method.name}: the conditionings of this MODEL run on several devices at the same time (MultiGPU CFG "
-                "Split asks for it), but attention needs what others have left on its device. Remove that node from "
-                "the MODEL's way."
+                "Split asks for it), but attention needs what others have left on its device. Disconnect that node "
+                "from the MODEL chain."
             )
         guider.model_options = comfy.model_patcher.create_model_options_clone(original)
         guider.model_options["transformer_options"][RUN] = method.start_run(guider.model_patcher)

@@ -32,7 +32,7 @@ def groups_of(tokens: Tensor, extra_options: dict) -> int:
     if tokens.shape[0] % groups:
         raise ValueError(
             f"{tokens.shape[0]} rows arrived at self-attention for {groups} conditionings; another node changes the "
-            "batch inside the model. Remove it from the MODEL's way."
+            "batch inside the model. Disconnect it from the MODEL chain."
         )
     return groups
 
@@ -49,11 +49,11 @@ def check_pass(tokens: Tensor, frames: int | None, extra_options: dict, name: st
     if frames is None:
         raise ValueError(
             f"{name}: another node runs the model for itself within a step (perturbed-attention guidance does), which "
-            "this edit cannot follow. Remove that node from the MODEL's way."
+            "this edit cannot follow. Disconnect that node from the MODEL chain."
         )
     groups = groups_of(tokens, extra_options)
     if tokens.shape[0] != groups * frames:
         raise ValueError(
             f"{name}: {tokens.shape[0]} rows arrived at attention for {groups} conditionings of {frames} frames; "
-            "another node changes the batch. Remove it from the MODEL's way."
+            "another node changes the batch. Disconnect it from the MODEL chain."
         )

@@ -52,7 +52,7 @@ def run_in_lockstep(calls: Sequence[Callable[[Meet], Result]]) -> list[Result]:
             if ended:
                 raise RuntimeError(
                     f"{ended} of {len(runs)} batches of frames have ended while others wait for them; another node "
-                    "skips parts of the network for some frames. Remove it from the MODEL's way, or set "
+                    "skips parts of the network for some frames. Disconnect it from the MODEL chain, or set "
                     "frames_per_batch to the number of frames."
                 )
             together, values = arrived[0][1], [value for value, _ in arrived]

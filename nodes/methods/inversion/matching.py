@@ -25,10 +25,11 @@ def check_identity(model: Any, theirs: ModelIdentity, purpose: str) -> None:
         numbers = [torch.tensor(identity.fingerprint) for identity in (theirs, ours)]
         differ = numbers[0].shape != numbers[1].shape or not torch.allclose(*numbers, rtol=1e-3)
     if differ:
+        same = theirs.family == ours.family
+        how = f"whose weights differ (both are {ours.family})" if same else f"of another kind ({theirs.family})"
         raise ValueError(
-            f"{purpose}: the INVERSION was made with another checkpoint ({theirs.family}) than this MODEL "
-            f"({ours.family}); its noise means nothing to it. Connect the same checkpoint to both nodes (a LoRA on "
-            "top is fine), or invert again."
+            f"{purpose}: the INVERSION was made with a checkpoint {how}, so its noise means nothing to this MODEL "
+            f"({ours.family}). Connect the same checkpoint to both nodes (a LoRA on top is fine), or invert again."
         )
 
 

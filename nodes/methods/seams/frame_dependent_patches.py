@@ -49,7 +49,7 @@ def _tried(patch: Callable, frames: int, name: str, known: set) -> Callable:
                         f"{name}: {origin(patch)} changes the cross-attention of some frames otherwise than that of "
                         "others (IP-Adapter with an image for each frame does), but some of the frames go through the "
                         "network at a time, and it cannot know which. Give that node one image for all frames, or "
-                        "remove it from the MODEL's way."
+                        "disconnect it from the MODEL chain."
                     )
             known.add(layer)
         return patch(*arguments)

@@ -31,16 +31,17 @@ def check_model(model: Any, purpose: str) -> None:
     discrete = isinstance(sampling, comfy.model_sampling.ModelSamplingDiscrete)
     if not discrete or getattr(type(sampling), "calculate_denoised", None) not in known:
         bases = ", ".join(base.__name__ for base in type(sampling).__mro__[1:3])
+        flow = isinstance(sampling, comfy.model_sampling.CONST)
         raise ValueError(
-            f"{purpose}: this MODEL ({type(model.model).__name__}) samples with {bases}, but DDIM inversion is defined "
-            "for models that predict noise (eps) or velocity (v) on discrete timesteps; a flow-matching model has "
-            "another algebra. Load a checkpoint of Stable Diffusion 1.x, 2.x or XL, and take any node off "
-            "that changes its sampling."
+            f"{purpose}: this MODEL ({type(model.model).__name__}) "
+            f"{'is a flow-matching model' if flow else f'samples with {bases}'}, but DDIM inversion is defined for "
+            "models that predict noise (eps) or velocity (v) on discrete timesteps. Load a checkpoint of Stable "
+            "Diffusion 1.x, 2.x or XL, and disconnect any node that changes its sampling."
         )
     if "easycache" in model.model_options.get("transformer_options", {}):
         raise ValueError(
             f"{purpose}: this MODEL carries EasyCache or LazyCache, which skip calls of the network and put an older "
-            "result in their place, while every step and pass is needed here. Remove that node from the MODEL's way."
+            "result in their place, but every step and pass is needed here. Disconnect that node from the MODEL chain."
         )
     refused = {
         "context_handler": "context windows",
@@ -49,8 +50,8 @@ def check_model(model: Any, purpose: str) -> None:
     for option, what in refused.items():
         if option in model.model_options:
             raise ValueError(
-                f"{purpose}: this MODEL carries {what}, which splits or reorders the frames behind our back. Remove "
-                "that node from the MODEL's way."
+                f"{purpose}: this MODEL carries {what}, which splits or reorders the frames behind our back. "
+                "Disconnect that node from the MODEL chain."
             )
 
 
@@ -60,8 +61,8 @@ def check_calls(model: Any, purpose: str) -> None:
     if wrapper is not None:
         raise ValueError(
             f"{purpose}: {origin(wrapper)} wraps the calls of the network (DeepCache, TeaCache, tiled diffusion and "
-            "IC-Light do), but a step of an edit has several calls, of the source and of the edit. Remove that node "
-            "from the MODEL's way."
+            "IC-Light do), but a step of an edit has several calls, of the source and of the edit. Disconnect that "
+            "node from the MODEL chain."
         )
 
 

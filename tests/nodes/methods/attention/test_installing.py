@@ -96,5 +96,5 @@ def test_a_patch_that_changes_the_tokens_is_refused_with_its_name(loaded):
 def test_conditionings_on_several_devices_at_a_time_are_refused(loaded, video):
     model = install(loaded.model, FrameContextAttention(None))
     model.set_additional_models("multigpu", [loaded.model.clone()])
-    with pytest.raises(ValueError, match="on several devices at the same time .*Remove that node"):
+    with pytest.raises(ValueError, match="on several devices at the same time .*Disconnect that node"):
         invert(model, loaded.prompt("a hill"), video, 1, "next")
