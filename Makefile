@@ -22,8 +22,8 @@ help: ## list the commands
 setup: ## install what the other commands need, once
 	@"$(PYTHON3)" tools/launch.py host.environment
 
-demo: setup ## edit a clip in a real ComfyUI: [VIDEO=clip.mp4] [CHECKPOINT=sd15.safetensors] [SOURCE="..."] [TARGET="..."]
-	@"$(PYTHON)" tools/launch.py demo --video="$$VIDEO" --checkpoint="$$CHECKPOINT" --source="$$SOURCE" --target="$$TARGET"
+demo: setup ## edit a clip in a real ComfyUI: [ALL=1] [VIDEO=clip.mp4] [CHECKPOINT=sd15.safetensors] [SOURCE="..."] [TARGET="..."]
+	@"$(PYTHON)" tools/launch.py demo --all="$(ALL)" --video="$$VIDEO" --checkpoint="$$CHECKPOINT" --source="$$SOURCE" --target="$$TARGET"
 
 # As many workers as CPU cores, each with one thread; on a GPU one is enough.
 WORKERS ?= $(shell "$(PYTHON)" -c "import os, torch; print(1 if torch.cuda.is_available() else os.cpu_count())")

@@ -89,7 +89,7 @@ class FateZeroEdit(io.ComfyNode):
                 *_mask_inputs(),
                 *_attention_inputs(),
                 tail_input(),
-                *guidance_interval(),
+                *guidance_interval(0.0, "0 takes the preset's interval, its start too."),
                 io.Conditioning.Input(
                     "controlnet",
                     optional=True,
@@ -158,10 +158,10 @@ class FateZeroEdit(io.ComfyNode):
 def _settings(
     preset: FateZeroPreset, own: SelfAttentionMethod, fields: dict[str, Any], steps: int, tail: str
 ) -> FateZeroSettings:
-    window = fields["self_window"].strip()
+    window, levels, guidance = fields["self_window"].strip(), fields["fusion_levels"], guidance_window(fields)
     return FateZeroSettings(
         cfg=fields["cfg"],
-        cfg_window=guidance_window(fields),
+        cfg_window=guidance if guidance[1] else preset.cfg_window,
         self_window=parse_window(window, "self_window") if window else preset.self_window,
         blend_self=preset.blend_self if fields["blend_self"] == OF_PRESET else fields["blend_self"] == "on",
         blend_latents=fields["blend_latents"],
@@ -169,7 +169,7 @@ def _settings(
         threshold=fields["threshold"] or preset.threshold,
         accumulate=fields["accumulate_masks"],
         resizing=fields["mask_resizing"],
-        levels=parse_levels(fields["fusion_levels"], "fusion_levels"),
+        levels=parse_levels(levels, "fusion_levels") if levels.strip() else preset.levels,
         fuse_unconditional=fields["fuse_unconditional"],
         own=own,
         steps=steps,
@@ -319,8 +319,7 @@ def _attention_inputs() -> list[Any]:
         _line(
             "fusion_levels",
             "Resolutions whose attention is taken from the source. 0 is that of the latent, 3 an eighth of it. "
-            "FateZero uses 1, 2, 3; adding 0 keeps more detail.",
-            "1, 2, 3",
+            "FateZero uses 1, 2, 3; adding 0 keeps more detail. Empty takes the preset's.",
             **hidden,
         ),
         io.Boolean.Input(

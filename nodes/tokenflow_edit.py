@@ -74,7 +74,7 @@ class TokenFlowEdit(io.ComfyNode):
                 ),
                 *_advanced_inputs(),
                 tail_input(),
-                *guidance_interval(),
+                *guidance_interval(0.75),
                 io.Latent.Input(
                     "start_latent",
                     optional=True,

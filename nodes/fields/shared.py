@@ -51,15 +51,18 @@ def guidance_input(**more: Any) -> io.Float.Input:
     )
 
 
-def guidance_interval() -> list[io.Input]:
-    """The part of the steps in which guidance acts, named as ComfyUI's CFG Override names it."""
+def guidance_interval(end: float = 1.0, more: str = "") -> list[io.Input]:
+    """The part of the steps in which guidance acts, named as ComfyUI's CFG Override names it.
+
+    end: default of its end; more: what else to say of it.
+    """
     return [
         _percent("cfg_start_percent", 0.0, "Share of the steps, from the noisy end, before which cfg is 1."),
         _percent(
             "cfg_end_percent",
-            1.0,
+            end,
             "Share of the steps, from the noisy end, after which cfg is 1: the negative prompt is not run, and a step "
-            "takes less time. Lower keeps more of the source and moves more steadily.",
+            f"takes less time. Lower keeps more of the source and moves more steadily. {more}".rstrip(),
         ),
     ]
 

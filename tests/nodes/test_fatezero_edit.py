@@ -72,6 +72,7 @@ def test_every_preset_edits_every_kind_of_inversion(loaded, video, inversions, p
 def test_empty_fields_leave_the_preset_and_others_override_it(settings_of):
     settings, words = settings_of(preset="shape")
     assert (settings.self_window, settings.blend_self, settings.threshold) == (0.5, True, 0.3)
+    assert (settings.cfg_window, settings.levels) == ((0.0, 0.75), frozenset((0, 1, 2, 3)))
     assert words.source_words == (3,) and words.target_words == ()
     assert words.alpha[:, 3].sum() == 1 and words.mapping.carried[3, 3] == 1
     fields = {
@@ -90,6 +91,8 @@ def test_empty_fields_leave_the_preset_and_others_override_it(settings_of):
         "accumulate_masks": True,
         "mask_resizing": "bilinear",
         "cfg": 3.0,
+        "cfg_start_percent": 0.25,
+        "cfg_end_percent": 0.6,
         "tail": "zero",
     }
     settings, words = settings_of(preset="shape", **fields)
@@ -97,6 +100,7 @@ def test_empty_fields_leave_the_preset_and_others_override_it(settings_of):
     assert (settings.blend_latents, settings.latent_window, settings.levels) == (True, (0.1, 0.9), frozenset((2, 3)))
     assert (settings.fuse_unconditional, settings.accumulate, settings.resizing) == (True, True, "bilinear")
     assert (settings.cfg, settings.tail, words.reweighting) == (3.0, "zero", "all_steps")
+    assert settings.cfg_window == (0.25, 0.6)
     assert words.factors[3] == 10 and words.alpha[:, 3].sum() == 3 and words.alpha[:, 2].sum() == 1
     assert words.mapping.own[3] == 1 and words.target_words == (3,)
 

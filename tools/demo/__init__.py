@@ -21,7 +21,7 @@ from ..host.events import Event
 from ..host.process import HostProcess, device_arguments
 from . import example, pictures, report, workflow
 from .progress import ProgressLines
-from .workflow import EDIT, SMALL_MODEL, Choices, DemoError, Wish
+from .workflow import EDIT, QUICK, SMALL_MODEL, Choices, DemoError, Wish
 
 FOLDER = locations.ROOT / "workflows" / "api"
 CLIP = locations.ROOT / "assets" / "big_buck_bunny.mp4"
@@ -32,6 +32,7 @@ UPLOAD_LIMIT_MB = 100  # of ComfyUI, by default
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The options; an empty value counts as not given, so that make can pass all of them."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__.splitlines()[0])
+    parser.add_argument("--all", default="", help="anything: five edits by three workflows (make: ALL=1)")
     parser.add_argument("--video", default="", help="a clip of your own (make: VIDEO)")
     parser.add_argument("--checkpoint", default="", help="an SD1.5 checkpoint of your own (make: CHECKPOINT)")
     parser.add_argument("--source", default="", help="what the clip shows (make: SOURCE)")
@@ -49,7 +50,8 @@ def choose(options: argparse.Namespace, where: locations.Locations) -> Choices:
     target = (Wish(prompt=options.target),) if options.target else None
     if not options.video and not options.checkpoint:
         clip, source = OUTPUT / "source.mp4", options.source or example.SCENE.caption
-        return Choices(clip, locations.TRAINED, source, target or example.WISHES, SMALL_MODEL, example=True)
+        wishes, dimensions = (example.WISHES, SMALL_MODEL) if options.all else (example.WISHES[:1], QUICK)
+        return Choices(clip, locations.TRAINED, source, target or wishes, dimensions, example=True)
     video = existing(options.video or CLIP, "video", "VIDEO=clip.mp4")
     checkpoint = Path(options.checkpoint or locations.TRAINED).expanduser()
     known = where.host / "models" / "checkpoints" / checkpoint
@@ -126,7 +128,8 @@ def run(choices: Choices, where: locations.Locations, base: Path) -> dict:
     labels = [wish.label for wish in choices.wishes]
     pictures.write_all(OUTPUT, frames, labels, workflow.playback_rate(prompt, choices.video))
     seconds = {"setup": queued - started, **stages, "total": time.monotonic() - started}
-    truths = example.truths() if choices.wishes == example.WISHES else {}
+    known = choices.example and all(wish in example.WISHES for wish in choices.wishes)
+    truths = example.truths(choices.wishes, len(frames[workflow.SOURCE])) if known else {}
     steps = workflow.steps_of(prompt, choices.wishes[0].workflow)
     return report.make(choices, steps, frames, seconds, device, memory, truths)
 

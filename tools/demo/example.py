@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,10 +19,13 @@ MOTION = random_motion(random.Random(3))
 CAR = SCENE.with_thing(object="car")
 SKETCH, GREEN = SCENE.with_thing(style="sketch"), SCENE.with_thing(colour="green")
 SHAPE = {("FateZero Edit", "preset"): "shape", ("FateZero Edit", "word_weights"): ""}
+# Styles and colours keep the source's first steps: docs/defaults.md.
+LATER = {("TokenFlow Edit", "cfg_start_percent"): 0.167}
+# The first of them is made by default.
 WISHES = (
+    Wish("colour: green", GREEN.caption, settings=LATER),
     Wish("object: car", CAR.caption),
-    Wish("style: sketch", SKETCH.caption),
-    Wish("colour: green", GREEN.caption),
+    Wish("style: sketch", SKETCH.caption, settings=LATER),
     Wish("car by STEM-FateZero", CAR.caption, STEM_FATEZERO, SHAPE),
     Wish("car by FateZero", CAR.caption, DDIM_FATEZERO, SHAPE),
 )
@@ -37,10 +41,10 @@ def write_clip(file: Path) -> None:
     pictures.write_mp4(file, frames.repeat(ENLARGED, axis=1).repeat(ENLARGED, axis=2), RATE)
 
 
-def truths() -> dict[str, np.ndarray]:
-    """What each edit should give, by label: uint8 [FRAMES, SIDE, SIDE, 3]."""
+def truths(wishes: Iterable[Wish] = WISHES, frames: int = FRAMES) -> dict[str, np.ndarray]:
+    """What each of these edits should give, by label: uint8 [frames, SIDE, SIDE, 3]."""
     scenes = {scene.caption: scene for scene in (CAR, SKETCH, GREEN)}
-    return {wish.label: _rendered(scenes[wish.prompt]) for wish in WISHES}
+    return {wish.label: _rendered(scenes[wish.prompt])[:frames] for wish in wishes}
 
 
 def _rendered(scene: Scene) -> np.ndarray:

@@ -51,7 +51,7 @@ TOKENFLOW = Workflow(
     "TokenFlow Edit",
     ("Source prompt", "text"),
     ("Target prompt", "text"),
-    {("Negative prompt", "text"): "", ("TokenFlow Edit", "cfg"): 4.0, ("TokenFlow Edit", "batch_size"): 4},
+    {("Negative prompt", "text"): "", ("TokenFlow Edit", "cfg"): 4.0},
 )
 DDIM_FATEZERO = Workflow(
     "ddim_fatezero_edit",
@@ -98,6 +98,7 @@ class Dimensions:
 
 
 SMALL_MODEL = Dimensions(width=128, height=128, frames=16, steps=20)
+QUICK = Dimensions(width=128, height=128, frames=12, steps=12)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-
-from server import PromptServer
+import sys
 
 
 def tell(text: str, node_id: str | None) -> None:
@@ -13,6 +12,8 @@ def tell(text: str, node_id: str | None) -> None:
     node_id: ComfyUI's hidden `unique_id`, or None outside ComfyUI.
     """
     logging.info(text)
-    server = getattr(PromptServer, "instance", None)  # there is none before ComfyUI has started it
-    if server is not None and node_id is not None:
-        server.send_progress_text(text, node_id)
+    # Tools use the nodes without a server, whose module cannot even be imported there.
+    server = getattr(sys.modules.get("server"), "PromptServer", None)
+    instance = getattr(server, "instance", None)
+    if instance is not None and node_id is not None:
+        instance.send_progress_text(text, node_id)

@@ -24,7 +24,7 @@ def test_the_demo_writes_what_it_promises_and_stops_its_host(tmp_path, monkeypat
     monkeypatch.setattr(demo.example, "FRAMES", 3)
     monkeypatch.setattr(demo, "OUTPUT", tmp_path / "output")
     monkeypatch.setattr(demo, "HostProcess", Noted)
-    status = demo.main([])
+    status = demo.main(["--all=1"])
     printed = capsys.readouterr().out
     assert status == 0, printed
 

@@ -12,6 +12,7 @@ import pytest
 from comfyui_stem.tools import demo, locations
 from comfyui_stem.tools.demo import example
 from comfyui_stem.tools.demo.workflow import (
+    QUICK,
     SAVES,
     SMALL_MODEL,
     STEM_FATEZERO,
@@ -158,13 +159,19 @@ def choose(where, *arguments):
     return demo.choose(demo.parse(list(arguments)), where)
 
 
-def test_by_default_the_rendered_clip_gets_its_edits_from_the_small_model(where):
-    chosen = choose(where, "--video=", "--checkpoint=", "--source=", "--target=")
+@pytest.mark.parametrize(
+    ("every", "edits", "dimensions"), [("", example.WISHES[:1], QUICK), ("1", example.WISHES, SMALL_MODEL)]
+)
+def test_the_rendered_clip_gets_one_edit_or_all_from_the_small_model(where, every, edits, dimensions):
+    chosen = choose(where, f"--all={every}", "--video=", "--checkpoint=", "--source=", "--target=")
     assert (chosen.checkpoint, chosen.source_prompt) == (locations.TRAINED, example.SCENE.caption)
     assert locations.TRAINED.is_file()
-    assert [wish.label.split(":")[0] for wish in chosen.wishes[:3]] == ["object", "style", "colour"]
-    assert {wish.workflow.name for wish in chosen.wishes} == {workflow.name for workflow in WORKFLOWS}
-    assert chosen.dimensions == SMALL_MODEL and chosen.example
+    assert (chosen.wishes, chosen.dimensions, chosen.example) == (edits, dimensions, True)
+
+
+def test_all_edits_are_of_every_kind_and_by_every_workflow():
+    assert {wish.label.split(":")[0] for wish in example.WISHES[:3]} == {"object", "style", "colour"}
+    assert {wish.workflow.name for wish in example.WISHES} == {workflow.name for workflow in WORKFLOWS}
 
 
 def test_another_target_for_the_rendered_clip_is_its_only_edit(where):

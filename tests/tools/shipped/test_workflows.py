@@ -50,7 +50,7 @@ def load_and_save():
     graph = Graph("example")
     load = graph.add("Load", "Load a clip", file="a.mp4")
     save = graph.add("Save", "The Save", images=load["images"], rate=load["rate"], amount=2.0)
-    graph.columns = [[Group("All", [[load], [save, graph.note("Note", "text", (300, 100))]])]]
+    graph.columns = [[Group("All", [load, save, graph.note("Note", "text", (300, 100))])]]
     return graph
 
 
@@ -135,15 +135,14 @@ def test_a_node_is_as_low_as_the_page_allows_and_no_lower():
 
 
 sizes = st.tuples(st.integers(10, 900), st.integers(0, 900))
-groups = st.lists(st.lists(sizes, min_size=1, max_size=3), min_size=1, max_size=3)
+groups = st.lists(sizes, min_size=1, max_size=6)
 
 
 @given(st.lists(st.lists(groups, min_size=1, max_size=3), min_size=1, max_size=3))
 def test_nodes_lie_in_their_groups_and_nothing_overlaps(columns):
     graph = Graph("any")
     graph.columns = [
-        [Group("", [[graph.add("Save", "", size) for size in column] for column in group]) for group in groups]
-        for groups in columns
+        [Group("", [graph.add("Save", "", size) for size in group]) for group in groups] for groups in columns
     ]
     layout = arrange(graph, SCHEMAS)
     nodes = {
@@ -154,7 +153,7 @@ def test_nodes_lie_in_their_groups_and_nothing_overlaps(columns):
     assert not any_overlap(list(nodes.values()))
     assert not any_overlap(frames)
     for (group, _), (left, top, right, bottom) in zip(layout.groups, frames, strict=True):
-        for node in (node for column in group.columns for node in column):
+        for node in group.nodes:
             box = nodes[node.id]
             assert left < box[0] and top < box[1] and box[2] < right and box[3] < bottom
 

@@ -35,7 +35,7 @@ class Round:
     kept: int | None = None
 
 
-ROUNDS = (Round(6, 1, 1), Round(12, 1, 2, 10), Round(24, 2, 2, 4))
+ROUNDS = (Round(6, 1, 1), Round(12, 1, 2, 5), Round(24, 2, 2, 2))
 
 INTERVALS = {
     "guidance to 75 %": (0.0, 0.75),

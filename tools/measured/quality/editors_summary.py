@@ -13,8 +13,12 @@ from .plan import EditorItem, EditorSetting
 from .summary import ALL_EDITS, Numbers, gain_of, mean
 
 BEFORE = "as in 0.1.0"
-# What the nodes have; of the settings that the study tried, by name.
-SHIPPED: Mapping[str, str] = {"tokenflow": BEFORE, "fatezero": BEFORE}
+# What the nodes and their presets have, of the settings that the study tried; for a kind of edit where it has its own.
+SHIPPED: Mapping[str | tuple[str, str], str] = {
+    "tokenflow": "to 75 %, 1 keyframe",
+    "fatezero": "to 75 %, levels 0 to 3",
+    ("fatezero", "colour"): "17 % to 50 %, levels 0 to 3",
+}
 METRICS = ("psnr", "psnr_inside", "psnr_outside", "warp_error", "target_word", "kept_words")
 # What is asked of better settings (one each): closer to the true edit by so many dB, steadier by this share of the warp
 # error, and with no more than this share of the words lost.
@@ -33,7 +37,12 @@ def rows(done: Done, resamples: int = RESAMPLES) -> list[dict]:
     found = []
     collected = _collected(done)
     for (editor, inversion, setting, kind, metric), numbers in collected.items():
-        row = {"editor": editor, "inversion": inversion, "setting": setting, "default": setting == SHIPPED[editor]}
+        row = {
+            "editor": editor,
+            "inversion": inversion,
+            "setting": setting,
+            "default": setting == SHIPPED.get((editor, kind), SHIPPED[editor]),
+        }
         row |= {"kind": kind, "metric": metric}
         row |= asdict(mean(numbers, resamples)) | {"clips": len(numbers)}
         base = collected.get((editor, inversion, BEFORE, kind, metric))

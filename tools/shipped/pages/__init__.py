@@ -70,7 +70,7 @@ def files() -> dict[Path, str]:
 def main(arguments: list[str]) -> int:
     """Writes the texts and, if asked, the pictures; returns the exit status."""
     parser = argparse.ArgumentParser(prog="make pages", description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", action="store_true", help="draw the pictures too, with the small model: a minute")
+    parser.add_argument("--pictures", action="store_true", help="draw the pictures too, with the small model: minutes")
     options = parser.parse_args(arguments)
     loaded_model.prepare(pytorch_attention=True)
     if options.pictures:

@@ -38,7 +38,7 @@ from ...small_model.rendered_clips import Scene, render
 from ...small_model.rendered_clips.rendering import as_bytes
 
 FRAMES, STEPS, SHOWN = 8, 20, 4
-BASES, CFG = 64, 4.0
+BASES, CFG, GUIDED = 64, 4.0, (0.0, 0.75)
 # The step of the inversion that previews look at, and a decoder layer of the finest resolution.
 NOISE, LAYER = 0.3, 13
 JPEG_QUALITY = 88
@@ -77,7 +77,7 @@ class Example:
 
     def tokenflow(self, inversion: Inversion, scene: Scene) -> Tensor:
         target, negative = self.loaded.prompt(scene.caption), self.loaded.prompt("")
-        settings = TokenFlowSettings(cfg=CFG, batch_size=4)
+        settings = TokenFlowSettings(cfg=CFG, cfg_window=GUIDED)
         return self.loaded.decode(edit_tokenflow(self.loaded.model, inversion, target, negative, settings))
 
     def fatezero(self, inversion: Inversion, scene: Scene, window: float, **settings: Any) -> tuple[Tensor, Tensor]:
@@ -87,7 +87,8 @@ class Example:
         wishes = WordWishes("auto", window, masks_source=masked, masks_target=masked)
         words = read_words(old, new, wishes, STEPS, "make pages").control
         own = installed_method(inversion.model)
-        chosen = FateZeroSettings(cfg=CFG, self_window=window, threshold=0.6, own=own, **settings)
+        fused = {"cfg_window": GUIDED, "levels": frozenset((0, 1, 2, 3)), "self_window": window, "threshold": 0.6}
+        chosen = FateZeroSettings(cfg=CFG, own=own, **fused, **settings)
         found = edit_fatezero(self.loaded.model, inversion, new.conditioning, self.loaded.prompt(""), words, chosen)
         return self.loaded.decode(found.samples), found.mask
 

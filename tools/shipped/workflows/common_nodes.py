@@ -127,7 +127,7 @@ def edit_columns(
     saved = save_video(graph, start, edited, "edited video", VIDEO_SIZE)
     beside = compare(graph, start, "source, edit", start.clip["images"], edited)
     first = opening(graph, start.clip, start.checkpoint, texts[0])
-    steering = graph.note("How to steer it", texts[1], (330, 200))
+    steering = graph.note("How to steer it", texts[1], (330, 240))
     graph.columns = [
         [first],
         [Group(prompts[0], prompts[1]), Group("3 · Inversion", inversion.nodes)],

@@ -47,6 +47,7 @@ DDIM_EDIT = _text(
 EDIT = _text(
     "Too weak? Raise **cfg**.",
     "Should shapes change more? Lower **attention_injection** and **feature_injection**.",
+    "A style or a colour? Set **cfg_start_percent** to 0.17: the first steps are then the source's.",
     "Too far from the source, or flicker? Lower **cfg_end_percent**, or **frames_per_keyframe** (takes more memory).",
     "Only a part of the picture? Connect a mask to **edit_mask**.",
 )
