@@ -37,8 +37,19 @@ def write(
         if name == "main":
             made["pictures"] = pictures.write([item for item, _ in done], settings, store.folder / "frames", folder)
             _draw_curves(made["psnr_by_frame"], folder)
-    file.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    file.write_text(as_json(made), encoding="utf-8")
     (output / "quality.md").write_text(as_markdown(made), encoding="utf-8")
+
+
+def as_json(made: Mapping) -> str:
+    """The numbers as JSON, a row a line."""
+
+    def entry(value: object) -> str:
+        if not isinstance(value, list):
+            return json.dumps(value)
+        return "[\n" + ",\n".join(f"  {json.dumps(row)}" for row in value) + "\n ]"
+
+    return "{\n" + ",\n".join(f" {json.dumps(name)}: {entry(value)}" for name, value in made.items()) + "\n}\n"
 
 
 def _draw_curves(by_frame: Mapping, folder: Path) -> None:
