@@ -59,7 +59,7 @@ def finished(opened, host, tmp_path_factory):
     # newer pages have a second one, with a menu
     opened.get_by_role("button", name="Run", exact=True).first.click()
     opened.wait_for_function("() => window.seen.ended")
-    screenshot(opened, "reconstruct_first_finished.png")
+    screenshot(opened, "reconstruct_first_finished.png", fit=False)
     return opened
 
 

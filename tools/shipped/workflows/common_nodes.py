@@ -13,7 +13,7 @@ SOURCE = "a fat grey rabbit stretching its arms in front of its burrow, green me
 NEGATIVE = "blurry, distorted, low quality"
 
 # Sizes leave room for the pictures that the page shows in a node after a run.
-CLIP_SIZE = (300, 470)
+CLIP_SIZE = (300, 680)
 VIDEO_SIZE = (380, 380)
 WIDE_VIDEO_SIZE = (380, 340)
 PROMPT_SIZE = (380, 90)
