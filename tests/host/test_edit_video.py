@@ -56,7 +56,7 @@ def videos(host, result):
         for file in output.get("images", []):
             with av.open(io.BytesIO(host.view(file))) as container:
                 frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-            found["beside" if "beside" in file["filename"] else "edited"] = np.stack(frames)
+            found["beside" if "side_by_side" in file["filename"] else "edited"] = np.stack(frames)
     return found
 
 

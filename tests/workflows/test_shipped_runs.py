@@ -16,7 +16,7 @@ pytestmark = pytest.mark.host
 FRAMES = 3
 SMALL = {"width": 64, "height": 64, "frame_cap": FRAMES, "num_bases": 16}
 SHIPPED = sorted((FOLDER / "api").glob("*.json"))
-OF_0_1_0 = sorted((locations.ROOT / "tests" / "data" / "api_0_1_0").glob("*.json"))
+OF_0_1_0 = sorted((locations.ROOT / "tests" / "workflows" / "api_0_1_0").glob("*.json"))
 
 
 @pytest.fixture(params=[*SHIPPED, *OF_0_1_0], ids=lambda file: f"{file.parent.name}/{file.stem}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import psutil
@@ -48,7 +48,7 @@ class HostUnderTest:
     def pictures(self, result: Result, node: str) -> NDArray[np.uint8] | None:
         """What a node has saved, [n, h, w, 3]; None where nothing."""
         files = result.outputs.get(node, {}).get("images", [])
-        self._shown |= {f"{file['type']}/{file['subfolder']}/{file['filename']}" for file in files}
+        self._shown |= {PurePosixPath(file["type"], file["subfolder"], file["filename"]).as_posix() for file in files}
         return decode([self.client.view(file) for file in files]) if files else None
 
     def good(self, prompt: Prompt, title: str, computed: str = "") -> NDArray[np.uint8]:
