@@ -68,11 +68,6 @@ def rerun(client, prompt):
     return pictures(client, prompt, client.run(prompt, timeout=600))
 
 
-def test_the_same_graph_twice_gives_identical_pixels(host, undisturbed):
-    again = rerun(host, edit_of(host))
-    assert all(np.array_equal(again[name], frames) for name, frames in undisturbed.items())
-
-
 def test_batches_of_frames_and_a_trajectory_in_a_file_change_no_pixel(host, undisturbed):
     prompt = edit_of(
         host,
