@@ -7,7 +7,16 @@ from typing import Any
 from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 
-from .fields.shared import CATEGORY, EDIT_ALIASES, choice, guidance_input
+from ..stem_kernels.ddim import MAX_STEPS
+from .fields.shared import (
+    CATEGORY,
+    EDIT_ALIASES,
+    check_target_prompt,
+    choice,
+    guidance_input,
+    prompt_input,
+    seed_input,
+)
 from .methods.seams.comfyui_versions import advanced, essential, found_by
 
 PURPOSE = "Edit Video by Text"
@@ -33,8 +42,8 @@ class EditVideo(io.ComfyNode):
                 _link(io.Clip, "clip", "The CLIP of the same checkpoint."),
                 _link(io.Vae, "vae", "The VAE of the same checkpoint."),
                 _link(io.Video, "video", "The video to edit, from Load Video or Video Load."),
-                _prompt("source_prompt", "What the video shows."),
-                _prompt("target_prompt", "The same text, with what should change."),
+                prompt_input("source_prompt", "What the video shows."),
+                prompt_input("target_prompt", "The same text, with what should change."),
                 choice(
                     "edit",
                     list(GUIDANCE),
@@ -54,7 +63,7 @@ class EditVideo(io.ComfyNode):
                     "steps",
                     default=50,
                     min=1,
-                    max=999,
+                    max=MAX_STEPS,
                     tooltip="Steps of the inversion, and of the edit. More stay closer to the source and take longer.",
                 ),
                 io.Int.Input(
@@ -64,14 +73,11 @@ class EditVideo(io.ComfyNode):
                     max=1_000_000,
                     tooltip="Edit at most this many frames, from the first on. Time and memory grow with them.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=1,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Which frames are keyframes at each step: another seed gives a variation of the edit, "
-                    "without a new inversion.",
+                seed_input(
+                    1,
+                    "Which frames are keyframes at each step: another seed gives a variation of the edit, without a "
+                    "new inversion.",
+                    draws=True,
                 ),
                 *_advanced_inputs(),
                 _link(
@@ -93,9 +99,12 @@ class EditVideo(io.ComfyNode):
 
     @classmethod
     def execute(cls, source_prompt: str, target_prompt: str, **fields: Any) -> io.NodeOutput:
-        wrong = "is empty" if not target_prompt.strip() else "is the source prompt, so nothing would change"
-        if not target_prompt.strip() or target_prompt.split() == source_prompt.split():
-            raise ValueError(f"{PURPOSE}: the target prompt {wrong}. Write what the edited video should show.")
+        check_target_prompt(target_prompt, PURPOSE)
+        if target_prompt.split() == source_prompt.split():
+            raise ValueError(
+                f"{PURPOSE}: the target prompt is the source prompt, so nothing would change. Write what the edited "
+                "video should show."
+            )
         graph = GraphBuilder()
         edited, beside = _add_edit(graph.node, source_prompt, target_prompt, **fields)
         return io.NodeOutput(edited, beside, expand=graph.finalize())
@@ -130,15 +139,13 @@ def _add_edit(
     )
     bases = add("STEMBases", "bases", model=model, preset="tokenflow", num_bases=256).out(0)
     latent = add("VAEEncode", "encode", pixels=images, vae=vae).out(0)
-    inversion = add("STEMInversionSampler", "inversion", model=bases, positive=source, latent=latent, steps=steps).out(
-        0
-    )
+    sampler = add("STEMInversionSampler", "inversion", model=bases, positive=source, latent=latent, steps=steps)
     start, end = GUIDANCE[edit]
     edited = add(
         "STEMTokenFlowEdit",
         "edit",
         model=model,
-        inversion=inversion,
+        inversion=sampler.out(0),
         positive=target,
         negative=negative,
         cfg=cfg,
@@ -161,10 +168,6 @@ def _add_edit(
 def _link(kind: Any, name: str, tooltip: str, **more: Any) -> io.Input:
     """An input of which the node gets the link, not the value: so what is made of it stays in ComfyUI's cache."""
     return kind.Input(name, tooltip=tooltip, extra_dict={"rawLink": True}, **more)
-
-
-def _prompt(name: str, tooltip: str) -> io.String.Input:
-    return io.String.Input(name, multiline=True, default="", tooltip=tooltip)
 
 
 def _advanced_inputs() -> list[io.Input]:

@@ -11,16 +11,18 @@ from torch import Tensor
 
 from ..stem_kernels.ddim import select_timesteps
 from ..stem_kernels.frame_context import parse_frame_references
+from .fields.fatezero import attention_inputs, line, mask_inputs, word_inputs
 from .fields.shared import (
     CATEGORY,
     EDIT_ALIASES,
     OF_PRESET,
-    choice,
+    check_target_prompt,
     edit_inputs,
     guidance_input,
     guidance_interval,
     guidance_window,
     mask_input,
+    prompt_input,
     steps_input,
     tail_input,
 )
@@ -35,7 +37,7 @@ from .methods.fatezero.prompts import check_source_prompt, encode, read_prompt
 from .methods.fatezero.word_control import WordWishes, read_words
 from .methods.inversion.inversion import Inversion, stem_for_edit
 from .methods.inversion.matching import check_same_checkpoint
-from .methods.seams.comfyui_versions import advanced, essential, found_by
+from .methods.seams.comfyui_versions import essential, found_by
 from .methods.seams.control_hints import controlled_by
 from .methods.seams.refusals import check_calls, check_model
 from .methods.seams.telling import tell
@@ -61,9 +63,9 @@ class FateZeroEdit(io.ComfyNode):
             inputs=[
                 *edit_inputs(),
                 io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint; this node encodes its prompts itself."),
-                _prompt("source_prompt", "The prompt that the inversion was made with, word for word."),
-                _prompt("target_prompt", "The same text with the words changed or added that should change."),
-                _prompt("negative_prompt", "What the edited video should not show; may be empty."),
+                prompt_input("source_prompt", "The prompt that the inversion was made with, word for word."),
+                prompt_input("target_prompt", "The same text with the words changed or added that should change."),
+                prompt_input("negative_prompt", "What the edited video should not show; may be empty."),
                 io.Combo.Input(
                     "preset",
                     options=list(PRESETS),
@@ -74,7 +76,7 @@ class FateZeroEdit(io.ComfyNode):
                 ),
                 steps_input(),
                 guidance_input(),
-                _line(
+                line(
                     "word_weights",
                     "Words of the target prompt that should count more: watercolor: 10, painting: 3. A word without a "
                     "number takes 10. Needed for most styles.",
@@ -85,9 +87,9 @@ class FateZeroEdit(io.ComfyNode):
                     tooltip="Put everything outside the words of both prompts back to the source in the middle of the "
                     "run: the background stays exactly.",
                 ),
-                *_word_inputs(),
-                *_mask_inputs(),
-                *_attention_inputs(),
+                *word_inputs(),
+                *mask_inputs(),
+                *attention_inputs(),
                 tail_input(),
                 *guidance_interval(0.0, "0 takes the preset's interval, its start too."),
                 io.Conditioning.Input(
@@ -129,8 +131,7 @@ class FateZeroEdit(io.ComfyNode):
         edit_mask: Tensor | None = None,
         **fields: Any,
     ) -> io.NodeOutput:
-        if not target_prompt.strip():
-            raise ValueError(f"{PURPOSE}: the target prompt is empty. Write what the edited video should show.")
+        check_target_prompt(target_prompt, PURPOSE)
         check_model(model, PURPOSE)
         check_calls(model, PURPOSE)
         check_calls(inversion.model, f"{PURPOSE}, the MODEL that the INVERSION was made with")
@@ -210,122 +211,3 @@ def _own_attention(model: Any, inversion: Inversion, fields: dict[str, Any]) -> 
     if kind == "stem":
         return stem_for_edit(model, inversion, PURPOSE)
     return installed_method(inversion.model) or OWN_FRAME
-
-
-def _prompt(name: str, tooltip: str) -> io.String.Input:
-    return io.String.Input(name, multiline=True, default="", tooltip=tooltip)
-
-
-def _line(name: str, tooltip: str, default: str = "", **more: Any) -> io.String.Input:
-    return io.String.Input(name, default=default, tooltip=tooltip, **more)
-
-
-def _word_inputs() -> list[Any]:
-    hidden = advanced()
-    return [
-        choice(
-            "control",
-            [OF_PRESET, "auto", "refine", "replace"],
-            "How the words of the prompts are matched. replace: word by word, for prompts of as many words. refine: by "
-            "the words they share; new words are free. auto: replace where possible, else refine.",
-            display_name="word_matching",
-            **hidden,
-        ),
-        _line(
-            "cross_window",
-            "Share of the steps, from the noisy end, in which words keep the attention of the source (0.8), or from-to "
-            "(0.2-0.7). Empty takes the preset's. Higher keeps more of the source.",
-            **hidden,
-        ),
-        _line(
-            "self_window",
-            "The same for self-attention: where things are and how they move. Empty takes the preset's.",
-            **hidden,
-        ),
-        io.String.Input(
-            "word_windows",
-            multiline=True,
-            default="",
-            tooltip="Other windows for words of the target prompt, one a line: jeep: 0.2-0.7.",
-            **hidden,
-        ),
-        choice(
-            "reweighting",
-            ["within_window", "all_steps"],
-            "Whether weights act only while the words are under control, as in FateZero, or in all steps.",
-            **hidden,
-        ),
-    ]
-
-
-def _mask_inputs() -> list[Any]:
-    hidden = advanced()
-    return [
-        choice(
-            "blend_self",
-            [OF_PRESET, "on", "off"],
-            "Let the pixels of the source's words have their own self-attention, so that their shape can change; the "
-            "rest keeps the source's.",
-            display_name="free_shape",
-            **hidden,
-        ),
-        _line(
-            "source_blend_words", "Words of the source prompt to mask; empty takes those that are changed.", **hidden
-        ),
-        _line("target_blend_words", "The same for the target prompt.", **hidden),
-        io.Float.Input(
-            "threshold",
-            default=0.0,
-            min=0.0,
-            max=2.0,
-            step=0.01,
-            round=0.001,
-            tooltip="How strong attention to the words must be to count, as a share of the frame's strongest: lower "
-            "gives larger masks. 0 takes the preset's (0.3).",
-            **hidden,
-        ),
-        _line(
-            "latent_window",
-            "Steps in which blend_latents acts, from the noisy end.",
-            "0.2-0.8",
-            **hidden,
-        ),
-        io.Boolean.Input(
-            "accumulate_masks",
-            default=False,
-            tooltip="Make the masks of blend_latents from the attention of all steps so far, not of the step alone.",
-            **hidden,
-        ),
-        choice("mask_resizing", ["nearest", "bilinear"], "How masks are brought to the size of a layer.", **hidden),
-    ]
-
-
-def _attention_inputs() -> list[Any]:
-    hidden = advanced()
-    return [
-        choice(
-            "own_attention",
-            ["as the inversion", "stem", "spatiotemporal", "own frame"],
-            "Self-attention of what is not taken from the source: that of the inversion, bases of the edited video "
-            "itself, a list of frames, or every frame by itself.",
-            **hidden,
-        ),
-        _line(
-            "frames",
-            "For spatiotemporal: offsets from the frame itself (-1, 0, 1, …) or first, mid, last, separated by commas.",
-            "0, mid",
-            **hidden,
-        ),
-        _line(
-            "fusion_levels",
-            "Resolutions whose attention is taken from the source. 0 is that of the latent, 3 an eighth of it. "
-            "FateZero uses 1, 2, 3; adding 0 keeps more detail. Empty takes the preset's.",
-            **hidden,
-        ),
-        io.Boolean.Input(
-            "fuse_unconditional",
-            default=False,
-            tooltip="Take the source's self-attention for the negative prompt as well: stays closer to the source.",
-            **hidden,
-        ),
-    ]

@@ -7,7 +7,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .fields.shared import CATEGORY, OF_PRESET, choice
+from .fields.shared import CATEGORY, OF_PRESET, choice, seed_input
 from .methods.attention.installing import install
 from .methods.seams.comfyui_versions import advanced, found_by
 from .methods.seams.refusals import check_model
@@ -114,14 +114,11 @@ def _basic_inputs() -> list[io.Input]:
             max=MOST_BASES,
             tooltip="K, the number of bases per layer. The paper uses 256; more keep more detail and cost more.",
         ),
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=0xFFFFFFFFFFFFFFFF,
-            control_after_generate=False,
-            tooltip="Which tokens (or random numbers) the bases start from. The same seed draws the same; batching "
+        seed_input(
+            0,
+            "Which tokens (or random numbers) the bases start from. The same seed draws the same; batching "
             "changes the result only by rounding. Another seed means another inversion, and a variation of its edits.",
+            draws=False,  # another seed means another inversion
             **advanced(),
         ),
         io.Float.Input(

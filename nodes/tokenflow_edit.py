@@ -16,6 +16,7 @@ from .fields.shared import (
     guidance_interval,
     guidance_window,
     mask_input,
+    seed_input,
     steps_input,
     tail_input,
 )
@@ -63,14 +64,11 @@ class TokenFlowEdit(io.ComfyNode):
                 ),
                 _share("attention_injection", 0.5, "queries and keys", "layout"),
                 _share("feature_injection", 0.8, "convolution features", "structure"),
-                io.Int.Input(
-                    "seed",
-                    default=1,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Which frames are keyframes at each step (and the noise, where start_noise is shared): "
+                seed_input(
+                    1,
+                    "Which frames are keyframes at each step (and the noise, where start_noise is shared): "
                     "another seed gives a variation of the edit, without a new inversion.",
+                    draws=True,
                 ),
                 *_advanced_inputs(),
                 tail_input(),

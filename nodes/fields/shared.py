@@ -27,6 +27,23 @@ def edit_inputs() -> list[io.Input]:
     ]
 
 
+def prompt_input(name: str, tooltip: str) -> io.String.Input:
+    """A text of several lines."""
+    return io.String.Input(name, multiline=True, default="", tooltip=tooltip)
+
+
+def check_target_prompt(text: str, purpose: str) -> None:
+    """Raise if a target prompt is empty."""
+    if not text.strip():
+        raise ValueError(f"{purpose}: the target prompt is empty. Write what the edited video should show.")
+
+
+def seed_input(default: int, tooltip: str, draws: bool, **more: Any) -> io.Int.Input:
+    """A seed; where it `draws`, the page draws another one after each run unless told otherwise."""
+    limits = {"min": 0, "max": 0xFFFFFFFFFFFFFFFF, "control_after_generate": draws}
+    return io.Int.Input("seed", default=default, tooltip=tooltip, **limits, **more)
+
+
 def mask_input() -> io.Mask.Input:
     """Where an edit may change the frames."""
     return io.Mask.Input(

@@ -59,7 +59,7 @@ def finished(opened, host, tmp_path_factory):
     # newer pages have a second one, with a menu
     opened.get_by_role("button", name="Run", exact=True).first.click()
     opened.wait_for_function("() => window.seen.ended")
-    screenshot(opened, "reconstruct_first_finished.png", fit=False)
+    screenshot(opened, "reconstruct_first_finished.png")
     return opened
 
 
@@ -90,5 +90,5 @@ def test_the_templates_of_the_pack_are_offered_with_their_thumbnails(opened):
     for name in names:
         dialog.get_by_text(name, exact=True).first.wait_for()
     opened.wait_for_function(LOADED, arg=len(names))
-    screenshot(opened, "templates.png", fit=False)
+    screenshot(opened, "templates.png")
     opened.keyboard.press("Escape")

@@ -68,7 +68,7 @@ def test_every_template_opens_through_the_file_input(opened, name, workflow):
     opened.evaluate(EMPTY)
     opened.set_input_files(FILE_INPUT, str(FOLDER / f"{name}.json"))
     opened.wait_for_function(OPENED, arg=len(workflow["nodes"]))
-    screenshot(opened, f"{name}.png", fit=False)
+    screenshot(opened, f"{name}.png")
     assert opened.evaluate(WRONG_NODES) == []
     assert not opened.get_by_role("dialog").all()
 

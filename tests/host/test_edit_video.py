@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 from comfyui_stem.tools import locations
+from comfyui_stem.tools.demo.workflow import node_of
 from comfyui_stem.tools.host.client import HostError
 from comfyui_stem.tools.shipped.workflows import FOLDER
 from PIL import Image
@@ -19,11 +20,6 @@ pytestmark = pytest.mark.host
 FRAMES, WIDTH, HEIGHT = 5, 96, 64
 SMALL = {"width": WIDTH, "height": HEIGHT, "frames": FRAMES, "steps": 2, "cfg": 4.0}
 EDIT, CLIP = "STEMEditVideo", "STEMVideoLoad"
-
-
-def node_of(prompt, kind):
-    (node,) = [node for node, entry in prompt.items() if entry["class_type"] == kind]
-    return node
 
 
 @pytest.fixture(scope="module")

@@ -23,13 +23,13 @@ from comfyui_stem.tools.robustness.inputs.clip_factory import LOSSLESS, NTSC_FIL
 from hypothesis import HealthCheck, given, settings
 
 REQUEST = {
-    "start_unit": "frame",
     "start": 0.0,
     "frame_cap": 0,
-    "every_nth": 1,
-    "target_fps": 0.0,
     "width": 0,
     "height": 0,
+    "start_unit": "frame",
+    "every_nth": 1,
+    "target_fps": 0.0,
     "fit": "crop",
 }
 FRAMES = 24
@@ -80,7 +80,7 @@ def test_every_input_and_output_has_a_tooltip():
 
 
 def test_names_and_their_order_are_stable():
-    assert set(inputs()) == {"file", *REQUEST, "video"}
+    assert list(inputs()) == ["file", *REQUEST, "video"]
     VideoLoad.GET_SCHEMA()
     assert VideoLoad.RETURN_TYPES == ["IMAGE", "FLOAT", "INT", "AUDIO", "VIDEO"]
     assert VideoLoad.RETURN_NAMES == ["images", "fps", "frame_count", "audio", "video"]

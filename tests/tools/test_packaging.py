@@ -103,6 +103,11 @@ def test_pytest_is_configured_in_tests_alone(project):
     assert not any((ROOT / file).exists() for file in ("conftest.py", "pytest.ini", "tox.ini", "setup.cfg"))
 
 
+@pytest.mark.parametrize("left_out", ["assets/*.safetensors", "assets/*.png", "assets/sprites/", "tests/", "tools/"])
+def test_the_registry_archive_leaves_out_what_users_do_not_need(left_out):
+    assert f"/{left_out}" in (ROOT / ".comfyignore").read_text().splitlines()
+
+
 def test_the_excerpt_is_small_and_attributed():
     assert (ROOT / "assets" / "big_buck_bunny.mp4").stat().st_size < 500_000
     text = (ROOT / "assets" / "ATTRIBUTION.md").read_text()

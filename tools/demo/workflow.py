@@ -128,17 +128,16 @@ def load(file: Path) -> dict[str, dict]:
 def measured(prompt: Mapping[str, dict]) -> dict[str, dict]:
     """The workflow with a reconstruction, and pictures of the source, its round trip, reconstruction and edit."""
     vae = [node_titled(prompt, "Load Checkpoint"), 2]
-    (sampler,) = [node for node, entry in prompt.items() if entry["class_type"] == "STEMInversionSampler"]
     added: dict[str, dict] = {}
 
     def add(title: str, kind: str, **inputs: object) -> list:
-        added[title] = {"class_type": kind, "inputs": inputs, "_meta": {"title": title}}
+        added[title] = node(kind, title, **inputs)
         return [title, 0]
 
     def decode(what: str, latent: list) -> list:
         return add(f"Decode {what}", "VAEDecode", samples=latent, vae=vae)
 
-    rebuilt = add("Reconstruct", "STEMReconstruct", inversion=[sampler, 0], steps=0)
+    rebuilt = add("Reconstruct", "STEMReconstruct", inversion=[node_of(prompt, "STEMInversionSampler"), 0], steps=0)
     pictures = {
         SOURCE: [node_titled(prompt, "Video Load"), 0],
         ROUND_TRIP: decode(ROUND_TRIP, [node_titled(prompt, "VAE Encode"), 0]),
@@ -148,6 +147,17 @@ def measured(prompt: Mapping[str, dict]) -> dict[str, dict]:
     for name, images in pictures.items():
         add(SAVES[name], "SaveImage", images=images, filename_prefix=name.replace(" ", "_"))
     return {**prompt, **added}
+
+
+def node(of_class: str, title: str, /, **inputs: object) -> dict:
+    """A node of a workflow in API form."""
+    return {"class_type": of_class, "inputs": inputs, "_meta": {"title": title}}
+
+
+def node_of(prompt: Mapping[str, dict], of_class: str) -> str:
+    """The id of the one node of a class."""
+    (found,) = [number for number, entry in prompt.items() if entry["class_type"] == of_class]
+    return found
 
 
 def node_titled(prompt: Mapping[str, dict], title: str) -> str:

@@ -41,11 +41,8 @@ def browser_path() -> str | None:
     return next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
-def screenshot(page: Any, name: str, fit: bool = True) -> None:
-    """A picture of the page; `fit` shows the whole graph."""
-    if fit:
-        page.get_by_role("button", name="Fit View (.)").click()
-        page.wait_for_timeout(1000)
+def screenshot(page: Any, name: str) -> None:
+    """A picture of the page as it is."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SCREENSHOTS / name)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ... import locations
-from ...demo.workflow import load, node_titled
+from ...demo.workflow import load, node, node_of, node_titled
 from ...shipped.workflows import FOLDER
 
 Prompt = dict[str, dict]
@@ -119,11 +119,6 @@ class Fault:
 NONE = Fault("off")
 
 
-def node(of_class: str, title: str, /, **inputs: object) -> dict:
-    """A node of a workflow in API form."""
-    return {"class_type": of_class, "inputs": inputs, "_meta": {"title": title}}
-
-
 def small(workflow: str, clip: str, changes: Mapping[str, dict] | None = None) -> Prompt:
     """A shipped edit in API form and what measures it, with the tiny checkpoint and few small frames."""
     prompt = load(FOLDER / "api" / f"{workflow}.json")
@@ -175,7 +170,7 @@ def prompt_of(sampler: Sampler, fault: Fault, clip: str) -> Prompt:
 
 def saving(prompt: Prompt, prefix: str) -> Prompt:
     """The part of a workflow that inverts, and Save Inversion after it."""
-    (sampler,) = (number for number, entry in prompt.items() if entry["class_type"] == "STEMInversionSampler")
+    sampler = node_of(prompt, "STEMInversionSampler")
     save = node("STEMSaveInversion", "Save Inversion", inversion=[sampler, 0], filename_prefix=prefix)
     return only(prompt | {"saved": save}, ["Save Inversion"])
 
@@ -183,7 +178,7 @@ def saving(prompt: Prompt, prefix: str) -> Prompt:
 def loading(prompt: Prompt, file: str) -> Prompt:
     """The same workflow with Load Inversion in place of its sampler."""
     prompt = copy.deepcopy(prompt)
-    (sampler,) = (number for number, entry in prompt.items() if entry["class_type"] == "STEMInversionSampler")
+    sampler = node_of(prompt, "STEMInversionSampler")
     checkpoint = node_titled(prompt, "Load Checkpoint")
     prompt[sampler] = node("STEMLoadInversion", "Load Inversion", file=file, model=[checkpoint, 0])
     return prompt

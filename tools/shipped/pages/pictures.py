@@ -18,6 +18,7 @@ from ....nodes.methods.attention.frame_context import FrameContextAttention
 from ....nodes.methods.attention.installing import install, installed_method
 from ....nodes.methods.fatezero.edit import FateZeroSettings
 from ....nodes.methods.fatezero.edit import edit as edit_fatezero
+from ....nodes.methods.fatezero.presets import PRESETS as FATEZERO_PRESETS
 from ....nodes.methods.fatezero.prompts import read_prompt
 from ....nodes.methods.fatezero.word_control import WordWishes, read_words
 from ....nodes.methods.inversion.inversion import Inversion
@@ -38,7 +39,8 @@ from ...small_model.rendered_clips import Scene, render
 from ...small_model.rendered_clips.rendering import as_bytes
 
 FRAMES, STEPS, SHOWN = 8, 20, 4
-BASES, CFG, GUIDED = 64, 4.0, (0.0, 0.75)
+BASES, CFG = 64, 4.0
+PRESET = FATEZERO_PRESETS["shape"]
 # The step of the inversion that previews look at, and a decoder layer of the finest resolution.
 NOISE, LAYER = 0.3, 13
 JPEG_QUALITY = 88
@@ -77,7 +79,7 @@ class Example:
 
     def tokenflow(self, inversion: Inversion, scene: Scene) -> Tensor:
         target, negative = self.loaded.prompt(scene.caption), self.loaded.prompt("")
-        settings = TokenFlowSettings(cfg=CFG, cfg_window=GUIDED)
+        settings = TokenFlowSettings(cfg=CFG, cfg_window=PRESET.cfg_window)
         return self.loaded.decode(edit_tokenflow(self.loaded.model, inversion, target, negative, settings))
 
     def fatezero(self, inversion: Inversion, scene: Scene, window: float, **settings: Any) -> tuple[Tensor, Tensor]:
@@ -87,7 +89,7 @@ class Example:
         wishes = WordWishes("auto", window, masks_source=masked, masks_target=masked)
         words = read_words(old, new, wishes, STEPS, "make pages").control
         own = installed_method(inversion.model)
-        fused = {"cfg_window": GUIDED, "levels": frozenset((0, 1, 2, 3)), "self_window": window, "threshold": 0.6}
+        fused = {"cfg_window": PRESET.cfg_window, "levels": PRESET.levels, "self_window": window, "threshold": 0.6}
         chosen = FateZeroSettings(cfg=CFG, own=own, **fused, **settings)
         found = edit_fatezero(self.loaded.model, inversion, new.conditioning, self.loaded.prompt(""), words, chosen)
         return self.loaded.decode(found.samples), found.mask

@@ -90,8 +90,12 @@ def save_video(graph: Graph, start: Start, images: Node | Output, what: str, siz
     """The frames as a video file with the clip's rate and sound."""
     fps, audio = start.clip["fps"], start.clip["audio"]
     create = graph.add("CreateVideo", f"Create {what}", NODE_SIZE, images=images, fps=fps, audio=audio)
-    prefix = f"video/{graph.name}_{what.replace(' ', '_')}"
-    return [create, graph.add("SaveVideo", f"Save {what}", size, video=create, filename_prefix=prefix)]
+    return [create, save(graph, what, size, create, what.replace(" ", "_"))]
+
+
+def save(graph: Graph, what: str, size: tuple[int, int], video: Node | Output, name: str) -> Node:
+    """name: what the file's name ends with."""
+    return graph.add("SaveVideo", f"Save {what}", size, video=video, filename_prefix=f"video/{graph.name}_{name}")
 
 
 def compare(graph: Graph, start: Start, labels: str, *videos: Node | Output) -> list[Node]:

@@ -50,16 +50,9 @@ def edit_video_by_text() -> Graph:
         target_prompt=MARBLE,
         edit="colour",
     )
-    outputs = {"edited": common_nodes.VIDEO_SIZE, "side by side": common_nodes.WIDE_VIDEO_SIZE}
     saved = [
-        graph.add(
-            "SaveVideo",
-            f"Save {name.replace('edited', 'edited video')}",
-            size,
-            video=edit[name],
-            filename_prefix=f"video/{graph.name}_{name.replace(' ', '_')}",
-        )
-        for name, size in outputs.items()
+        common_nodes.save(graph, "edited video", common_nodes.VIDEO_SIZE, edit["edited"], "edited"),
+        common_nodes.save(graph, "side by side", common_nodes.WIDE_VIDEO_SIZE, edit["side by side"], "side_by_side"),
     ]
     graph.columns = [
         [common_nodes.opening(graph, clip, checkpoint, note_texts.EDIT_VIDEO)],
