@@ -1,16 +1,16 @@
-"""Compare Videos: side by side, and a slice through time that shows flicker at a glance."""
+"""Compare Videos: side by side or as a wipe, and a slice through time that shows flicker at a glance."""
 
 from __future__ import annotations
 
 from comfy_api.latest import io
 from torch import Tensor
 
-from .fields.shared import CATEGORY
+from .fields.shared import CATEGORY, COMPARED, choice
 from .methods.seams.comfyui_versions import advanced, found_by
-from .metrics.pictures import beside, time_slice
+from .metrics.pictures import beside, stacked, time_slice, wiped
 
 PURPOSE = "Compare Videos"
-NAMES = ("first", "second", "third", "fourth")
+LAYOUTS = ("side by side", "stacked", "wipe")
 
 
 class CompareVideos(io.ComfyNode):
@@ -22,13 +22,14 @@ class CompareVideos(io.ComfyNode):
             node_id="STEMCompareVideos",
             display_name=PURPOSE,
             category=CATEGORY,
-            **found_by("side by side", "flicker"),
-            description="Puts two to four videos beside each other, and draws one column of their pixels over time: "
-            "smooth lines are steady motion, a comb is flicker.",
+            **found_by("side by side", "flicker", "wipe", "grid"),
+            description="Puts two to four videos beside each other, or two into one picture with a line that wipes "
+            "across it. Also draws one column of their pixels over time: smooth lines are steady motion, a comb is "
+            "flicker.",
             inputs=[
                 *(
                     io.Image.Input(name, optional=place > 1, tooltip=f"The {name} video, from the left.")
-                    for place, name in enumerate(NAMES)
+                    for place, name in enumerate(COMPARED)
                 ),
                 io.String.Input(
                     "labels",
@@ -46,9 +47,17 @@ class CompareVideos(io.ComfyNode):
                     tooltip="Which column of pixels the slice follows: 0 the left border, 1 the right one.",
                     **advanced(),
                 ),
+                choice(
+                    "layout",
+                    list(LAYOUTS),
+                    "side by side: in a row. stacked: one below the other. wipe: two videos in one picture, the first "
+                    "left of a line that goes to the right border and back. Create Video makes a video of it, with "
+                    "sound.",
+                    optional=True,
+                ),
             ],
             outputs=[
-                io.Image.Output("side_by_side", display_name="side by side", tooltip="One frame for each frame."),
+                io.Image.Output("side_by_side", display_name="comparison", tooltip="One frame for each frame."),
                 io.Image.Output("slices", display_name="slices", tooltip="The column over time, time to the right."),
             ],
         )
@@ -62,6 +71,7 @@ class CompareVideos(io.ComfyNode):
         fourth: Tensor | None = None,
         labels: str = "",
         column: float = 0.5,
+        layout: str = LAYOUTS[0],
     ) -> io.NodeOutput:
         videos = [video for video in (first, second, third, fourth) if video is not None]
         given = [label.strip() for label in labels.split(",")] if labels.strip() else []
@@ -70,7 +80,16 @@ class CompareVideos(io.ComfyNode):
                 f"{PURPOSE}: there are {len(given)} labels for {len(videos)} videos. Write one for each, separated by "
                 "commas; a label cannot hold one."
             )
+        if layout == "wipe" and len(videos) > 2:
+            raise ValueError(
+                f"{PURPOSE}: a wipe is between two videos, and {len(videos)} are connected. Disconnect the others, or "
+                "set layout to side by side."
+            )
         texts = given + [""] * (len(videos) - len(given))
         width = max(first.shape[2], first.shape[0])
         slices = [time_slice(video, column, width) for video in videos]
-        return io.NodeOutput(beside(videos, texts), beside(slices, texts))
+        if layout == "wipe":
+            compared = wiped(first, second, texts)
+        else:
+            compared = (stacked if layout == "stacked" else beside)(videos, texts)
+        return io.NodeOutput(compared, beside(slices, texts))

@@ -10,13 +10,14 @@ from comfy_execution.graph_utils import GraphBuilder
 from ..stem_kernels.ddim import MAX_STEPS
 from .fields.shared import (
     CATEGORY,
+    COMPARED,
     EDIT_ALIASES,
-    check_target_prompt,
     choice,
     guidance_input,
     prompt_input,
     seed_input,
 )
+from .fields.wishes import captions, grid_rows, read_targets
 from .methods.seams.comfyui_versions import advanced, essential, found_by
 
 PURPOSE = "Edit Video by Text"
@@ -43,7 +44,11 @@ class EditVideo(io.ComfyNode):
                 _link(io.Vae, "vae", "The VAE of the same checkpoint."),
                 _link(io.Video, "video", "The video to edit, from Load Video or Video Load."),
                 prompt_input("source_prompt", "What the video shows."),
-                prompt_input("target_prompt", "The same text, with what should change."),
+                prompt_input(
+                    "target_prompt",
+                    "The same text, with what should change. Several of them, with a line of --- between them, are "
+                    "edited over one inversion.",
+                ),
                 choice(
                     "edit",
                     list(GUIDANCE),
@@ -89,9 +94,16 @@ class EditVideo(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Video.Output("edited", display_name="edited", tooltip="The edited video, with its sound."),
                 io.Video.Output(
-                    "side_by_side", display_name="side by side", tooltip="The source and the edit, with the sound."
+                    "edited",
+                    display_name="edited",
+                    tooltip="The edited video, with its sound. Of several target prompts it is the first; leave only "
+                    "another one in the field to get that, without computing it again.",
+                ),
+                io.Video.Output(
+                    "side_by_side",
+                    display_name="side by side",
+                    tooltip="The source and the edit, with the sound; with several target prompts, a grid of all.",
                 ),
             ],
             enable_expand=True,
@@ -99,21 +111,16 @@ class EditVideo(io.ComfyNode):
 
     @classmethod
     def execute(cls, source_prompt: str, target_prompt: str, **fields: Any) -> io.NodeOutput:
-        check_target_prompt(target_prompt, PURPOSE)
-        if target_prompt.split() == source_prompt.split():
-            raise ValueError(
-                f"{PURPOSE}: the target prompt is the source prompt, so nothing would change. Write what the edited "
-                "video should show."
-            )
+        targets = read_targets(source_prompt, target_prompt, PURPOSE)
         graph = GraphBuilder()
-        edited, beside = _add_edit(graph.node, source_prompt, target_prompt, **fields)
+        edited, beside = _add_edits(graph.node, source_prompt, targets, **fields)
         return io.NodeOutput(edited, beside, expand=graph.finalize())
 
 
-def _add_edit(
+def _add_edits(
     add: Any,
     source_prompt: str,
-    target_prompt: str,
+    targets: list[str],
     *,
     model: list,
     clip: list,
@@ -130,39 +137,67 @@ def _add_edit(
     height: int,
     mask: list | None = None,
 ) -> tuple[list, list]:
-    """Adds the nodes of an edit with `add(class, name, **inputs)`; returns links to the edit and to both beside."""
+    """Adds the nodes of the edits with `add(class, name, **inputs)`; returns links to the first and to all together."""
     load = add("STEMVideoLoad", "load", file="", video=video, frame_cap=frames, width=width, height=height)
     images, fps, audio = load.out(0), load.out(1), load.out(3)
-    prompts = {"source": source_prompt, "target": target_prompt, "negative": negative_prompt}
-    source, target, negative = (
-        add("CLIPTextEncode", name, clip=clip, text=text).out(0) for name, text in prompts.items()
-    )
+
+    def encoded(name: str, text: str) -> list:
+        return add("CLIPTextEncode", name, clip=clip, text=text).out(0)
+
     bases = add("STEMBases", "bases", model=model, preset="tokenflow", num_bases=256).out(0)
     latent = add("VAEEncode", "encode", pixels=images, vae=vae).out(0)
+    source, negative = encoded("source", source_prompt), encoded("negative", negative_prompt)
     sampler = add("STEMInversionSampler", "inversion", model=bases, positive=source, latent=latent, steps=steps)
     start, end = GUIDANCE[edit]
-    edited = add(
-        "STEMTokenFlowEdit",
-        "edit",
-        model=model,
-        inversion=sampler.out(0),
-        positive=target,
-        negative=negative,
-        cfg=cfg,
-        attention_injection=round(1.0 - strength, 3),
-        feature_injection=round(min(1.0, 1.3 - strength), 3),
-        seed=seed,
-        cfg_start_percent=start,
-        cfg_end_percent=end,
-        **({} if mask is None else {"edit_mask": mask}),
-    ).out(0)
-    result = add("VAEDecode", "decode", samples=edited, vae=vae).out(0)
-    if mask is not None:
-        place = {"x": 0, "y": 0, "resize_source": False}
-        result = add("ImageCompositeMasked", "background", destination=images, source=result, mask=mask, **place).out(0)
-    beside = add("STEMCompareVideos", "compare", first=images, second=result, labels="source, edit").out(0)
-    videos = {"edited": result, "side by side": beside}
+
+    def edited(target: str, number: int) -> list:
+        samples = add(
+            "STEMTokenFlowEdit",
+            _numbered("edit", number),
+            model=model,
+            inversion=sampler.out(0),
+            positive=encoded(_numbered("target", number), target),
+            negative=negative,
+            cfg=cfg,
+            attention_injection=round(1.0 - strength, 3),
+            feature_injection=round(min(1.0, 1.3 - strength), 3),
+            seed=seed,
+            cfg_start_percent=start,
+            cfg_end_percent=end,
+            **({} if mask is None else {"edit_mask": mask}),
+        ).out(0)
+        result = add("VAEDecode", _numbered("decode", number), samples=samples, vae=vae).out(0)
+        if mask is None:
+            return result
+        place = {"x": 0, "y": 0, "resize_source": False, "destination": images, "source": result, "mask": mask}
+        return add("ImageCompositeMasked", _numbered("background", number), **place).out(0)
+
+    results = [edited(target, number) for number, target in enumerate(targets, start=1)]
+    labels = ["edit"] if len(targets) == 1 else captions(source_prompt, targets)
+    together = _add_grid(add, [images, *results], ["source", *labels])
+    videos = {"edited": results[0], "side by side": together}
     return tuple(add("CreateVideo", name, images=shown, fps=fps, audio=audio).out(0) for name, shown in videos.items())
+
+
+def _add_grid(add: Any, videos: list[list], labels: list[str]) -> list:
+    """A link to all videos in rows, each with its label."""
+
+    def compared(name: str, shown: list[list], **fields: str) -> list:
+        return add("STEMCompareVideos", name, **dict(zip(COMPARED, shown, strict=False)), **fields).out(0)
+
+    rows = [
+        compared(
+            _numbered("compare", number),
+            [videos[place] for place in row],
+            labels=", ".join(labels[place] for place in row),
+        )
+        for number, row in enumerate(grid_rows(len(videos)), start=1)
+    ]
+    return rows[0] if len(rows) == 1 else compared("grid", rows, labels="", layout="stacked")
+
+
+def _numbered(name: str, number: int) -> str:
+    return name if number == 1 else f"{name} {number}"
 
 
 def _link(kind: Any, name: str, tooltip: str, **more: Any) -> io.Input:

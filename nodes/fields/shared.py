@@ -13,6 +13,8 @@ InversionSocket = io.Custom("STEM_INVERSION")
 FlowSocket = io.Custom("STEM_FLOW")
 # What people look for who look for an editor of videos.
 EDIT_ALIASES = ("video edit", "vid2vid", "style transfer", "restyle")
+# The videos that Compare Videos takes.
+COMPARED = ("first", "second", "third", "fourth")
 # An option that leaves a field to the preset.
 OF_PRESET = "preset"
 
@@ -32,10 +34,10 @@ def prompt_input(name: str, tooltip: str) -> io.String.Input:
     return io.String.Input(name, multiline=True, default="", tooltip=tooltip)
 
 
-def check_target_prompt(text: str, purpose: str) -> None:
+def check_target_prompt(text: str, purpose: str, which: str = "the target prompt") -> None:
     """Raise if a target prompt is empty."""
     if not text.strip():
-        raise ValueError(f"{purpose}: the target prompt is empty. Write what the edited video should show.")
+        raise ValueError(f"{purpose}: {which} is empty. Write what the edited video should show.")
 
 
 def seed_input(default: int, tooltip: str, draws: bool, **more: Any) -> io.Int.Input:

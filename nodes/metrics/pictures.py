@@ -1,4 +1,4 @@
-"""Pictures of videos (beside each other, with labels; slices through time) and of features (as colours)."""
+"""Pictures of videos (beside each other, as a wipe, slices through time) and of features (as colours)."""
 
 from __future__ import annotations
 
@@ -22,20 +22,54 @@ def beside(videos: Sequence[Tensor], labels: Sequence[str]) -> Tensor:
 
     The longest decides how many frames there are; the others hold their last one.
     """
-    frames, height = max(video.shape[0] for video in videos), videos[0].shape[1]
-    columns = []
-    for video, label in zip(videos, labels, strict=True):
-        scaled = video[..., :3].float().cpu()
-        if scaled.shape[1] != height:
-            size = (height, max(1, round(scaled.shape[2] * height / scaled.shape[1])))
-            planes = rearrange(scaled, "n h w c -> n c h w")
-            planes = interpolate(planes, size, mode="bilinear", antialias=True, align_corners=False)
-            scaled = rearrange(planes, "n c h w -> n h w c")
-        held = torch.cat([scaled, repeat(scaled[-1], "h w c -> n h w c", n=frames - scaled.shape[0])])
-        columns.append(labelled(held, label) if any(labels) else held)
-    gap = torch.ones(frames, columns[0].shape[1], _GAP, 3)
-    parts = [part for column in columns for part in (gap, column)][1:]
-    return torch.cat(parts, dim=2)
+    height = videos[0].shape[1]
+    columns = [_resized(video, (height, max(1, round(video.shape[2] * height / video.shape[1])))) for video in videos]
+    return _joined(columns, labels, dim=2)
+
+
+def stacked(videos: Sequence[Tensor], labels: Sequence[str]) -> Tensor:
+    """The same from top to bottom, each at its own size; narrower ones get a white margin at their right."""
+    width = max(video.shape[2] for video in videos)
+    rows = [pad(_resized(video, video.shape[1:3]), (0, 0, 0, width - video.shape[2]), value=1.0) for video in videos]
+    return _joined(rows, labels, dim=1)
+
+
+def wiped(left: Tensor, right: Tensor, labels: Sequence[str]) -> Tensor:
+    """One picture [n, h, w, 3], the first video left of a white line and the second right of it, at the first's size.
+
+    The line starts at the left border, is at the right one half-way through the video, and comes back.
+    """
+    left, right = _same_length([_resized(video, left.shape[1:3]) for video in (left, right)])
+    frames, _, width, _ = left.shape
+    way = torch.linspace(-1.0, 1.0, frames) if frames > 1 else torch.full((1,), 0.5)
+    line = rearrange((1 - way.abs()) * width, "n -> n 1 1 1")
+    position = rearrange(torch.arange(width) + 0.5, "w -> 1 1 w 1")
+    result = torch.where(position < line, left, right).where((position - line).abs() > _GAP / 4, 1.0)
+    return labelled(result, " | ".join(labels)) if any(labels) else result
+
+
+def _joined(videos: Sequence[Tensor], labels: Sequence[str], dim: int) -> Tensor:
+    """Videos of equal height (dim 2) or width (dim 1) in a row, with a white gap and their labels."""
+    held = _same_length(videos)
+    named = [labelled(video, label) if any(labels) else video for video, label in zip(held, labels, strict=True)]
+    size = list(named[0].shape)
+    size[dim] = _GAP
+    return torch.cat([part for video in named for part in (torch.ones(size), video)][1:], dim=dim)
+
+
+def _same_length(videos: Sequence[Tensor]) -> list[Tensor]:
+    """The longest decides how many frames there are; the others hold their last one."""
+    frames = max(video.shape[0] for video in videos)
+    return [torch.cat([video, repeat(video[-1], "h w c -> n h w c", n=frames - video.shape[0])]) for video in videos]
+
+
+def _resized(video: Tensor, size: Sequence[int]) -> Tensor:
+    video = video[..., :3].float().cpu()
+    if tuple(video.shape[1:3]) == tuple(size):
+        return video
+    planes = rearrange(video, "n h w c -> n c h w")
+    planes = interpolate(planes, tuple(size), mode="bilinear", antialias=True, align_corners=False)
+    return rearrange(planes, "n c h w -> n h w c")
 
 
 def labelled(video: Tensor, label: str) -> Tensor:

@@ -70,6 +70,18 @@ def test_it_edits_the_video_and_a_new_target_or_seed_does_not_invert_again(host,
         )
 
 
+def test_several_target_prompts_share_one_inversion_and_one_of_them_alone_is_there_already(host, prompt):
+    host.forget_results()
+    several = changed(prompt, target_prompt="a robot in the snow\n---\na clay rabbit")
+    result = host.run(several, timeout=300)
+    assert {"inversion", "edit", "edit 2", "compare", "grid"} - ran(several, result) == {"grid"}
+    made = videos(host, result)
+    assert made["beside"].shape[0] == FRAMES and made["beside"].shape[2] >= 3 * WIDTH
+    alone = host.run(changed(prompt, target_prompt="a clay rabbit"), timeout=300)
+    assert not ran(prompt, alone) & {"load", "inversion", "edit", "decode"}
+    assert videos(host, alone)["edited"].shape == made["edited"].shape
+
+
 def test_outside_a_mask_the_frames_stay_to_the_pixel(host, prompt):
     mask = {"class_type": "SolidMask", "inputs": {"value": 0.0, "width": 32, "height": 32}}
     nodes = {
@@ -91,7 +103,11 @@ def test_outside_a_mask_the_frames_stay_to_the_pixel(host, prompt):
 
 @pytest.mark.parametrize(
     ("target", "message"),
-    [("  ", "the target prompt is empty"), (None, "the target prompt is the source prompt, so nothing would change")],
+    [
+        ("  ", "the target prompt is empty"),
+        ("a fox\n---\n", "target prompt 2 of 2 is empty"),
+        (None, "the target prompt is the source prompt, so nothing would change"),
+    ],
 )
 def test_a_target_prompt_that_asks_for_nothing_is_refused(host, prompt, target, message):
     if target is None:

@@ -193,3 +193,27 @@ def test_up_to_four_videos_are_compared():
     assert together.shape[2] == 4 * 30 + 3 * 4
     with pytest.raises(ValueError, match="there are 3 labels for 2 videos"):
         CompareVideos.execute(*videos[:2], labels="a, b, c")
+
+
+def test_stacked_videos_keep_their_sizes_and_the_narrower_get_a_white_margin():
+    together, _ = CompareVideos.execute(
+        video_of(0, 0), video_of(0.5, height=10, width=50), labels="", layout="stacked"
+    ).args
+    assert together.shape == (2, 20 + 4 + 10, 50, 3)
+    assert float(together[:, :20, :30].max()) == 0 and float(together[:, :20, 30:].min()) == 1
+    assert together[:, 24:].unique().tolist() == [0.5]
+
+
+def test_a_wipe_shows_the_first_video_left_of_a_line_that_goes_right_and_comes_back():
+    first, second = video_of(0, 0, 0, 0, 0), video_of(*[0.5] * 5, height=40, width=80)
+    wiped, _ = CompareVideos.execute(first, second, labels="", layout="wipe").args
+    assert wiped.shape == (5, 20, 30, 3)
+    shares = [float((frame == 0).float().mean()) for frame in wiped]
+    assert shares == pytest.approx([0, 0.5, 1, 0.5, 0], abs=0.05)
+    assert wiped[1, 0, :14].max() == 0 and wiped[1, 0, 14:16].min() == 1 and (wiped[1, 0, 16:] == 0.5).all()
+    assert CompareVideos.execute(first[:1], second, labels="a, b", layout="wipe").args[0].shape == (5, 38, 30, 3)
+
+
+def test_a_wipe_is_between_two_videos():
+    with pytest.raises(ValueError, match="a wipe is between two videos, and 3 are connected"):
+        CompareVideos.execute(video_of(0), video_of(1), video_of(0), labels="", layout="wipe")

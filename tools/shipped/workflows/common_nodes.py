@@ -102,7 +102,7 @@ def compare(graph: Graph, start: Start, labels: str, *videos: Node | Output) -> 
     """Videos beside each other, saved with sound."""
     places = dict(zip(("first", "second", "third"), videos, strict=False))
     beside = graph.add("STEMCompareVideos", "Compare Videos", NODE_SIZE, **places, labels=labels)
-    return [beside, *save_video(graph, start, beside["side by side"], "side by side", WIDE_VIDEO_SIZE)]
+    return [beside, *save_video(graph, start, beside["comparison"], "side by side", WIDE_VIDEO_SIZE)]
 
 
 def opening(graph: Graph, clip: Node, checkpoint: Node, purpose: str) -> Group:
