@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pathlib
 import sys
@@ -31,6 +32,10 @@ from comfyui_stem.tools.host.process import HostProcess, device_arguments  # noq
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 args.cpu = not torch.cuda.is_available()
+# What ComfyUI takes on a GPU; the hosts of tests/host take what it takes on this machine.
+args.use_pytorch_cross_attention = True
+# What was imported stays, so no collection of garbage need look at it again.
+gc.freeze()
 
 # Nothing fails by chance: the same examples every time, and no limit that a busy machine could miss.
 settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -38,8 +43,8 @@ settings.load_profile("repeatable")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What waits for a host comes first, so that processes that share the tests end at about the same time."""
-    items.sort(key=lambda item: item.get_closest_marker("host") is None)
+    """Files that take long come first, so that processes that share the tests end at about the same time."""
+    items.sort(key=lambda item: (item.get_closest_marker("host") is None, "tools" not in item.path.parts))
 
 
 @pytest.fixture(scope="session")

@@ -16,11 +16,11 @@ from PIL import Image
 
 pytestmark = pytest.mark.host
 
-FRAMES = 5
+FRAMES = 3
 SETTINGS = {
     "Video Load": {"width": 96, "height": 56, "frame_cap": FRAMES},
     "STEM Bases": {"num_bases": 32, "frames_per_batch": 2},
-    "STEM Inversion": {"steps": 8},
+    "STEM Inversion": {"steps": 4},
     "TokenFlow Edit": {"batch_size": 2},
 }
 
@@ -73,7 +73,7 @@ def test_batches_of_frames_and_a_trajectory_in_a_file_change_no_pixel(host, undi
         host,
         **{
             "STEM Bases": {"num_bases": 32, "frames_per_batch": 0},
-            "STEM Inversion": {"steps": 8, "keep_trajectory_in": "file"},
+            "STEM Inversion": {"steps": 4, "keep_trajectory_in": "file"},
         },
     )
     whole = rerun(host, prompt)
@@ -99,8 +99,8 @@ def test_after_an_interruption_the_next_run_is_as_if_nothing_had_been(host, undi
 
 
 def test_what_is_refused_reaches_the_user_and_leaves_the_host_well(host, undisturbed):
-    prompt = edit_of(host, **{"TokenFlow Edit": {"steps": 7}})
-    with pytest.raises(HostError, match="7 steps do not match the inversion"):
+    prompt = edit_of(host, **{"TokenFlow Edit": {"steps": 3}})
+    with pytest.raises(HostError, match="3 steps do not match the inversion"):
         host.run(prompt, timeout=600)
     after = rerun(host, edit_of(host))
     assert np.array_equal(after["edit"], undisturbed["edit"])

@@ -19,6 +19,11 @@ def test_a_tool_runs_by_name_from_any_folder():
     assert "make setup" in run.stdout
 
 
+def test_what_a_tool_returns_is_the_exit_status():
+    run = launch("measured.model_card", "--checkpoint=none.safetensors")
+    assert (run.returncode, run.stdout[:12]) == (1, "card stopped"), run.stderr
+
+
 def test_neither_the_checkout_nor_the_tools_are_on_the_module_path():
     """There they would hide modules of the host: it has a `nodes` of its own."""
     code = (

@@ -1,9 +1,10 @@
-"""Run by test_triton_em.py in a process of its own: checks the kernels and exits with 0 if they are right."""
+"""Run by test_triton_em.py in a process of its own: checks the kernels and prints the checks that passed."""
 
 from __future__ import annotations
 
 import itertools
 import sys
+import traceback
 import types
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def check(ours, theirs, relative=2e-6):
 
 # heads, tokens, bases, channels
 SIZES = (
-    (1, 300, 256, 320),  # a layer of SD1.5, the last block of tokens ragged
+    (1, 160, 256, 320),  # a layer of SD1.5, the last block of tokens ragged
     (1, 70, 130, 640),  # bases that are no power of two
     (1, 33, 16, 1280),
     (8, 90, 40, 40),  # per head
@@ -45,8 +46,8 @@ SIZES = (
 )
 
 
-def sums(*dtypes):
-    for dtype, (heads, count, k, channels) in itertools.product(dtypes, SIZES):
+def sums():
+    for dtype, (heads, count, k, channels) in itertools.product(("float32", "float16", "bfloat16"), SIZES):
         tokens, values = (normal(heads, count, c, seed=c, dtype=getattr(torch, dtype)) for c in (channels, 24))
         directions = normal(heads, k, channels, seed=1) / channels**0.5
         assert triton_em.refusal(tokens, directions) is None
@@ -92,7 +93,7 @@ def fit():
 SHARED = {80: 163 << 10, 86: 99 << 10, 90: 227 << 10}
 
 
-def compiled(*capabilities):
+def compiled():
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
@@ -103,7 +104,7 @@ def compiled(*capabilities):
         source = ASTSource(fn=kernel, signature=signature, constexprs=constexprs)
         return compile(source, target=GPUTarget("cuda", capability, 32), options=options).metadata.shared
 
-    for capability, dtype in itertools.product(map(int, capabilities), ("*fp16", "*fp32")):
+    for capability, dtype in itertools.product(SHARED, ("*fp16", "*fp32")):
         limit = SHARED[capability]
         for k in (256, triton_em.MOST_BASES):
             tiles = triton_kernels.expectation_tiles(k)
@@ -114,5 +115,20 @@ def compiled(*capabilities):
         assert shared(capability, triton_kernels._sums, pointers, tiles.constants, **tiles.options) <= limit
 
 
+CHECKS = {"sums": sums, "strides": strides, "chunks": chunks, "fit": fit, "compiled": compiled}
+
+
+def main(names):
+    """Runs every check named, those after one that fails too; prints which of them are right."""
+    right = []
+    for name in names:
+        try:
+            CHECKS[name]()
+            right.append(name)
+        except Exception:
+            traceback.print_exc()
+    print(*right)
+
+
 if __name__ == "__main__":
-    {"sums": sums, "strides": strides, "chunks": chunks, "fit": fit, "compiled": compiled}[sys.argv[1]](*sys.argv[2:])
+    main(sys.argv[1:])

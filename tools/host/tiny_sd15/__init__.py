@@ -4,8 +4,9 @@ ComfyUI knows an SD1.5 UNet by its width (320) and the width of its text feature
 ComfyUI's list of supported models, for a UNet of the same topology that is narrower. Nothing in ComfyUI is replaced.
 
 The text encoder is a CLIP text model whose width, depth and feed-forward size are read from the checkpoint, with
-SD1.5's tokenizer. What a checkpoint cannot tell is fixed here: heads of HEAD_WIDTH channels, and quick GELU as in
-SD1.5's own. The VAE is whatever ComfyUI recognises by its keys.
+SD1.5's tokenizer. What a checkpoint cannot tell is fixed here: the text model has heads of HEAD_WIDTH channels and
+quick GELU as in SD1.5's own; the UNet has SD1.5's eight heads, or fewer so that none is narrower than NARROWEST_HEAD.
+The VAE is whatever ComfyUI recognises by its keys.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import comfy.supported_models
 import comfy.supported_models_base
 
 HEAD_WIDTH = 16
+SD15_HEADS, NARROWEST_HEAD = 8, 8
 SD15_CHANNELS = 320
 # Every GroupNorm of ComfyUI's UNet has 32 groups.
 CHANNEL_MULTIPLE = 32
@@ -74,6 +76,10 @@ class TinySD15(comfy.supported_models.SD15):
         for key, value in comfy.supported_models.SD15.unet_config.items()
         if key not in ("model_channels", "context_dim")
     }
+
+    def __init__(self, unet_config):
+        super().__init__(unet_config)
+        self.unet_config["num_heads"] = min(SD15_HEADS, unet_config["model_channels"] // NARROWEST_HEAD)
 
     @classmethod
     def matches(cls, unet_config, *args, **kwargs):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import trange
 
-from ..rendered_clips.motion import random_motion
+from ..rendered_clips.motion import Motion, random_motion
 from ..rendered_clips.rendering import SIDE, as_bytes, render_frame
 from ..rendered_clips.scene import Scene, random_scene
 
@@ -24,15 +24,19 @@ class Frames:
     scenes: tuple[Scene, ...]
 
 
+def drawn(number: int, seed: int) -> tuple[Scene, Motion, float]:
+    """What picture `number` shows: a scene, its motion, and the moment of it."""
+    rng = random.Random(seed * 1_000_003 + number)
+    things = 2 if rng.random() < TWO_THINGS else 1
+    return random_scene(rng, things), random_motion(rng, things), rng.random()
+
+
 def training_frames(count: int, seed: int = 0) -> Frames:
     """Renders `count` pictures; the same ones for the same seed."""
     pictures = torch.empty(count, 3, SIDE, SIDE, dtype=torch.uint8)
     scenes = []
     for i in trange(count, desc="frames", mininterval=5):
-        rng = random.Random(seed * 1_000_003 + i)
-        things = 2 if rng.random() < TWO_THINGS else 1
-        scene = random_scene(rng, things)
-        picture = render_frame(scene, random_motion(rng, things), rng.random())
-        pictures[i] = as_bytes(picture)
+        scene, motion, moment = drawn(i, seed)
+        pictures[i] = as_bytes(render_frame(scene, motion, moment))
         scenes.append(scene)
     return Frames(pictures, tuple(scenes))

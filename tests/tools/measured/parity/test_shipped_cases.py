@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -15,8 +13,7 @@ from comfyui_stem.tools.measured.parity import ddim
 from comfyui_stem.tools.measured.parity.comparison import Comparison
 from safetensors.torch import load_file, save_file
 
-ROOT = Path(__file__).parents[4]
-DATA = ROOT / "tests" / "data"
+DATA = Path(__file__).parents[3] / "data"
 
 
 @pytest.fixture
@@ -63,18 +60,10 @@ def test_every_shipped_case_is_ok_and_every_group_that_is_shipped_runs(run):
     assert (kinds["schedule"], kinds["em"], kinds["propagation"]) == (4, 4 * 3, 1)
 
 
-def test_a_wrong_number_makes_the_command_exit_with_1(copy):
+def test_a_wrong_number_fails_its_case_and_the_command(copy, run):
     edit_json(copy / "propagation.json", lambda recorded: recorded["weights"].__setitem__(9, 0.66))
-    launch = [sys.executable, str(ROOT / "tools" / "launch.py"), "measured.parity"]
-    finished = subprocess.run(
-        [*launch, "--golden", str(copy), "--only", "propagation"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    lines = finished.stdout.splitlines()
-    assert finished.returncode == 1, finished.stderr
+    status, lines = run("--golden", str(copy), "--only", "propagation")
+    assert status == 1
     assert failed(lines) == ["propagation weights of 16 frames, batches of 8"]
     assert lines[-1] == "0 of 1 cases ok, 1 FAIL"
 

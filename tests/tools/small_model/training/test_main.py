@@ -15,13 +15,13 @@ STEPS = 4
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    monkeypatch.setattr(training, "VAE_FRAMES", 24)
-    monkeypatch.setattr(training, "DENOISER_FRAMES", 24)
+    monkeypatch.setattr(training, "VAE_FRAMES", 8)
+    monkeypatch.setattr(training, "DENOISER_FRAMES", 8)
     monkeypatch.setattr(training, "PREVIEW_EVERY", STEPS)
     monkeypatch.setattr(training, "PREVIEW_STEPS", 2)
     for module in (autoencoder, classifier, denoiser):
         monkeypatch.setattr(module, "PLAN", replace(module.PLAN, steps=STEPS, warmup=2))
-        monkeypatch.setattr(module, "BATCH", 4)
+        monkeypatch.setattr(module, "BATCH", 2)
 
 
 def train(folder, *arguments):
