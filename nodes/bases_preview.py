@@ -30,11 +30,12 @@ class BasesPreview(io.ComfyNode):
             display_name=PURPOSE,
             category=CATEGORY,
             **found_by("responsibilities"),
-            description="Runs one step of a STEM inversion again and shows the bases of a layer: every pixel in the "
-            "colours of the bases that answer for it, alike where the bases are alike, and how much each base answers "
-            "for. What keeps its colour through the video is tied together by it.",
+            description="Re-runs one step of a STEM inversion and shows the bases of a layer: every pixel in the "
+            "colours of the bases responsible for it (similar bases have similar colours), and how many "
+            "pixels each base is responsible for. What keeps its colour throughout the video shares its "
+            "bases.",
             inputs=[
-                InversionSocket.Input("inversion", tooltip="Made through STEM Bases."),
+                InversionSocket.Input("inversion", tooltip="An inversion made with STEM Bases."),
                 *layer_and_step_inputs(layer=-3),
                 io.Int.Input(
                     "head",
@@ -47,7 +48,9 @@ class BasesPreview(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output("bases", display_name="bases", tooltip="One picture for each frame that EM has seen."),
+                io.Image.Output(
+                    "bases", display_name="bases", tooltip="One image for each frame that the bases were fitted to."
+                ),
                 io.Image.Output("masses", display_name="masses", tooltip="Pixels of each base, the largest first."),
                 io.String.Output("text", display_name="text", tooltip="The same in numbers."),
             ],
@@ -83,6 +86,6 @@ def _described(fit: ObservedFit) -> str:
     mass = fit.bases.mass
     live, largest = int((mass > 0.5).sum()), 100 * float(mass.max() / mass.sum())
     return (
-        f"chunk {fit.chunk}: {len(mass)} bases for {fit.features.shape[0]} pixels, {live} of them with a pixel at "
-        f"least, as spread as {float(fit.bases.perplexity):.0f} of equal size; the largest has {largest:.1f} %"
+        f"chunk {fit.chunk}: {len(mass)} bases for {fit.features.shape[0]} pixels, {live} of them with at least one "
+        f"pixel, spread like {float(fit.bases.perplexity):.0f} of equal size; the largest has {largest:.1f} %"
     )

@@ -35,7 +35,7 @@ class CompareVideos(io.ComfyNode):
                     "labels",
                     default="source, edit",
                     optional=True,
-                    tooltip="What is written above the videos, separated by commas. Nothing leaves the labels out.",
+                    tooltip="What is written above the videos, separated by commas. Leave empty for no labels.",
                 ),
                 io.Float.Input(
                     "column",
@@ -44,7 +44,7 @@ class CompareVideos(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     optional=True,
-                    tooltip="Which column of pixels the slice follows: 0 the left border, 1 the right one.",
+                    tooltip="Which column of pixels the slice follows: 0 is the left edge, 1 the right edge.",
                     **advanced(),
                 ),
                 choice(
@@ -57,7 +57,11 @@ class CompareVideos(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output("side_by_side", display_name="comparison", tooltip="One frame for each frame."),
+                io.Image.Output(
+                    "side_by_side",
+                    display_name="comparison",
+                    tooltip="The videos side by side; shorter ones hold their last frame.",
+                ),
                 io.Image.Output("slices", display_name="slices", tooltip="The column over time, time to the right."),
             ],
         )
@@ -78,7 +82,7 @@ class CompareVideos(io.ComfyNode):
         if len(given) > len(videos):
             raise ValueError(
                 f"{PURPOSE}: there are {len(given)} labels for {len(videos)} videos. Write one for each, separated by "
-                "commas; a label cannot hold one."
+                "commas; a label cannot contain a comma."
             )
         if layout == "wipe" and len(videos) > 2:
             raise ValueError(

@@ -36,24 +36,25 @@ class EditVideo(io.ComfyNode):
             category=CATEGORY,
             **found_by("video to video", *EDIT_ALIASES),
             **essential(),
-            description="Edits a short video by text: STEM inversion, then TokenFlow, as one node. A new target prompt "
-            "does not invert the video again. The nodes that this one is made of have all the other settings.",
+            description="Edits a short video by text: STEM inversion, then TokenFlow, as one node. Changing the target "
+            "prompt does not repeat the inversion. For all other settings, use the separate nodes (see the "
+            "template stem_tokenflow_edit).",
             inputs=[
-                _link(io.Model, "model", "A Stable Diffusion model: 1.x, 2.x or XL, with LoRA if you like."),
+                _link(io.Model, "model", "A Stable Diffusion model: 1.x, 2.x or XL, with a LoRA if you like."),
                 _link(io.Clip, "clip", "The CLIP of the same checkpoint."),
                 _link(io.Vae, "vae", "The VAE of the same checkpoint."),
-                _link(io.Video, "video", "The video to edit, from Load Video or Video Load."),
+                _link(io.Video, "video", "The video to edit, from Load Video or Video Load (STEM)."),
                 prompt_input("source_prompt", "What the video shows."),
                 prompt_input(
                     "target_prompt",
-                    "The same text, with what should change. Several of them, with a line of --- between them, are "
-                    "edited over one inversion.",
+                    "The same text, with the words that should change replaced or added. Several of them, with a line "
+                    "of --- between them, are edited over one inversion.",
                 ),
                 choice(
                     "edit",
                     list(GUIDANCE),
-                    "What the target prompt changes. object: a thing becomes another one. style: how everything looks. "
-                    "colour: the colour or material of a thing.",
+                    "What the target prompt changes. object: one thing becomes another. style: how everything looks. "
+                    "colour: the colour or material of one thing.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -69,19 +70,21 @@ class EditVideo(io.ComfyNode):
                     default=50,
                     min=1,
                     max=MAX_STEPS,
-                    tooltip="Steps of the inversion, and of the edit. More stay closer to the source and take longer.",
+                    tooltip="Steps of the inversion and of the edit. More steps stay closer to the source and take "
+                    "longer.",
                 ),
                 io.Int.Input(
                     "frames",
                     default=24,
                     min=1,
                     max=1_000_000,
-                    tooltip="Edit at most this many frames, from the first on. Time and memory grow with them.",
+                    tooltip="Edit at most this many frames, starting with the first. More frames take more time and "
+                    "memory.",
                 ),
                 seed_input(
                     1,
-                    "Which frames are keyframes at each step: another seed gives a variation of the edit, without a "
-                    "new inversion.",
+                    "Picks the keyframes at each step: a different seed gives a variation of the edit without "
+                    "inverting again.",
                     draws=True,
                 ),
                 *_advanced_inputs(),
@@ -89,7 +92,7 @@ class EditVideo(io.ComfyNode):
                     io.Mask,
                     "mask",
                     "Edit only where this is white: one mask for all frames or one for each, of any size. Everything "
-                    "else stays as it is, to the pixel.",
+                    "else stays as it is, pixel for pixel.",
                     optional=True,
                 ),
             ],
@@ -207,7 +210,7 @@ def _link(kind: Any, name: str, tooltip: str, **more: Any) -> io.Input:
 
 def _advanced_inputs() -> list[io.Input]:
     def side(name: str) -> io.Int.Input:
-        tooltip = f"The {name} at which the video is edited; SD 1.x is made for 512, SDXL for 1024."
+        tooltip = f"The {name} at which the video is edited: 512 suits SD 1.x, 1024 suits SDXL."
         return io.Int.Input(name, default=512, min=64, max=8192, step=8, tooltip=tooltip, **advanced())
 
     return [

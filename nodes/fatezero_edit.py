@@ -57,46 +57,46 @@ class FateZeroEdit(io.ComfyNode):
             category=CATEGORY,
             **found_by("prompt to prompt", "prompt-to-prompt", *EDIT_ALIASES),
             **essential(),
-            description="Edits an inverted video by text. The attention of the source is run again at every step and "
-            "kept for the words that stay, so layout and motion survive; the new words bring the change. With an "
-            "inversion through STEM Bases this is STEM-FateZero.",
+            description="Edits an inverted video by text. The source's attention is computed again at every step and "
+            "kept for the words that stay, so layout and motion survive; the new words bring the change. "
+            "With an inversion made with STEM Bases this is STEM-FateZero.",
             inputs=[
                 *edit_inputs(),
                 io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint; this node encodes its prompts itself."),
                 prompt_input("source_prompt", "The prompt that the inversion was made with, word for word."),
-                prompt_input("target_prompt", "The same text with the words changed or added that should change."),
+                prompt_input("target_prompt", "The same text, with the words that should change replaced or added."),
                 prompt_input("negative_prompt", "What the edited video should not show; may be empty."),
                 io.Combo.Input(
                     "preset",
                     options=list(PRESETS),
                     default="style",
-                    tooltip="Settings of the published edits, which the fields below override. style: add a style. "
-                    "attribute: change a property. replace object: another object of much the same shape. shape: an "
-                    "object of another shape, changed only where it is.",
+                    tooltip="Settings for four kinds of edit; the fields below override them. style: add a style. "
+                    "attribute: change a property. replace object: another object of roughly the same shape. "
+                    "shape: an object of a different shape, changed only in its place.",
                 ),
                 steps_input(),
                 guidance_input(),
                 line(
                     "word_weights",
                     "Words of the target prompt that should count more: watercolor: 10, painting: 3. A word without a "
-                    "number takes 10. Needed for most styles.",
+                    "number gets 10. Most styles need this.",
                 ),
                 io.Boolean.Input(
                     "blend_latents",
                     default=False,
-                    tooltip="Put everything outside the words of both prompts back to the source in the middle of the "
-                    "run: the background stays exactly.",
+                    tooltip="In the middle of the run, reset everything outside the words' masks to the source, so the "
+                    "background stays closer to it.",
                 ),
                 *word_inputs(),
                 *mask_inputs(),
                 *attention_inputs(),
                 tail_input(),
-                *guidance_interval(0.0, "0 takes the preset's interval, its start too."),
+                *guidance_interval(0.0, "0 uses the preset's interval, including its start."),
                 io.Conditioning.Input(
                     "controlnet",
                     optional=True,
-                    tooltip="A conditioning that went through Apply ControlNet: its ControlNet guides the edit, its "
-                    "text is not read. One hint image for each frame, or one for all.",
+                    tooltip="A conditioning from Apply ControlNet: its ControlNet guides the edit; its text is "
+                    "ignored. One hint image per frame, or one for all.",
                 ),
                 mask_input(),
             ],
@@ -105,11 +105,13 @@ class FateZeroEdit(io.ComfyNode):
                 io.Mask.Output(
                     "mask",
                     display_name="mask",
-                    tooltip="Where the edit was free to change the frames, from 0 to 1: the share of the steps with a "
-                    "mask, times edit_mask. White everywhere without any.",
+                    tooltip="Where the edit was free to change the frames, from 0 to 1: the average over the steps "
+                    "that used a mask, times edit_mask. All white if no mask was used.",
                 ),
                 io.String.Output(
-                    "report", display_name="report", tooltip="What was made of the prompts: matched and changed words."
+                    "report",
+                    display_name="report",
+                    tooltip="How the prompts were read: matching mode, changed words, masked words and weights.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -196,7 +198,7 @@ def _wishes(preset: FateZeroPreset, settings: FateZeroSettings, fields: dict[str
 def _without_weights(preset: str, source_prompt: str, target_prompt: str) -> str:
     """What to say where no word has a weight, if anything."""
     if target_prompt.split() == source_prompt.split():
-        return "note: the target prompt is the source prompt, and no word has a weight, so nothing is to change"
+        return "note: the target and source prompts are the same and no word has a weight, so nothing will change"
     unweighted = "note: no word has a weight; most styles need one in word_weights, such as watercolor: 10"
     return unweighted if preset == "style" else ""
 

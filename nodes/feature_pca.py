@@ -32,26 +32,31 @@ class FeaturePCA(io.ComfyNode):
             display_name=PURPOSE,
             category=CATEGORY,
             **found_by("principal components"),
-            description="Runs one step of an inversion again and shows the output of a self-attention layer as colours "
-            "(its first three principal components), and how alike it is between a frame and the one before it, moved "
-            "along the motion of the video. Compare an inversion through STEM Bases with a plain one.",
+            description="Re-runs one step of an inversion and shows the output of a self-attention layer as colours "
+            "(its first three principal components), and how similar it is between each frame and the "
+            "previous one, moved along the video's motion. Compare an inversion made with STEM Bases with "
+            "a plain one.",
             inputs=[
-                InversionSocket.Input("inversion", tooltip="From STEM Inversion Sampler, with STEM Bases or without."),
+                InversionSocket.Input("inversion", tooltip="From STEM Inversion Sampler, with or without STEM Bases."),
                 *layer_and_step_inputs(layer=-1),
                 FlowSocket.Input(
                     "flow",
                     optional=True,
-                    tooltip="The motion of the source, from Optical Flow. Without it frames are compared unmoved.",
+                    tooltip="The motion of the source, from Optical Flow. Without it, frames are compared without "
+                    "motion compensation.",
                 ),
             ],
             outputs=[
-                io.Image.Output("components", display_name="components", tooltip="One picture for each frame."),
+                io.Image.Output("components", display_name="components", tooltip="One image for each frame."),
                 io.Image.Output(
                     "likeness",
-                    display_name="likeness",
-                    tooltip="For each frame but the first, the cosine with the frame before it: white is 1, black 0.",
+                    display_name="similarity",
+                    tooltip="For each frame but the first, its cosine similarity to the previous frame: white is 1, "
+                    "black is 0 or less.",
                 ),
-                io.String.Output("text", display_name="text", tooltip="The mean likeness, and that of every pair."),
+                io.String.Output(
+                    "text", display_name="text", tooltip="The mean similarity, and that of every pair of frames."
+                ),
             ],
         )
 
@@ -60,7 +65,7 @@ class FeaturePCA(io.ComfyNode):
         where, timestep, title = chosen_layer_and_step(inversion, layer, noise, PURPOSE)
         if flow is not None and flow.shape[0] != inversion.frames:
             raise ValueError(
-                f"{PURPOSE}: the flow is that of {flow.shape[0]} frames, the INVERSION has {inversion.frames}. Connect "
+                f"{PURPOSE}: the flow covers {flow.shape[0]} frames, but the INVERSION has {inversion.frames}. Connect "
                 "Optical Flow to the frames that were inverted."
             )
         height, width = size_at(where.level, inversion.size)
@@ -74,7 +79,7 @@ class FeaturePCA(io.ComfyNode):
             return io.NodeOutput(picture, torch.zeros(1, *whole, 3), f"{title}\none frame has no neighbour")
         likeness, seen = neighbour_likeness(features, flow)
         pairs = [float(one[where_seen].mean()) for one, where_seen in zip(likeness, seen, strict=True)]
-        text = f"{title}\nmean likeness of neighbours: {float(likeness[seen].mean()):.4f}" + "".join(
+        text = f"{title}\nmean similarity of consecutive frames: {float(likeness[seen].mean()):.4f}" + "".join(
             f"\nframes {n} and {n + 1}: {value:.4f}" for n, value in enumerate(pairs)
         )
         return io.NodeOutput(picture, enlarged(heat(likeness.clamp(0, 1)), whole), text)

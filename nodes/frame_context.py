@@ -33,16 +33,16 @@ class FrameContext(io.ComfyNode):
             display_name="Frame Context",
             category=CATEGORY,
             **found_by("spatio-temporal attention"),
-            description="Lets every frame's self-attention read chosen frames, or all of them: what STEM Bases is "
-            "compared with. Use it in place of STEM Bases.",
+            description="Lets every frame's self-attention read chosen frames, or all of them: the baselines that the "
+            "paper compares STEM with. Use it instead of STEM Bases.",
             inputs=[
                 io.Model.Input("model", tooltip="A Stable Diffusion model: 1.x, 2.x or XL."),
                 io.Combo.Input(
                     "frames",
                     options=list(CONTEXTS),
                     default="own and middle frame (2 frames, Eq. 6)",
-                    tooltip="Which frames a frame reads. All frames is exact and slow; the others are what earlier "
-                    "methods use.",
+                    tooltip="Which frames a frame reads. all frames is full attention over the whole video, and slow; "
+                    "the others are what earlier methods use.",
                 ),
                 io.String.Input(
                     "custom_frames",
@@ -57,8 +57,8 @@ class FrameContext(io.ComfyNode):
                     min=0,
                     max=3,
                     optional=True,
-                    tooltip="Layers finer than this level keep to their own frame: 0 includes all, 1 leaves out the "
-                    "resolution of the latent, as FateZero does, 3 keeps only the coarsest.",
+                    tooltip="Layers finer than this level read only their own frame: 0 includes all layers, 1 excludes "
+                    "those at latent resolution (as FateZero does), 3 includes only the coarsest.",
                     **advanced(),
                 ),
             ],

@@ -27,15 +27,15 @@ class InversionSampler(io.ComfyNode):
             display_name="STEM Inversion Sampler",
             category=CATEGORY,
             **found_by("DDIM inversion", "ddim", "invert", "invert video", "unsample", "unsampler"),
-            description="Walks a video from its latents to noise by DDIM inversion. With STEM Bases on the MODEL this "
-            "is STEM inversion; with any other MODEL it is plain DDIM inversion.",
+            description="Takes a video from its latents back to noise by DDIM inversion. With STEM Bases on the MODEL "
+            "this is STEM inversion; with any other MODEL it is plain DDIM inversion.",
             inputs=[
-                io.Model.Input("model", tooltip="The model to invert with, normally through STEM Bases."),
+                io.Model.Input("model", tooltip="The model to invert with, normally from STEM Bases."),
                 io.Conditioning.Input("positive", tooltip="The source prompt: what the video shows."),
                 io.Latent.Input(
                     "latent",
-                    tooltip="The frames, encoded by VAE Encode. A mask that "
-                    "Set Latent Noise Mask has put on it is where edits may change them.",
+                    tooltip="The frames, encoded by VAE Encode. A mask from Set Latent Noise Mask marks where edits "
+                    "may change them.",
                 ),
                 io.Int.Input(
                     "steps",
@@ -54,8 +54,8 @@ class InversionSampler(io.ComfyNode):
                 choice(
                     "keep_trajectory_in",
                     ["memory", "file"],
-                    "Where the latents of all steps are kept: 65 KB for a frame and step of 512x512. file maps "
-                    "a temporary file instead of taking memory; for very long clips.",
+                    "Where the latents of all steps are kept: 65 KB per frame and step at 512x512. file keeps them in "
+                    "a temporary file instead of in memory; for very long clips.",
                     optional=True,
                     **advanced(),
                 ),
@@ -67,7 +67,7 @@ class InversionSampler(io.ComfyNode):
                 io.Latent.Output(
                     "noisy_latent",
                     display_name="noisy latent",
-                    tooltip="The last latent, for ComfyUI's samplers with DisableNoise.",
+                    tooltip="The final latent, for ComfyUI's samplers together with DisableNoise.",
                 ),
             ],
         )

@@ -25,15 +25,18 @@ class LoadInversion(io.ComfyNode):
             display_name=PURPOSE,
             category=CATEGORY,
             **found_by("inversion file"),
-            description="Reads an inversion that Save Inversion has written. The model is not in the file: connect the "
-            "checkpoint that it was made with. What STEM Bases or Frame Context had put on it is put on it again.",
+            description="Reads an inversion written by Save Inversion. The model is not in the file: connect the "
+            "checkpoint that it was made with. The settings of STEM Bases or Frame Context are in the file "
+            "and are applied again.",
             inputs=[
                 io.Combo.Input(
                     "file",
                     options=saved_inversions(),
                     tooltip=f"Files in the folder {FOLDER} of the output and input folders, the newest first.",
                 ),
-                io.Model.Input("model", tooltip="The checkpoint of the inversion, straight from its loader."),
+                io.Model.Input(
+                    "model", tooltip="The inversion's checkpoint, from its loader, with the same LoRA if it had one."
+                ),
             ],
             outputs=[
                 InversionSocket.Output(

@@ -26,15 +26,15 @@ class Reconstruct(io.ComfyNode):
             display_name="Reconstruct",
             category=CATEGORY,
             **found_by("DDIM reconstruction", "ddim", "round trip"),
-            description="Denoises an inversion with the source prompt. The result should look like the source; where "
-            "it does not, no edit will be good either.",
+            description="Denoises an inversion with the source prompt. The result should look like the source; if it "
+            "does not, no edit will be good either.",
             inputs=[
                 InversionSocket.Input("inversion", tooltip="From STEM Inversion Sampler."),
                 io.Model.Input(
                     "model",
                     optional=True,
-                    tooltip="A model to reconstruct with instead of the inversion's own, of the same checkpoint: for "
-                    "instance without STEM Bases, to compare.",
+                    tooltip="A model of the same checkpoint to use instead of the inversion's own, for example one "
+                    "without STEM Bases, to compare.",
                 ),
                 steps_input(),
                 io.Float.Input(
@@ -45,9 +45,9 @@ class Reconstruct(io.ComfyNode):
                     step=0.1,
                     round=0.01,
                     optional=True,
-                    tooltip="Guidance scale. 1 reconstructs as the inversion was made.",
+                    tooltip="Guidance scale. 1 means no guidance, which is how the inversion was made.",
                 ),
-                io.Conditioning.Input("negative", optional=True, tooltip="Negative prompt; needed where cfg is not 1."),
+                io.Conditioning.Input("negative", optional=True, tooltip="Negative prompt; required unless cfg is 1."),
                 tail_input(optional=True),
                 *guidance_interval(),
             ],

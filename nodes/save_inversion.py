@@ -30,12 +30,12 @@ class SaveInversion(io.ComfyNode):
                 io.String.Input(
                     "filename_prefix",
                     default="inversion",
-                    tooltip="Beginning of the file's name; a number is added, and nothing is overwritten.",
+                    tooltip="Start of the file name; a number is appended, and nothing is overwritten.",
                 ),
             ],
             outputs=[
                 InversionSocket.Output(
-                    "inversion_out", display_name="inversion", tooltip="The same inversion, to go on with."
+                    "inversion_out", display_name="inversion", tooltip="The same inversion, passed through."
                 ),
                 io.String.Output("file", display_name="file", tooltip="The file's name, as Load Inversion lists it."),
             ],

@@ -25,9 +25,10 @@ class StemBases(io.ComfyNode):
             display_name="STEM Bases",
             category=CATEGORY,
             **found_by("STEM", "EM", "expectation maximisation", "video inversion"),
-            description="Fits a few bases to the features of the whole video by expectation-maximisation, at every "
-            "self-attention layer and time step, and lets every frame read its keys and values from them. Connect the "
-            "result to STEM Inversion Sampler; without this node the sampler does plain DDIM inversion.",
+            description="Fits a small set of bases to the features of the whole video by expectation-maximisation, at "
+            "every self-attention layer and time step, and lets every frame read its keys and values from "
+            "them. Connect the result to STEM Inversion Sampler; without this node the sampler does plain "
+            "DDIM inversion.",
             inputs=[
                 io.Model.Input("model", tooltip="A Stable Diffusion model: 1.x, 2.x or XL."),
                 io.Combo.Input(
@@ -35,11 +36,11 @@ class StemBases(io.ComfyNode):
                     options=list(PRESETS),
                     default="paper",
                     tooltip="paper: the method of the paper, with normalised bases that start from tokens, because the "
-                    "printed form leaves many bases empty. paper_literal: the equations as printed, "
-                    "with noise_convention current in the sampler. reference_code: "
-                    "what the authors' code does (per head, on keys, 5 iterations, 8 frames at a time). tokenflow: as "
-                    "paper, but bases start from random numbers and keep their length, as printed; edits by TokenFlow "
-                    "then keep the background closer, edits by FateZero do not.",
+                    "printed form leaves many bases empty. paper_literal: the equations as printed, with "
+                    "noise_convention current in the sampler. reference_code: what the authors' code does (per "
+                    "head, on keys, 5 iterations, 8 frames at a time). tokenflow: like paper, but bases start "
+                    "from random numbers and are not normalised, as printed; TokenFlow edits then keep the "
+                    "background better, FateZero edits keep it worse.",
                 ),
                 *_basic_inputs(),
                 *_fitting_inputs(),
@@ -112,12 +113,14 @@ def _basic_inputs() -> list[io.Input]:
             default=256,
             min=1,
             max=MOST_BASES,
-            tooltip="K, the number of bases per layer. The paper uses 256; more keep more detail and cost more.",
+            tooltip="K, the number of bases per layer. The paper uses 256; more bases keep more detail and cost more "
+            "time and memory.",
         ),
         seed_input(
             0,
-            "Which tokens (or random numbers) the bases start from. The same seed draws the same; batching "
-            "changes the result only by rounding. Another seed means another inversion, and a variation of its edits.",
+            "Picks the tokens (or random numbers) that the bases start from. The same seed gives the same bases; "
+            "batching changes the result only by rounding. A different seed gives a different inversion, and so a "
+            "variation of its edits.",
             draws=False,  # another seed means another inversion
             **advanced(),
         ),
@@ -128,8 +131,8 @@ def _basic_inputs() -> list[io.Input]:
             max=100.0,
             step=0.001,
             round=0.0001,
-            tooltip="Temperature (tau) of the responsibilities: small makes them all or nothing. 0 takes the "
-            "preset's (0.05; 0.01 in reference_code).",
+            tooltip="Temperature (tau) of the responsibilities: the smaller, the closer to all or nothing. 0 uses the "
+            "preset's value (0.05; 0.01 in reference_code).",
             **advanced(),
         ),
         io.Int.Input(
@@ -137,7 +140,7 @@ def _basic_inputs() -> list[io.Input]:
             default=0,
             min=0,
             max=MOST_ITERATIONS,
-            tooltip="R, rounds of expectation and maximisation. 0 takes the preset's (3; 5 in reference_code).",
+            tooltip="R, the number of EM iterations. 0 uses the preset's value (3; 5 in reference_code).",
             **advanced(),
         ),
     ]
@@ -188,8 +191,8 @@ def _fitting_inputs() -> list[io.Input]:
             default=False,
             optional=True,
             **advanced(),
-            tooltip="Let a base count for as many pixels as it stands for, as attention over all pixels would. The "
-            "paper does not.",
+            tooltip="Weight each base by the number of pixels it stands for, as attention over all pixels would. The "
+            "paper does not do this.",
         ),
     ]
 
@@ -204,8 +207,9 @@ def _running_inputs() -> list[io.Input]:
             max=4096,
             optional=True,
             **advanced(),
-            tooltip="How many frames go through the network at a time. The bases are those of the whole video, and the "
-            "result is the same but for rounding, whatever this is; fewer need less memory. 0 takes as many as fit.",
+            tooltip="How many frames go through the network at a time; fewer need less memory. Whatever the number, "
+            "the bases are those of the whole video and the result is the same except for rounding. 0 uses as "
+            "many as fit.",
         ),
         io.Float.Input(
             "explained_energy",
@@ -216,8 +220,8 @@ def _running_inputs() -> list[io.Input]:
             round=0.001,
             optional=True,
             **advanced(),
-            tooltip="Let every layer choose its own number of bases: the smallest one that explains this share of how "
-            "its features vary, num_bases at most. 0 takes num_bases everywhere.",
+            tooltip="Let every layer choose its own number of bases: the smallest that explains this share of the "
+            "variance of its features, at most num_bases. 0 uses num_bases everywhere.",
         ),
         io.Int.Input(
             "warm_start",
@@ -226,14 +230,15 @@ def _running_inputs() -> list[io.Input]:
             max=MOST_ITERATIONS,
             optional=True,
             **advanced(),
-            tooltip="In inversion and reconstruction, start each step from the bases of the step before and iterate "
-            "only this often. 0 starts every step afresh. FateZero Edit cannot follow a warm start.",
+            tooltip="In inversion and reconstruction, start each step from the bases of the step before and run only "
+            "this many iterations. 0 starts every step from scratch. FateZero Edit, Bases Preview and Feature "
+            "PCA refuse such an inversion.",
         ),
         choice(
             "kernels",
             ["auto", "eager", "triton"],
-            "What computes the bases. eager is plain PyTorch; triton needs an NVIDIA GPU; auto takes triton on "
-            "the GPUs where it was verified. Only speed depends on it.",
+            "What computes the bases. eager is plain PyTorch; triton needs an NVIDIA GPU; auto uses triton only on "
+            "GPUs where it has been verified (none so far). Affects speed only.",
             optional=True,
             **advanced(),
         ),

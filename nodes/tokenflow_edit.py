@@ -48,7 +48,7 @@ class TokenFlowEdit(io.ComfyNode):
                 io.Conditioning.Input(
                     "positive",
                     tooltip="The target prompt: what the video should show. It may go through Apply ControlNet, with "
-                    "one hint image for each frame, or one for all.",
+                    "one hint image per frame, or one for all.",
                 ),
                 io.Conditioning.Input("negative", tooltip="What the edited video should not show."),
                 steps_input(),
@@ -59,15 +59,15 @@ class TokenFlowEdit(io.ComfyNode):
                     default=8,
                     min=1,
                     max=4096,
-                    tooltip="Frames that share a keyframe. Fewer means more keyframes: closer correspondences, more "
-                    "memory. All frames are edited, whatever their number.",
+                    tooltip="Frames that share a keyframe. Fewer means more keyframes: closer correspondences, but "
+                    "more memory and less steady motion. All frames of the clip are edited in any case.",
                 ),
                 _share("attention_injection", 0.5, "queries and keys", "layout"),
                 _share("feature_injection", 0.8, "convolution features", "structure"),
                 seed_input(
                     1,
-                    "Which frames are keyframes at each step (and the noise, where start_noise is shared): "
-                    "another seed gives a variation of the edit, without a new inversion.",
+                    "Picks the keyframes at each step (and the noise, if start_noise is shared): a different seed "
+                    "gives a variation of the edit without inverting again.",
                     draws=True,
                 ),
                 *_advanced_inputs(),
@@ -76,8 +76,8 @@ class TokenFlowEdit(io.ComfyNode):
                 io.Latent.Input(
                     "start_latent",
                     optional=True,
-                    tooltip="Start from this latent instead (for instance a changed noisy latent of the inversion "
-                    "sampler). Same frames and size as the inversion.",
+                    tooltip="Start from this latent instead, for example the inversion sampler's noisy latent after "
+                    "changes. It must have the inversion's frames and size.",
                 ),
                 mask_input(),
             ],
@@ -139,34 +139,33 @@ def _advanced_inputs() -> list[Any]:
             max=1.0,
             step=0.05,
             round=0.01,
-            tooltip="Share of the schedule to run, counted from its clean end. Below 1 the edit starts from a less "
+            tooltip="Share of the steps to run. Below 1 the noisiest steps are skipped: the edit starts from a less "
             "noisy latent and stays closer to the source.",
             **advanced(),
         ),
         option(
             "start_noise",
             ["trajectory", "renoised", "shared"],
-            "The latent to start from. trajectory: the inverted latent of that step. renoised: the noise at the end of "
-            "the inversion, put on the clean video. shared: one random noise for all frames.",
+            "The latent to start from. trajectory: the inverted latent of that step. renoised: the final noise of the "
+            "inversion, added to the clean video. shared: one random noise for all frames.",
         ),
         option(
             "keyframes",
             ["random", "centre"],
-            "Which frame is the keyframe of those that share one. random: another one at every step. centre: always "
-            "the middle one.",
+            "Which frame of each group is its keyframe. random: a new one at every step. centre: the middle one.",
         ),
         option(
             "weights",
             ["reference", "surrounding"],
-            "How a frame mixes its two keyframes. reference: that of its batch and of the batch before, as TokenFlow's "
-            "code does. surrounding: the nearest on both sides, by distance.",
+            "How a frame mixes two keyframes. reference: those of its own group and the group before, as in "
+            "TokenFlow's code. surrounding: the nearest on each side, weighted by distance.",
             display_name="keyframe_mix",
         ),
         option(
             "source_rows",
             ["true", "propagated"],
-            "Features that correspondences are found in. true: those of the source itself. propagated: of a source "
-            "that is propagated like the edit, as TokenFlow's code does; faster.",
+            "Which features are matched. true: those of the source itself. propagated: those of a source that is "
+            "propagated like the edit, as in TokenFlow's code.",
             display_name="match_on",
         ),
         option(

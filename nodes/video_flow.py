@@ -30,10 +30,10 @@ class VideoFlow(io.ComfyNode):
             display_name="Optical Flow",
             category=CATEGORY,
             **found_by("RAFT", "DIS", "motion"),
-            description="Finds how every pixel moves from frame to frame, and which pixels both frames show. Video "
-            "Metrics measures along the flow of the source how steady an edit is.",
+            description="Estimates how every pixel moves from frame to frame, and which pixels are visible in both. "
+            "Video Metrics uses the source's flow to measure how steady an edit is.",
             inputs=[
-                io.Image.Input("video", tooltip="The frames: for Video Metrics those of the source."),
+                io.Image.Input("video", tooltip="The frames; for Video Metrics, those of the source."),
                 choice(
                     "method",
                     [DIS, *weight_files(weights_folder())],

@@ -34,17 +34,18 @@ class VideoLoad(io.ComfyNode):
             **found_by("load video", "video frames"),
             **essential(),
             description=(
-                "Loads a part of a video as frames of one size, with the sound of the same span. Reads only the frames "
-                "it returns; the log says how many they are and how much memory they take before they are decoded."
+                "Loads part of a video as frames of one size, with the matching sound. Keeps only the frames it "
+                "returns in memory; before decoding, the log says how many there are and how much memory they take."
             ),
             inputs=_inputs(),
             outputs=[
                 io.Image.Output(display_name="images", tooltip="The frames."),
-                io.Float.Output(display_name="fps", tooltip="Frames a second of the returned frames."),
+                io.Float.Output(display_name="fps", tooltip="Frames per second of the returned frames."),
                 io.Int.Output(display_name="frame_count", tooltip="How many frames are returned."),
                 io.Audio.Output(
                     display_name="audio",
-                    tooltip="The sound from the first returned frame to the end of the last. Nothing if there is none.",
+                    tooltip="The sound from the first returned frame to the end of the last. Empty if the clip has "
+                    "none.",
                 ),
                 io.Video.Output(
                     display_name="video", tooltip="Exactly the returned frames and sound, to preview or save."
@@ -84,8 +85,8 @@ class VideoLoad(io.ComfyNode):
     ) -> io.NodeOutput:
         if start_unit == "frame" and start != int(start):
             raise VideoError(
-                f"start is {start:g}, but start_unit is 'frame', which counts whole frames. "
-                "Give a whole number, or set start_unit to 'seconds'."
+                f"start is {start:g}, but start_unit is 'frame', which counts whole frames. Enter a whole number, or "
+                "set start_unit to 'seconds'."
             )
         clip = load_clip(
             _clip(file, video),
@@ -116,7 +117,7 @@ def _inputs() -> list[io.Input]:
             max=1e6,
             step=0.001,
             round=0.001,
-            tooltip="Where to begin. A time begins with the frame that is on screen at that time.",
+            tooltip="Where to begin. A time in seconds means the frame that is on screen then.",
         ),
         io.Int.Input(
             "frame_cap",
@@ -131,7 +132,8 @@ def _inputs() -> list[io.Input]:
             min=0,
             max=8192,
             step=8,
-            tooltip="Width of the frames, rounded down to a multiple of 8. 0 follows the height; both 0 keep the size.",
+            tooltip="Width of the frames, rounded down to a multiple of 8. 0 follows the height; if both are 0 the "
+            "clip's size is kept.",
         ),
         io.Int.Input(
             "height",
@@ -139,7 +141,8 @@ def _inputs() -> list[io.Input]:
             min=0,
             max=8192,
             step=8,
-            tooltip="Height of the frames, rounded down to a multiple of 8. 0 follows the width; both 0 keep the size.",
+            tooltip="Height of the frames, rounded down to a multiple of 8. 0 follows the width; if both are 0 the "
+            "clip's size is kept.",
         ),
         choice(
             "start_unit",
@@ -152,7 +155,7 @@ def _inputs() -> list[io.Input]:
             default=1,
             min=1,
             max=1000,
-            tooltip="Keep every n-th frame (of those at target_fps, if given). The returned fps is divided by n.",
+            tooltip="Keep every n-th frame (of those at target_fps, if set). The returned fps is divided by n.",
             **advanced(),
         ),
         io.Float.Input(
@@ -163,19 +166,19 @@ def _inputs() -> list[io.Input]:
             step=0.001,
             round=0.001,
             tooltip=(
-                "Bring the clip to this rate first, by repeating or leaving out frames; length and speed stay. "
-                "0 keeps the clip's own frames. 23.976, 29.97 and 59.94 mean the exact broadcast rates."
+                "First convert the clip to this frame rate by repeating or dropping frames; length and speed stay the "
+                "same. 0 keeps the clip's own frames. 23.976, 29.97 and 59.94 mean the exact broadcast rates."
             ),
             **advanced(),
         ),
         choice(
             "fit",
             ["crop", "pad", "stretch"],
-            "For a clip of another shape: crop fills the size and cuts off the sides, pad shows everything with "
-            "black bars, stretch distorts.",
+            "If the clip has another aspect ratio: crop fills the size and cuts off the edges, pad shows everything "
+            "with black bars, stretch distorts.",
             **advanced(),
         ),
-        io.Video.Input("video", optional=True, tooltip="A video from another node, used in place of the file."),
+        io.Video.Input("video", optional=True, tooltip="A video from another node, used instead of the file."),
     ]
 
 

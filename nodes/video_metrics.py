@@ -28,19 +28,22 @@ class VideoMetrics(io.ComfyNode):
             category=CATEGORY,
             **found_by("PSNR", "SSIM", "warp error", "CLIP score"),
             description="Measures an edited or reconstructed video against its source: how close it is, how steadily "
-            "it moves along the motion of the source, and with CLIP models how well it fits the prompt.",
+            "it moves along the motion of the source, and, with CLIP models, how well it fits the prompt.",
             inputs=[
                 io.Image.Input("source", tooltip="The frames of the source video."),
-                io.Image.Input("edited", tooltip="As many frames of the same size: an edit or a reconstruction."),
+                io.Image.Input(
+                    "edited", tooltip="The same number of frames at the same size: an edit or a reconstruction."
+                ),
                 FlowSocket.Input(
                     "flow",
                     optional=True,
-                    tooltip="The motion of the source, from Optical Flow. Without it OpenCV's DIS finds it.",
+                    tooltip="The motion of the source, from Optical Flow. If not connected, OpenCV's DIS estimates it.",
                 ),
                 io.ClipVision.Input(
                     "clip_vision",
                     optional=True,
-                    tooltip="A CLIP vision model: adds the likeness of consecutive frames and, with clip, of prompts.",
+                    tooltip="A CLIP vision model: adds the similarity of consecutive frames and, with clip connected, "
+                    "of frames and prompts.",
                 ),
                 io.Clip.Input(
                     "clip",
@@ -64,7 +67,7 @@ class VideoMetrics(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.String.Output("table", display_name="table", tooltip="The measures as text, for Preview Any."),
+                io.String.Output("table", display_name="table", tooltip="The measures as text, for Preview as Text."),
                 io.Image.Output("plot", display_name="plot", tooltip="Curves of the measures over the frames."),
                 io.String.Output("json", display_name="JSON", tooltip="All numbers, for scripts."),
             ],
@@ -100,13 +103,14 @@ def check_videos(source: Tensor, edited: Tensor, flow: OpticalFlow | None) -> No
 
     if source.shape != edited.shape:
         raise ValueError(
-            f"{PURPOSE}: the source has {size(source)} pixels, the edit {size(edited)}; they are compared pixel by "
-            "pixel. Connect the frames that went into VAE Encode, and bring both to one size with Scale Image."
+            f"{PURPOSE}: the source has {size(source)} pixels, the edit has {size(edited)}, but they are compared "
+            "pixel by pixel. Connect the frames that went into VAE Encode, and bring both to one size with Upscale "
+            "Image."
         )
     if flow is not None and flow.shape != tuple(source.shape[:3]):
         frames, height, width = flow.shape
         raise ValueError(
-            f"{PURPOSE}: the flow is that of {frames} frames of {width}x{height} pixels, but the source has "
+            f"{PURPOSE}: the flow covers {frames} frames of {width}x{height} pixels, but the source has "
             f"{size(source)}. Connect Optical Flow to the same frames."
         )
 
@@ -116,7 +120,7 @@ def _add_clip(
 ) -> None:
     frames = frame_embeddings(clip_vision, edited)
     prompts = {"target": target_prompt.strip(), "source": source_prompt.strip()}
-    names = {"CLIP vision": f"{type(clip_vision.model).__name__}, {frames.shape[-1]} numbers a frame"}
+    names = {"CLIP vision": f"{type(clip_vision.model).__name__}, {frames.shape[-1]} numbers per frame"}
     found = {}
     if clip is not None:
         found = {role: text_embedding(clip, text, frames.shape[-1]) for role, text in prompts.items() if text}

@@ -95,7 +95,7 @@ def replace_mapper(
     if len(source) != len(target):
         raise ValueError(
             f"Replace needs prompts of the same number of words, but the source has {len(source)} and the target "
-            f"{len(target)}. Use Refine, or write the prompts word for word."
+            f"{len(target)}. Set word_matching to refine or auto, or write both prompts with the same number of words."
         )
     mapper = torch.zeros(columns, columns)
     i = j = 0
@@ -104,7 +104,7 @@ def replace_mapper(
             continue
         for word in (old, new):
             if not word.positions:
-                raise ValueError(f"'{word.text}' has no tokens, so it cannot take part in a replacement. Take it out.")
+                raise ValueError(f"'{word.text}' has no tokens, so it cannot be replaced. Remove it.")
             if word.positions[-1] >= columns:
                 raise ValueError(f"'{word.text}' lies beyond column {columns}. Shorten the prompt.")
         a, b = old.positions, new.positions
@@ -145,7 +145,7 @@ def window_range(window: Window, length: int, name: str = "The window") -> range
     if not (0 <= start <= 1 and 0 <= end <= 1):
         raise ValueError(f"{name} runs from {start} to {end}, but its bounds are fractions of all steps: use 0 to 1.")
     if start > end:
-        raise ValueError(f"{name} starts at {start} and ends at {end} before it has begun. Exchange the two.")
+        raise ValueError(f"{name} starts at {start} and ends at {end}, before it has begun. Swap the two.")
     # 0.58 of 50 steps are 29, though 0.58 * 50 is a little less in floating point
     return range(int(start * length + 1e-9), int(end * length + 1e-9))
 
@@ -190,7 +190,7 @@ def equalizer(values: Mapping[str, float], positions: Mapping[str, Sequence[int]
     factors = torch.ones(columns)
     for word, value in values.items():
         if not math.isfinite(value):
-            raise ValueError(f"The weight of '{word}' is {value}, which would spoil every pixel. Use a finite number.")
+            raise ValueError(f"The weight of '{word}' is {value}, which would ruin every pixel. Use a finite number.")
         factors[_columns_of(word, positions)] = value
     return factors
 
@@ -199,7 +199,7 @@ def _columns_of(word: str, positions: Mapping[str, Sequence[int]] | None) -> lis
     if positions is None or word not in positions:
         known = ", ".join(f"'{name}'" for name in positions or ()) or "none"
         raise ValueError(
-            f"'{word}' is not among the words found in the target prompt ({known}). Write it as in the prompt, or take "
-            "it out of the settings."
+            f"'{word}' is not among the words found in the target prompt ({known}). Write it as in the prompt, or "
+            "remove it from the settings."
         )
     return list(positions[word])

@@ -58,7 +58,7 @@ def plain_prompt(prompt: str) -> str:
     try:
         plain = _without_weights(held)
     except RecursionError:
-        raise ValueError(f"'{prompt[:40]}…' has hundreds of brackets within each other. Take some out.") from None
+        raise ValueError(f"'{prompt[:40]}…' has hundreds of nested brackets. Remove some.") from None
     return plain.replace("\0\1", ")").replace("\0\2", "(")
 
 
@@ -230,6 +230,6 @@ def _embedding_end(stream: bytes, ends: Sequence[int], start: int) -> int:
 def _out_of_step(found: str, stream: bytes, cursor: int) -> ValueError:
     rest = stream[cursor : cursor + 24].decode(errors="replace")
     return ValueError(
-        f"The tokenizer read '{found}' where the prompt has '{rest}', so tokens cannot be given to words. "
-        "Write this part of the prompt in plain characters."
+        f"The tokenizer read '{found}' where the prompt has '{rest}', so tokens cannot be assigned to words. "
+        "Write this part of the prompt with plain characters."
     )

@@ -22,33 +22,34 @@ def word_inputs() -> list[io.Input]:
         choice(
             "control",
             [OF_PRESET, "auto", "refine", "replace"],
-            "How the words of the prompts are matched. replace: word by word, for prompts of as many words. refine: by "
-            "the words they share; new words are free. auto: replace where possible, else refine.",
+            "How the words of the prompts are matched. replace: word by word, for prompts with the same number of "
+            "words. refine: by the words they share; new words are unconstrained. auto: replace where possible, "
+            "otherwise refine.",
             display_name="word_matching",
             **hidden,
         ),
         line(
             "cross_window",
-            "Share of the steps, from the noisy end, in which words keep the attention of the source (0.8), or from-to "
-            "(0.2-0.7). Empty takes the preset's. Higher keeps more of the source.",
+            "Share of the steps, from the noisy end, in which words keep the source's attention: one number (0.8) or a "
+            "range (0.2-0.7). Empty uses the preset's. Higher keeps more of the source.",
             **hidden,
         ),
         line(
             "self_window",
-            "The same for self-attention: where things are and how they move. Empty takes the preset's.",
+            "The same for self-attention: where things are and how they move. Empty uses the preset's.",
             **hidden,
         ),
         io.String.Input(
             "word_windows",
             multiline=True,
             default="",
-            tooltip="Other windows for words of the target prompt, one a line: jeep: 0.2-0.7.",
+            tooltip="Separate windows for single words of the target prompt, one per line: jeep: 0.2-0.7.",
             **hidden,
         ),
         choice(
             "reweighting",
             ["within_window", "all_steps"],
-            "Whether weights act only while the words are under control, as in FateZero, or in all steps.",
+            "Whether weights act only within their words' windows, as in FateZero, or at all steps.",
             **hidden,
         ),
     ]
@@ -61,12 +62,12 @@ def mask_inputs() -> list[io.Input]:
         choice(
             "blend_self",
             [OF_PRESET, "on", "off"],
-            "Let the pixels of the source's words have their own self-attention, so that their shape can change; the "
-            "rest keeps the source's.",
+            "Let the pixels of the masked source words use the edit's own self-attention, so that their shape can "
+            "change; the rest keeps the source's.",
             display_name="free_shape",
             **hidden,
         ),
-        line("source_blend_words", "Words of the source prompt to mask; empty takes those that are changed.", **hidden),
+        line("source_blend_words", "Words of the source prompt to mask; empty uses the words that change.", **hidden),
         line("target_blend_words", "The same for the target prompt.", **hidden),
         io.Float.Input(
             "threshold",
@@ -76,7 +77,7 @@ def mask_inputs() -> list[io.Input]:
             step=0.01,
             round=0.001,
             tooltip="How strong attention to the words must be to count, as a share of the frame's strongest: lower "
-            "gives larger masks. 0 takes the preset's (0.3).",
+            "gives larger masks. 0 uses the preset's value (0.3).",
             **hidden,
         ),
         line(
@@ -88,10 +89,10 @@ def mask_inputs() -> list[io.Input]:
         io.Boolean.Input(
             "accumulate_masks",
             default=False,
-            tooltip="Make the masks of blend_latents from the attention of all steps so far, not of the step alone.",
+            tooltip="Make the masks of blend_latents from the attention of all steps so far, not just the current one.",
             **hidden,
         ),
-        choice("mask_resizing", ["nearest", "bilinear"], "How masks are brought to the size of a layer.", **hidden),
+        choice("mask_resizing", ["nearest", "bilinear"], "How masks are resized to a layer's resolution.", **hidden),
     ]
 
 
@@ -115,13 +116,13 @@ def attention_inputs() -> list[io.Input]:
         line(
             "fusion_levels",
             "Resolutions whose attention is taken from the source. 0 is that of the latent, 3 an eighth of it. "
-            "FateZero uses 1, 2, 3; adding 0 keeps more detail. Empty takes the preset's.",
+            "FateZero uses 1, 2, 3; adding 0 keeps more detail. Empty uses the preset's.",
             **hidden,
         ),
         io.Boolean.Input(
             "fuse_unconditional",
             default=False,
-            tooltip="Take the source's self-attention for the negative prompt as well: stays closer to the source.",
+            tooltip="Use the source's self-attention for the negative prompt too: stays closer to the source.",
             **hidden,
         ),
     ]

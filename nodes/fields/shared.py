@@ -22,9 +22,7 @@ OF_PRESET = "preset"
 def edit_inputs() -> list[io.Input]:
     """What every edit starts from: its MODEL and an INVERSION."""
     return [
-        io.Model.Input(
-            "model", tooltip="The model of the edit: the same checkpoint as the inversion's, with LoRA if you like."
-        ),
+        io.Model.Input("model", tooltip="The model of the edit: the inversion's checkpoint, with a LoRA if you like."),
         InversionSocket.Input("inversion", tooltip="From STEM Inversion Sampler."),
     ]
 
@@ -51,8 +49,8 @@ def mask_input() -> io.Mask.Input:
     return io.Mask.Input(
         "edit_mask",
         optional=True,
-        tooltip="Edit only where this mask is white: one mask for all frames or one for each, of any size. Outside it "
-        "the latents of the source are put back at every step; ImageCompositeMasked puts back its pixels as well.",
+        tooltip="Edit only where this mask is white: one mask for all frames or one for each, of any size. Outside it, "
+        "the source's latents are restored at every step; ImageCompositeMasked can restore its pixels too.",
     )
 
 
@@ -81,7 +79,7 @@ def guidance_interval(end: float = 1.0, more: str = "") -> list[io.Input]:
             "cfg_end_percent",
             end,
             "Share of the steps, from the noisy end, after which cfg is 1: the negative prompt is not run, and a step "
-            f"takes less time. Lower keeps more of the source and moves more steadily. {more}".rstrip(),
+            f"takes less time. Lower keeps more of the source and gives steadier motion. {more}".rstrip(),
         ),
     ]
 
@@ -109,8 +107,8 @@ def steps_input() -> io.Int.Input:
         default=0,
         min=0,
         max=999,
-        tooltip="Denoising steps. 0 takes those of the inversion; fewer are possible where they are a subset of its "
-        "timesteps (25 or 10 of 50, for instance).",
+        tooltip="Denoising steps. 0 uses the inversion's; fewer work only if their timesteps are among the inversion's "
+        "(25 or 10 of 50, for example).",
     )
 
 
@@ -119,8 +117,8 @@ def tail_input(**more: Any) -> io.Combo.Input:
     return choice(
         "tail",
         ["alpha0", "zero"],
-        "Where denoising ends. alpha0: at the first noise level of the table, where the inversion began (exact round "
-        "trip). zero: at no noise at all, as ComfyUI's samplers do.",
+        "Where denoising ends. alpha0: at the first noise level of the table, where the inversion began, so the round "
+        "trip ends where it started. zero: at no noise at all, like ComfyUI's samplers.",
         display_name="end_at",
         **advanced(),
         **more,

@@ -76,7 +76,7 @@ def parse_levels(text: str, field: str) -> frozenset[int]:
 
 def _put(values: dict[str, Any], word: str, value: Any, field: str) -> None:
     if word in values:
-        raise ValueError(f"{field} has '{word}' twice, and only one of them can hold. Take one out.")
+        raise ValueError(f"{field} has '{word}' twice, and only one of them can apply. Remove one.")
     values[word] = value
 
 

@@ -41,8 +41,8 @@ def frame_embeddings(clip_vision: Any, video: Tensor) -> Tensor:
         found = clip_vision.encode_image(frames)["image_embeds"]
         if found is None or found.ndim != 2:
             raise ValueError(
-                f"Video Metrics: {type(clip_vision.model).__name__} gives no embedding that texts share. Load a CLIP "
-                "vision model (of ViT-L/14 for the text model clip_l)."
+                f"Video Metrics: {type(clip_vision.model).__name__} has no image embedding that can be compared with "
+                "text. Load a CLIP vision model (ViT-L/14 for the text model clip_l)."
             )
         embeddings.append(found.float().cpu())
     return torch.cat(embeddings)
@@ -68,7 +68,7 @@ def text_embedding(clip: Any, prompt: str, width: int) -> Tensor:
     if pooled is None or pooled.shape[-1] != width:
         found = "none" if pooled is None else str(pooled.shape[-1])
         raise ValueError(
-            f"Video Metrics: the text model's embeddings have {found} numbers, those of the vision model {width}, so "
-            "they are not of one space. Load both from the same CLIP: clip_l and a ViT-L/14 vision model, for instance."
+            f"Video Metrics: the text model's embeddings have size {found}, those of the vision model {width}, so they "
+            "cannot be compared. Load both from the same CLIP: clip_l and a ViT-L/14 vision model, for instance."
         )
     return pooled[0].float().cpu()

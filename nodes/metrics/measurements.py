@@ -67,7 +67,7 @@ class Report:
 
 def add_closeness(report: Report, source: Tensor, edited: Tensor) -> None:
     """PSNR and SSIM of two videos [n, h, w, 3] of the same size."""
-    explanation = "closeness to the source: of a reconstruction, how good it is; of an edit, how much is kept"
+    explanation = "closeness to the source: for a reconstruction, how good it is; for an edit, how much is kept"
     for key, of, unit in (("psnr", psnr, "dB"), ("ssim", ssim, "")):
         values = of(edited, source)
         report.measures[key] = _mean(key.upper(), values, explanation, unit=unit, better="")
@@ -91,11 +91,11 @@ def add_embeddings(
     report.models |= names
     if len(frames) > 1:
         report.measures["temporal_consistency"] = _mean(
-            "CLIP temporal consistency", temporal_consistency(frames), "likeness of consecutive frames"
+            "CLIP temporal consistency", temporal_consistency(frames), "similarity of consecutive frames"
         )
     if target is not None:
         scores = prompt_similarity(frames, target)
-        report.measures["clip_score"] = _mean("CLIP score", scores, "likeness to the target prompt")
+        report.measures["clip_score"] = _mean("CLIP score", scores, "similarity to the target prompt")
     if target is not None and source is not None:
         report.measures["frame_accuracy"] = Measure(
             "CLIP frame accuracy",

@@ -52,8 +52,8 @@ def estimate(video: Tensor, between: Callable[[Tensor, Tensor], Tensor], name: s
         raise ValueError("Optical flow: a video of 1 frame has no motion. Select at least 2 frames.")
     if min(video.shape[1:3]) < SMALLEST_SIDE:
         raise ValueError(
-            f"Optical flow: frames of {video.shape[2]}x{video.shape[1]} pixels are too small to see motion in; "
-            f"{SMALLEST_SIDE} pixels a side are the least. Take larger frames."
+            f"Optical flow: frames of {video.shape[2]}x{video.shape[1]} pixels are too small to see motion in; each "
+            f"side needs at least {SMALLEST_SIDE} pixels. Use larger frames."
         )
     frames = video[..., :3].float().cpu()
     forward, backward = between(frames[:-1], frames[1:]), between(frames[1:], frames[:-1])

@@ -43,8 +43,8 @@ def read_audio(
             needed = 4 * stream.sample_rate * channels * length
             if needed > available_memory():
                 raise VideoError(
-                    f"{name}: the sound of the returned frames would take {as_text(int(needed))}, more memory than is "
-                    "free. The timestamps are probably damaged: convert the video, or lower frame_cap."
+                    f"{name}: the sound of the returned frames would take {as_text(int(needed))}, which is more memory "
+                    "than is free. The timestamps are probably damaged: convert the video, or lower frame_cap."
                 )
             sink = _Waveform(stream.sample_rate, channels, begin, length)
             if run_up is None:
@@ -134,4 +134,4 @@ def _decode(stream: AudioStream, interrupt: Callable[[], None]) -> Iterator[Audi
             break
         yield from frames
     if damaged:
-        logger.warning("Video Load: %d packets of sound are damaged and left silent (%s).", damaged, last_reason)
+        logger.warning("Video Load: %d audio packets are damaged and were left silent (%s).", damaged, last_reason)

@@ -105,7 +105,7 @@ def open_container(source: str | io.BytesIO, name: str) -> Iterator[InputContain
     format_name = _format_of(head)
     if format_name is None:
         raise VideoError(
-            f"{name} is not a video that can be read, whatever its name says: it begins like none of {_KNOWN}. "
+            f"{name} is not a readable video, whatever its name says: it does not begin like {_KNOWN}. "
             "If it plays elsewhere, convert it to MP4 or MKV."
         )
     try:
@@ -133,9 +133,9 @@ def open_video(source: str | io.BytesIO, name: str) -> Iterator[tuple[InputConta
             if container.streams.video and container.streams.video[0].codec_context is None:
                 raise VideoError(f"{name} uses a video codec that FFmpeg cannot decode here. Convert it to H.264.")
             if container.streams.audio:
-                raise VideoError(f"{name} holds sound but no video. Choose a video file.")
+                raise VideoError(f"{name} contains sound but no video. Choose a video file.")
             raise VideoError(
-                f"{name} holds no video. The file is probably cut off before its index: copy or upload it again."
+                f"{name} contains no video. The file is probably cut off before its index: copy or upload it again."
             )
         # One thread a picture or a slice, as the codec allows: several times faster, same pictures.
         stream.thread_type = "AUTO"
@@ -152,7 +152,7 @@ def probe(source: str | io.BytesIO, name: str) -> ClipInfo:
                 f"{name}: the first frame cannot be decoded (FFmpeg: {reason(error)}). The file is damaged or cut off."
             ) from error
         if first is None:
-            raise VideoError(f"{name} holds a video stream with 0 frames. The file is damaged or cut off.")
+            raise VideoError(f"{name} contains a video stream with 0 frames. The file is damaged or cut off.")
         format_name = _format_of(_read_head(source))
         timed = first.pts is not None and format_name not in _UNTIMED_FORMATS
         # The two fields of an interlaced picture may have a packet each.

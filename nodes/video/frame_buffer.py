@@ -66,6 +66,6 @@ class FrameBuffer:
             lower = f"Lower frame_cap to {fitting} or less, or choose a smaller size."
             raise VideoError(
                 f"{self._name}: {frames} frames of {width}x{height} need {as_text(needed)} of memory, but only "
-                f"{as_text(free)} are free. {lower if fitting else 'Choose a smaller size.'}"
+                f"{as_text(free)} is free. {lower if fitting else 'Choose a smaller size.'}"
             )
         return torch.empty(frames, height, width, 3)

@@ -38,7 +38,7 @@ class Selection:
     def __post_init__(self) -> None:
         for name, least in (("start", 0), ("frame_cap", 0), ("every_nth", 1)):
             if (value := getattr(self, name)) < least:
-                raise VideoError(f"{name} is {float(value):g}, which selects nothing. Give {least} or more.")
+                raise VideoError(f"{name} is {float(value):g}, which selects nothing. Use {least} or more.")
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _grid_times(origin: Fraction, step: Fraction, count: int, frame: ShownFrame)
             seconds = float(frame.end - frame.begin)
             raise VideoError(
                 f"At {float(frame.begin):.2f} s one frame would be repeated for {seconds:.0f} s, so the clip's "
-                "timestamps are probably damaged. Set target_fps to 0, or leave that place out by start or frame_cap."
+                "timestamps are probably damaged. Set target_fps to 0, or skip that part with start or frame_cap."
             )
         yield time
         count += 1

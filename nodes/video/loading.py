@@ -111,7 +111,7 @@ def _announce(source: ClipSource, expected: int, size: tuple[int, int]) -> None:
     """Say what will be read and how much memory that takes."""
     info = source.info
     logger.info(
-        "Video Load: %s (%dx%d, %.6g fps): about %d frames of %dx%d will be read and take %s of memory; %s are free.",
+        "Video Load: %s (%dx%d, %.6g fps): about %d frames of %dx%d will be read and take %s of memory; %s is free.",
         info.name,
         info.width,
         info.height,
@@ -134,7 +134,7 @@ def _check_whole(source: ClipSource, reading: _Reading) -> None:
     why = f" (FFmpeg: {failure})" if failure else ""
     remedy = f"set frame_cap to {count} or less to use them" if count else "choose an earlier start"
     raise VideoError(
-        f"{source.info.name} breaks off after {float(end):.2f} s{claimed}{why}. Before that, {count} of the wanted "
+        f"{source.info.name} breaks off after {float(end):.2f} s{claimed}{why}. Before that, {count} of the requested "
         f"frames could be read, the last few perhaps with gaps. Copy or upload the file again, or {remedy}."
     )
 
@@ -142,13 +142,13 @@ def _check_whole(source: ClipSource, reading: _Reading) -> None:
 def _nothing_selected(source: ClipSource, selection: Selection, last: ShownFrame | None) -> VideoError:
     name = source.info.name
     if last is None:
-        return VideoError(f"{name} gives no frame at all. The file is damaged: upload it again.")
+        return VideoError(f"{name} contains no readable frame. The file is damaged: upload it again.")
     if selection.start_unit == "frame":
         return VideoError(
-            f"{name} has {last.index + 1} frames ({float(last.end):.2f} s), numbered from 0, so that nothing is left "
-            f"from frame {int(selection.start)} on. Choose a start below {last.index + 1}."
+            f"{name} has {last.index + 1} frames ({float(last.end):.2f} s), numbered from 0, so there is nothing from "
+            f"frame {int(selection.start)} on. Choose a start below {last.index + 1}."
         )
     return VideoError(
-        f"{name} is {float(last.end):.2f} s long, so that nothing is left from {float(selection.start):g} s on. "
+        f"{name} is {float(last.end):.2f} s long, so there is nothing from {float(selection.start):g} s on. "
         f"Choose a start below {float(last.end):.2f} s."
     )

@@ -136,9 +136,9 @@ class PicturesInMemory:
 
     def __init__(self, images: Tensor, rate: Fraction, audio: dict[str, Any] | None, name: str) -> None:
         if images.shape[0] == 0:
-            raise VideoError(f"{name} holds 0 frames. Check the node that made it.")
+            raise VideoError(f"{name} contains 0 frames. Check the node that made it.")
         if rate <= 0:
-            raise VideoError(f"{name} plays at {float(rate):g} frames a second. Give it a rate above 0.")
+            raise VideoError(f"{name} plays at {float(rate):g} frames per second. Set a rate above 0.")
         self._images = images
         self._audio = audio
         count, height, width = images.shape[:3]

@@ -161,5 +161,5 @@ def test_an_empty_target_prompt_is_refused(loaded, inversions):
 def test_a_target_prompt_that_changes_nothing_is_remarked_on(loaded, inversions):
     prompts = {"source_prompt": SOURCE, "target_prompt": SOURCE}
     report = edit(loaded, inversions["stem"], **prompts)[2]
-    assert "nothing is to change" in report
-    assert "nothing is to change" not in edit(loaded, inversions["stem"], **prompts, word_weights="hill: 4")[2]
+    assert "nothing will change" in report
+    assert "nothing will change" not in edit(loaded, inversions["stem"], **prompts, word_weights="hill: 4")[2]

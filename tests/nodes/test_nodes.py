@@ -230,7 +230,7 @@ def test_a_latent_of_another_kind_is_refused_with_its_shape(loaded, samples, fou
 
 
 def test_a_latent_without_frames_is_refused(loaded):
-    with pytest.raises(ValueError, match="holds no frame. Select at least one frame"):
+    with pytest.raises(ValueError, match="contains no frame. Select at least one frame"):
         sample(loaded, latent={"samples": torch.zeros(0, 4, 8, 8)})
 
 
@@ -244,7 +244,7 @@ def test_not_a_number_in_the_latent_is_refused(loaded, video):
 @pytest.mark.parametrize(
     ("values", "found"),
     [
-        ({"area": (4, 4, 0, 0)}, "a region of the picture"),
+        ({"area": (4, 4, 0, 0)}, "a region of the image"),
         ({"mask": torch.ones(1, 8, 12)}, "a mask"),
         ({"start_percent": 0.2}, "a range of the schedule"),
     ],
@@ -252,7 +252,7 @@ def test_not_a_number_in_the_latent_is_refused(loaded, video):
 @pytest.mark.parametrize("role", ["source", "positive", "negative"])
 def test_conditioning_of_a_part_is_refused(loaded, video, inverted, values, found, role):
     part = node_helpers.conditioning_set_values(loaded.prompt("a tree"), values)
-    with pytest.raises(ValueError, match=f"the {role} conditioning is limited to {found}"):
+    with pytest.raises(ValueError, match=f"the {role} conditioning uses {found}"):
         if role == "source":
             sample(loaded, latent={"samples": video}, positive=part)
         else:
@@ -267,7 +267,7 @@ def test_combined_conditionings_are_refused(loaded, video):
 
 def test_conditioning_for_every_frame_is_refused(loaded, inverted):
     ((embedding, options),) = loaded.prompt("a tree")
-    with pytest.raises(ValueError, match="holds 5 prompts, one per frame"):
+    with pytest.raises(ValueError, match="has 5 prompts, one per frame"):
         edit(loaded, inverted[0], positive=[[embedding.repeat(5, 1, 1), options]])
 
 
@@ -335,7 +335,7 @@ def test_guidance_without_a_negative_prompt_is_refused(loaded, inverted):
 
 def test_stem_attention_in_the_edit_needs_settings_from_somewhere(loaded, video):
     inversion, _ = sample(loaded, latent={"samples": video})
-    with pytest.raises(ValueError, match="neither the MODEL nor the INVERSION went through STEM Bases"):
+    with pytest.raises(ValueError, match="neither the MODEL nor the INVERSION was made with STEM Bases"):
         edit(loaded, inversion, edit_attention="stem")
     with_bases = run(StemBases, model=loaded.model, num_bases=8)[0]
     assert torch.isfinite(edit(loaded, inversion, edit_attention="stem", model=with_bases)[0]["samples"]).all()

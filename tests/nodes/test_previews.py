@@ -61,12 +61,12 @@ def test_the_fit_that_is_shown_is_that_of_the_inversion(loaded, video, inversion
 def test_chunks_and_heads_have_bases_of_their_own(loaded, video):
     chunks = replace(PRESETS["reference_code"], em=replace(PRESETS["reference_code"].em, num_bases=8), scope_frames=2)
     inversion = inverted(loaded, video, chunks)
-    picture, _, text = BasesPreview.execute(inversion, 13, 0.0, head=7).args
+    picture, _, text = BasesPreview.execute(inversion, 13, 0.0, head=3).args
     assert picture.shape[0] == FRAMES
     assert text.count("chunk ") == 3
     assert not torch.equal(picture, BasesPreview.execute(inversion, 13, 0.0, head=0).args[0])
-    with pytest.raises(ValueError, match="no head 8; the layer has 8, from 0 to 7"):
-        BasesPreview.execute(inversion, 13, 0.0, head=8)
+    with pytest.raises(ValueError, match="no head 4; the layer has 4, from 0 to 3"):
+        BasesPreview.execute(inversion, 13, 0.0, head=4)
 
 
 def test_anchor_frames_are_what_is_shown(loaded, video):
@@ -113,14 +113,14 @@ def test_feature_pca_shows_every_frame_and_every_pair(inversion):
     picture, likeness, text = FeaturePCA.execute(inversion, 15, 0.5).args
     assert picture.shape == (FRAMES, 64, 96, 3)
     assert likeness.shape == (FRAMES - 1, 64, 96, 3)
-    assert text.count("frames ") == FRAMES - 1 and "mean likeness" in text
+    assert text.count("frames ") == FRAMES - 1 and "mean similarity" in text
 
 
 def test_a_still_video_is_like_itself(loaded, video):
     still = video[:1].repeat(3, 1, 1, 1)
     _, likeness, text = FeaturePCA.execute(inverted(loaded, still), 15, 0.5).args
     assert float(likeness.min()) > 0.99
-    assert "neighbours: 1.0000" in text
+    assert "consecutive frames: 1.0000" in text
 
 
 def test_one_frame_has_no_neighbour(loaded, video):
@@ -143,7 +143,7 @@ def test_features_that_move_with_the_video_are_alike_along_its_flow():
 
 
 def test_a_flow_of_other_frames_is_refused(inversion):
-    with pytest.raises(ValueError, match="the flow is that of 3 frames, the INVERSION has 5"):
+    with pytest.raises(ValueError, match="the flow covers 3 frames, but the INVERSION has 5"):
         FeaturePCA.execute(inversion, 15, 0.5, flow=flow(0, frames=3))
 
 

@@ -143,7 +143,7 @@ def test_a_fractional_frame_number_is_refused(clip):
 
 
 def test_no_step_at_all_is_refused_instead_of_crashing(clip):
-    with pytest.raises(VideoError, match="every_nth is 0.*Give 1 or more"):
+    with pytest.raises(VideoError, match="every_nth is 0.*Use 1 or more"):
         load(clip, every_nth=0)
 
 

@@ -85,13 +85,13 @@ def test_an_alpha_channel_is_left_out():
 
 
 def test_videos_of_other_sizes_are_refused():
-    with pytest.raises(ValueError, match="the source has 4 frames of 56x40 pixels, the edit 3 frames of 56x40"):
+    with pytest.raises(ValueError, match="the source has 4 frames of 56x40 pixels, the edit has 3 frames of 56x40"):
         VideoMetrics.execute(texture(), texture()[:3])
 
 
 def test_a_flow_of_another_video_is_refused():
     (flow,) = VideoFlow.execute(texture()[:3]).args
-    with pytest.raises(ValueError, match="the flow is that of 3 frames of 56x40 pixels, but the source has 4"):
+    with pytest.raises(ValueError, match="the flow covers 3 frames of 56x40 pixels, but the source has 4"):
         VideoMetrics.execute(texture(), texture(), flow=flow)
 
 
@@ -173,7 +173,7 @@ def test_a_text_model_without_projection_is_refused(vision, loaded):
 def test_models_of_other_widths_are_refused(vision, clip, monkeypatch):
     original = vision.encode_image
     monkeypatch.setattr(vision, "encode_image", lambda image: {"image_embeds": original(image)["image_embeds"][:, :48]})
-    with pytest.raises(ValueError, match="have 64 numbers, those of the vision model 48"):
+    with pytest.raises(ValueError, match="have size 64, those of the vision model 48"):
         VideoMetrics.execute(texture(), texture(), clip_vision=vision, clip=clip, target_prompt="a car")
 
 

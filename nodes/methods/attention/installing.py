@@ -82,13 +82,13 @@ def refuse_foreign_patches(model_options: dict, layers: Sequence[AttentionLayer]
             if tuple(key[:2]) in blocks and not is_marked(patch):
                 raise ValueError(
                     f"{method.name}: the {what} of block {key[0]} {key[1]} is already replaced by {origin(patch)}. "
-                    "Only one node can own it, and the edit would silently be wrong. Remove that node from the MODEL's "
-                    "way."
+                    "Only one node can replace it; with both, the result would silently be wrong. Disconnect that node "
+                    "from the MODEL chain."
                 )
     for patch in _patches(model_options).get("attn1_patch", []):
         if not is_marked(patch):
             raise ValueError(
-                f"{method.name}: {origin(patch)} changes the tokens that self-attention reads (token merging and "
+                f"{method.name}: {origin(patch)} changes the tokens that self-attention reads (as token merging and "
                 "tiling do), so tokens and pixels no longer correspond. Disconnect that node from the MODEL chain."
             )
 
@@ -137,8 +137,8 @@ def _run_wrapper(method: SelfAttentionMethod) -> Callable:
         if runs_on_several_devices(guider.model_patcher):
             raise ValueError(
                 f"{method.name}: the conditionings of this MODEL run on several devices at the same time (MultiGPU CFG "
-                "Split asks for it), but attention needs what others have left on its device. Disconnect that node "
-                "from the MODEL chain."
+                "Split asks for it), but attention here needs what earlier calls left on the same device. Disconnect "
+                "that node from the MODEL chain."
             )
         guider.model_options = comfy.model_patcher.create_model_options_clone(original)
         guider.model_options["transformer_options"][RUN] = method.start_run(guider.model_patcher)

@@ -35,8 +35,8 @@ class SelfAttentionMethod:
     @property
     def replay_obstacle(self) -> str:
         return (
-            f"{self.name}, whose attention cannot be run again. Invert with STEM Bases, with Frame Context or with the "
-            "bare MODEL."
+            f"{self.name}, whose attention cannot be recomputed. Invert with STEM Bases, with Frame Context or with "
+            "the bare MODEL."
         )
 
     def start_run(self, model: Any) -> Any:

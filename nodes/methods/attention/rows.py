@@ -48,8 +48,8 @@ def check_pass(tokens: Tensor, frames: int | None, extra_options: dict, name: st
     """Raise unless rows arrive in a pass of an edit that is under way, with its number of frames for each cond."""
     if frames is None:
         raise ValueError(
-            f"{name}: another node runs the model for itself within a step (perturbed-attention guidance does), which "
-            "this edit cannot follow. Disconnect that node from the MODEL chain."
+            f"{name}: another node runs the model on its own within a step (as perturbed-attention guidance does), "
+            "which this edit cannot follow. Disconnect that node from the MODEL chain."
         )
     groups = groups_of(tokens, extra_options)
     if tokens.shape[0] != groups * frames:

@@ -79,7 +79,7 @@ def rows_of(value: Any, frames: slice, groups: int, total: int, what: str) -> An
     if value.shape[0] != groups * total:
         raise ValueError(
             f"{what} has {value.shape[0]} rows for {groups} conditionings of {total} frames, so it cannot be split "
-            f"into batches of frames. Remove it, or set frames_per_batch of STEM Bases to {total} or more."
+            f"into batches of frames. Disconnect it, or set frames_per_batch of STEM Bases to {total} or more."
         )
     return rearrange(rearrange(value, "(g n) ... -> g n ...", g=groups)[:, frames], "g b ... -> (g b) ...")
 

@@ -51,9 +51,9 @@ def run_in_lockstep(calls: Sequence[Callable[[Meet], Result]]) -> list[Result]:
                 return arrived
             if ended:
                 raise RuntimeError(
-                    f"{ended} of {len(runs)} batches of frames have ended while others wait for them; another node "
-                    "skips parts of the network for some frames. Disconnect it from the MODEL chain, or set "
-                    "frames_per_batch to the number of frames."
+                    f"{ended} of {len(runs)} batches of frames have ended while others are still waiting for them; "
+                    "another node skips parts of the network for some frames. Disconnect it from the MODEL chain, or "
+                    "set frames_per_batch to the number of frames."
                 )
             together, values = arrived[0][1], [value for value, _ in arrived]
             # what the last meeting made may be large, and every call has it by now
@@ -67,4 +67,4 @@ def _unwind(run: greenlet) -> None:
         try:
             run.throw(GreenletExit)
         except Exception:
-            logging.exception("STEM Inversion: a batch of frames failed while it was given up because of another error")
+            logging.exception("STEM Inversion: a batch of frames failed while it was being stopped after another error")

@@ -17,11 +17,11 @@ def checked_mask(mask: Tensor, frames: int, purpose: str) -> Tensor:
     mask = mask.float().reshape(-1, *mask.shape[-2:])
     if len(mask) not in (1, frames):
         raise ValueError(
-            f"{purpose}: there are {len(mask)} masks for {frames} frames, so it is not known which belongs to which. "
-            "Connect one mask, or one for each frame that Video Load returned."
+            f"{purpose}: there are {len(mask)} masks for {frames} frames, so it is unclear which mask belongs to which "
+            "frame. Connect one mask, or one for each frame that Video Load returned."
         )
     if not mask.isfinite().all():
-        raise ValueError(f"{purpose}: the mask holds NaN or infinity. Check the node that made it.")
+        raise ValueError(f"{purpose}: the mask contains NaN or infinity. Check the node that made it.")
     return mask.clamp(0.0, 1.0)
 
 

@@ -49,8 +49,8 @@ def read_prompt(clip: Any, text: str, role: str, purpose: str) -> Prompt:
     blocks, *others = encoders.values()
     if any(_word_ids(other) != _word_ids(blocks) for other in others):
         raise ValueError(
-            f"{purpose}, {role} prompt: the text encoders {' and '.join(encoders)} read different tokens, as they do "
-            "with an embedding that only one of them knows. Take it out of the prompt."
+            f"{purpose}, {role} prompt: the text encoders {' and '.join(encoders)} read different tokens, which "
+            "happens with an embedding that only one of them knows. Remove it from the prompt."
         )
     texts = [_vocabulary_entry(clip, token) for token in blocks[0]]
     try:
@@ -74,12 +74,12 @@ def check_source_prompt(prompt: Prompt, inversion: Inversion, purpose: str) -> s
     if difference > _ANOTHER_PROMPT:
         raise ValueError(
             f"{purpose}: the source prompt '{prompt.text}' is not the one that the INVERSION was made with, so its "
-            "words would be looked for in another text's attention. Type the prompt that is connected to the inversion "
-            "sampler, and use the same CLIP."
+            "words would be looked up in the attention of a different text. Type the prompt that is connected to the "
+            "inversion sampler, and use the same CLIP."
         )
     if difference < _SAME_PROMPT:
         return ""
-    return "note: the source prompt, or its CLIP, is not quite that of the inversion; words may be a little off"
+    return "note: the source prompt, or its CLIP, differs from the inversion's; words may be located less precisely"
 
 
 def _word_ids(blocks: list) -> list[list[int]]:

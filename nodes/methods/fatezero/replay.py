@@ -135,7 +135,7 @@ def one_block(tokens: Tensor, whose: str) -> Tensor:
     if tokens.shape[1] % TOKENS:
         raise ValueError(
             f"FateZero Edit: cross-attention reads {tokens.shape[1]} tokens, not the {TOKENS} of a prompt; another "
-            f"node adds some (IP-Adapter does), so words cannot be told apart. Remove it from {whose}."
+            f"node adds some (IP-Adapter does), so words cannot be told apart. Disconnect it from {whose}."
         )
     return tokens[:, :TOKENS]
 

@@ -99,14 +99,14 @@ def read_words(source: Prompt, target: Prompt, wishes: WordWishes, steps: int, p
         alpha, factors = word_time_table(windows, steps, named), equalizer(wishes.weights, named)
     except ValueError as error:
         raise ValueError(f"{purpose}: {error}") from None
-    lines = [f"control: {'replace' if replaces else 'refine'}", _changes(old, new)]
+    lines = [f"word_matching: {'replace' if replaces else 'refine'}", _changes(old, new)]
     gone, fresh = differing_words(old, new)
     source_mask = _mask_words(source, "source", wishes.source_words, gone, wishes.masks_source, purpose)
     target_mask = _mask_words(target, "target", wishes.target_words, fresh, wishes.masks_target, purpose)
     if wishes.masks_source and not source_mask.columns:
         raise ValueError(
-            f"{purpose}: blending needs to know what to mask, and no word of the source prompt '{source.text}' is "
-            "changed in the target. Name the words in source_blend_words, or turn blending off."
+            f"{purpose}: a mask is needed, but no word of the source prompt '{source.text}' changes in the target. "
+            "Name the words in source_blend_words, or turn off blend_latents and free_shape."
         )
     lines += [*source_mask.report, *target_mask.report]
     if wishes.weights:
@@ -137,7 +137,7 @@ def _mask_words(
     # named words are looked for even where they have no effect, so that a slip is told
     found = _columns(prompt.tokenized, named, role, prompt.text, purpose)
     if not wanted:
-        unused = (f"note: {role}_blend_words have no effect, because nothing is blended with them",) if named else ()
+        unused = (f"note: {role}_blend_words have no effect, because no mask uses them",) if named else ()
         return _MaskWords((), unused)
     positions = found.values() if named else [set(word.positions) - set(word.punctuation) for word in differing]
     columns = tuple(sorted({column for columns in positions for column in columns}))
@@ -158,6 +158,6 @@ def _columns(
         missing = ", ".join(f"'{phrase}'" for phrase in found.unmatched)
         raise ValueError(
             f"{purpose}: {missing} is not in the {role} prompt '{text}', so it would have no effect. Write it as in "
-            "the prompt (upper and lower case and punctuation do not matter), or take it out of the settings."
+            "the prompt (upper and lower case and punctuation do not matter), or remove it from the settings."
         )
     return found.positions

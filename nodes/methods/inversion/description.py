@@ -65,7 +65,7 @@ class Description(_Part):
         if list(self.timesteps) != sorted(set(self.timesteps)):
             raise ValueError("its timesteps are not ascending")
         if len(self.sigmas) != len(self.timesteps) + 1:
-            raise ValueError("its noise levels do not belong to its timesteps")
+            raise ValueError("its noise levels do not match its timesteps")
         return self
 
     @property
@@ -116,8 +116,8 @@ def describe(method: SelfAttentionMethod | None, **fields: Any) -> str:
         written = None
     else:
         raise ValueError(
-            f"the INVERSION was made with {method.name}, which cannot be written. Invert with STEM Bases, Frame "
-            "Context or the bare MODEL"
+            f"the INVERSION was made with {method.name}, which cannot be saved. Invert with STEM Bases, Frame Context "
+            "or the bare MODEL"
         )
     fields |= {"version": VERSION, "method": written}
     return json.dumps({name: fields[name] for name in Description.model_fields})
@@ -145,7 +145,7 @@ def _first_fault(error: ValidationError) -> str:
     if path[0] == "options":
         needed = "plain values are needed"
     elif "references" in path:
-        needed = "numbers of frames, first, mid or last are needed"
+        needed = "frame offsets, first, mid or last are expected"
     else:
         needed = fault["msg"].replace("Input should", "it should")
     return f"{where} is {fault['input']!r:.50}; {needed}"

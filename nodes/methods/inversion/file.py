@@ -53,7 +53,7 @@ def save_inversion(inversion: Inversion, file: Path) -> None:
         else:
             raise ValueError(
                 f"Save Inversion: the source conditioning holds '{name}', a {type(value).__name__}, which cannot be "
-                "written. Invert with a plain CLIP Text Encode."
+                "saved. Invert with a plain CLIP Text Encode."
             )
     try:
         description = describe(
@@ -106,8 +106,8 @@ def load_inversion(file: Path, model: Any, purpose: str) -> Inversion:
     # RuntimeError: torch cannot map a file that is larger than the memory, or the description is nested too deep
     except (OSError, SafetensorError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(
-            f"{purpose}: {file.name} is no inversion that this version can read ({str(error)[:300]}). Choose a file "
-            "that Save Inversion has written."
+            f"{purpose}: {file.name} is not an inversion that this version can read ({str(error)[:300]}). Choose a "
+            "file that Save Inversion has written."
         ) from None
     if not _all_finite(tensors[_TRAJECTORY]):
         raise ValueError(f"{purpose}: the latents in {file.name} are not all finite. Invert again.")
@@ -143,15 +143,16 @@ def _check_model(inversion: Inversion, described: Description, purpose: str) -> 
     found = len(inversion.model.patches)
     if found != described.patches:
         raise ValueError(
-            f"{purpose}: the INVERSION was made with a MODEL of {described.patches} changed weights (by a LoRA), this "
-            f"one has {found}. Connect the MODEL with the same LoRA as when it was saved, or without any."
+            f"{purpose}: the INVERSION was made with a MODEL that has {described.patches} weights changed by a LoRA, "
+            f"but this one has {found}. Connect the MODEL with exactly the LoRAs of the inversion (none if it had "
+            "none)."
         )
     check_identity(inversion.model, described.identity, purpose)
     ours, theirs = inversion.model.model.model_config.unet_config.get("context_dim"), inversion.source[0][0].shape[-1]
     if ours not in (None, theirs):
         raise ValueError(
-            f"{purpose}: the prompt of the INVERSION has {theirs} numbers a token, but this MODEL reads {ours}, so the "
-            "file has been changed. Invert again."
+            f"{purpose}: the prompt of the INVERSION has {theirs} numbers per token, but this MODEL reads {ours}, so "
+            "the file has been altered. Invert again."
         )
     check_noise_levels(inversion.model, inversion, purpose)
 
@@ -176,7 +177,7 @@ def _check_shapes(described: Description, slices: dict[str, Any]) -> None:
         if name not in (_TRAJECTORY, _MASK) and (
             math.prod(shape) > _MOST_OF_A_PROMPT or dtype not in ("F32", "F16", "BF16")
         ):
-            raise ValueError(f"'{name}' is {shape} of {dtype}, which no prompt is")
+            raise ValueError(f"'{name}' is {shape} of {dtype}, which cannot be part of a prompt")
     shape = shapes[_EMBEDDING][0]
     if len(shape) != 3 or shape[0] != 1 or min(shape) < 1:
         raise ValueError(f"its prompt is {shape}; [1, tokens, width] is needed")

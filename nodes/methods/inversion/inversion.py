@@ -115,8 +115,8 @@ def stem_for_edit(model: Any, inversion: Inversion, purpose: str) -> StemSelfAtt
         return method
     if inversion.stem is None:
         raise ValueError(
-            f"{purpose}: attention is set to stem, but neither the MODEL nor the INVERSION went through STEM Bases, so "
-            "there are no settings for the bases. Put STEM Bases before this node or before the inversion, or choose "
-            "another attention."
+            f"{purpose}: attention is set to stem, but neither the MODEL nor the INVERSION was made with STEM Bases, "
+            "so there are no settings for the bases. Connect STEM Bases to this node's model or to the inversion's, or "
+            "choose another attention."
         )
     return StemSelfAttention.from_settings(inversion.stem)

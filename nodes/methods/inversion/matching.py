@@ -51,5 +51,6 @@ def check_start(samples: Tensor, inversion: Inversion, purpose: str) -> None:
         height, width = inversion.size
         raise ValueError(
             f"{purpose}: the start latent has {n} frames of {w}×{h}, the INVERSION {inversion.frames} of "
-            f"{width}×{height} (in latent pixels, an eighth of the picture's). Make both from the same frames and size."
+            f"{width}×{height} (in latent pixels, an eighth of the picture's). Make both from the same frames at the "
+            "same size."
         )

@@ -169,6 +169,6 @@ def _check_finite(latents: Tensor, where: str) -> None:
     frame = first_non_finite_frame(latents)
     if frame is not None:
         raise ValueError(
-            f"{where} has NaN or infinity in frame {frame}. The numbers left the range of the model's precision, or "
-            "the input held them already. Check the input, or start ComfyUI with --force-fp32 (or --fp32-unet)."
+            f"{where} has NaN or infinity in frame {frame}. Values left the range of the model's precision, or the "
+            "input already contained them. Check the input, or start ComfyUI with --force-fp32 (or --fp32-unet)."
         )

@@ -39,9 +39,9 @@ def new_trajectory(shape: Sequence[int], storage: Storage, folder: Path) -> Tens
         file.unlink(missing_ok=True)
         free = shutil.disk_usage(folder).free
         raise ValueError(
-            f"The trajectory needs a file of {count * _BYTES / 1e9:.2f} GB in {folder}, where {free / 1e9:.2f} GB are "
-            f"free ({error}). Free some space, give ComfyUI another --temp-directory, take fewer frames or steps, or "
-            "keep the trajectory in memory."
+            f"The trajectory needs a file of {count * _BYTES / 1e9:.2f} GB in {folder}, where {free / 1e9:.2f} GB is "
+            f"free ({error}). Free some space, start ComfyUI with another --temp-directory, use fewer frames or steps, "
+            "or keep the trajectory in memory."
         ) from None
     trajectory = torch.from_file(str(file), shared=True, size=count, dtype=torch.float32)
     if not _deleted(file):

@@ -23,13 +23,13 @@ def check_controls(control: Any, frames: int, role: str, purpose: str) -> None:
         if type(one) not in _KNOWN:
             raise ValueError(
                 f"{purpose}: the ControlNet of the {role} conditioning is of a kind that this pack does not know "
-                f"({kind}); it may hold something for each frame that the passes of an edit would mix up. Use a "
-                "ControlNet, a Control-LoRA or a T2I adapter of ComfyUI's Load ControlNet Model."
+                f"({kind}); it may hold per-frame data that the passes of an edit would mix up. Use a ControlNet, a "
+                "Control-LoRA or a T2I adapter from ComfyUI's Load ControlNet Model."
             )
         if one.extra_hooks is not None:
             raise ValueError(
                 f"{purpose}: the ControlNet of the {role} conditioning carries hooks, which change the weights of the "
-                "MODEL between the passes of an edit. Remove them."
+                "MODEL between the passes of an edit. Remove the hooks."
             )
         for what, rows in (
             ("hint images", one.cond_hint_original),
@@ -38,7 +38,7 @@ def check_controls(control: Any, frames: int, role: str, purpose: str) -> None:
             if len(rows) not in (1, frames):
                 raise ValueError(
                     f"{purpose}: the ControlNet of the {role} conditioning has {len(rows)} {what} for {frames} frames, "
-                    "so it is unknown which belongs to which. Give Apply ControlNet one image for each frame of the "
+                    "so it is unclear which belongs to which frame. Give Apply ControlNet one image per frame of the "
                     "INVERSION, or one for all."
                 )
 

@@ -46,10 +46,10 @@ def _tried(patch: Callable, frames: int, name: str, known: set) -> Callable:
             for rows in out if isinstance(out, tuple) else (out,):
                 if not _equal(rearrange(rows, "(g n) ... -> g n ...", n=frames)):
                     raise ValueError(
-                        f"{name}: {origin(patch)} changes the cross-attention of some frames otherwise than that of "
-                        "others (IP-Adapter with an image for each frame does), but some of the frames go through the "
-                        "network at a time, and it cannot know which. Give that node one image for all frames, or "
-                        "disconnect it from the MODEL chain."
+                        f"{name}: {origin(patch)} changes the cross-attention of different frames differently (as "
+                        "IP-Adapter with one image per frame does), but only some of the frames go through the network "
+                        "at a time, and it cannot know which. Give that node one image for all frames, or disconnect "
+                        "it from the MODEL chain."
                     )
             known.add(layer)
         return patch(*arguments)

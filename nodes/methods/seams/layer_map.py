@@ -71,7 +71,7 @@ def self_attention_layers(unet: Any) -> tuple[AttentionLayer, ...]:
     temporal = any(isinstance(module, SpatialVideoTransformer) for module in unet.modules())
     if temporal or not decoder:
         blocks = len({place[:2] for place in found})
-        what = "has attention over time" if temporal else f"has self-attention in {blocks} blocks that are known"
+        what = "has attention over time" if temporal else f"has self-attention in {blocks} known blocks"
         raise ValueError(
             f"This MODEL ({type(unet).__name__}) {what}, so it is not built like Stable Diffusion 1.x, 2.x or XL, and "
             "the layers to work on are unknown. Load a checkpoint of one of these families."

@@ -12,7 +12,7 @@ from .control_hints import check_controls
 from .patch_marks import origin
 
 _UNSUPPORTED_CONDITIONING = {
-    "area": "a region of the picture (area)",
+    "area": "a region of the image",
     "mask": "a mask",
     "gligen": "GLIGEN boxes",
     "concat_latent_image": "an image to inpaint or to follow",
@@ -40,8 +40,8 @@ def check_model(model: Any, purpose: str) -> None:
         )
     if "easycache" in model.model_options.get("transformer_options", {}):
         raise ValueError(
-            f"{purpose}: this MODEL carries EasyCache or LazyCache, which skip calls of the network and put an older "
-            "result in their place, but every step and pass is needed here. Disconnect that node from the MODEL chain."
+            f"{purpose}: this MODEL carries EasyCache or LazyCache, which skip calls of the network and reuse an older "
+            "result, but every step and pass is needed here. Disconnect that node from the MODEL chain."
         )
     refused = {
         "context_handler": "context windows",
@@ -50,7 +50,7 @@ def check_model(model: Any, purpose: str) -> None:
     for option, what in refused.items():
         if option in model.model_options:
             raise ValueError(
-                f"{purpose}: this MODEL carries {what}, which splits or reorders the frames behind our back. "
+                f"{purpose}: this MODEL carries {what}, which splits or reorders the frames without this node knowing. "
                 "Disconnect that node from the MODEL chain."
             )
 
@@ -60,7 +60,7 @@ def check_calls(model: Any, purpose: str) -> None:
     wrapper = model.model_options.get("model_function_wrapper")
     if wrapper is not None:
         raise ValueError(
-            f"{purpose}: {origin(wrapper)} wraps the calls of the network (DeepCache, TeaCache, tiled diffusion and "
+            f"{purpose}: {origin(wrapper)} wraps the calls of the network (as DeepCache, TeaCache, tiled diffusion and "
             "IC-Light do), but a step of an edit has several calls, of the source and of the edit. Disconnect that "
             "node from the MODEL chain."
         )
@@ -76,7 +76,7 @@ def check_latent(latent: dict, purpose: str) -> Tensor:
             "frames with the VAE Encode node and the VAE of the checkpoint that MODEL comes from."
         )
     if samples.shape[0] < 1:
-        raise ValueError(f"{purpose}: the LATENT holds no frame. Select at least one frame.")
+        raise ValueError(f"{purpose}: the LATENT contains no frame. Select at least one frame.")
     return samples
 
 
@@ -101,11 +101,11 @@ def check_conditioning(conditioning: list, role: str, purpose: str, frames: int 
     for key, what in _UNSUPPORTED_CONDITIONING.items():
         if options.get(key) is not None:
             raise ValueError(
-                f"{purpose}: the {role} conditioning is limited to {what} ({key}), which is not supported: the edit "
-                "would silently ignore or misplace it. Connect a plain CLIP Text Encode."
+                f"{purpose}: the {role} conditioning uses {what} ({key}), which is not supported: it would silently be "
+                "ignored or misplaced. Connect a plain CLIP Text Encode."
             )
     if embedding.shape[0] != 1:
         raise ValueError(
-            f"{purpose}: the {role} conditioning holds {embedding.shape[0]} prompts, one per frame; one prompt for all "
-            "frames is needed. Connect a plain CLIP Text Encode."
+            f"{purpose}: the {role} conditioning has {embedding.shape[0]} prompts, one per frame; a single prompt for "
+            "all frames is needed. Connect a plain CLIP Text Encode."
         )

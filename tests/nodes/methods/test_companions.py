@@ -346,7 +346,7 @@ def test_another_formula_of_the_clean_latent_is_refused(loaded, sampling):
 def test_a_conditioning_that_holds_an_image_for_each_frame_is_refused(loaded):
     ((embedding, options),) = loaded.prompt("a tree")
     inpainting = [[embedding, {**options, "concat_latent_image": torch.zeros(FRAMES, 4, 8, 8)}]]
-    with pytest.raises(ValueError, match="limited to an image to inpaint or to follow"):
+    with pytest.raises(ValueError, match="uses an image to inpaint or to follow"):
         check_conditioning(inpainting, "positive", "Test", FRAMES)
 
 

@@ -222,5 +222,5 @@ def test_frames_before_a_break_are_handed_over_before_it_is_reported():
 @pytest.mark.parametrize("field", [{"every_nth": 0}, {"frame_cap": -1}, {"start": Fraction(-1)}])
 def test_a_selection_of_nothing_is_refused_by_name(field):
     name = next(iter(field))
-    with pytest.raises(VideoError, match=f"{name} is .* Give . or more"):
+    with pytest.raises(VideoError, match=f"{name} is .* Use . or more"):
         Selection(**field)

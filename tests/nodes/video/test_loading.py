@@ -183,7 +183,7 @@ def as_jpeg(path):
 )
 def test_what_is_not_a_video_is_refused(tmp_path, make):
     make(tmp_path / "clip.mp4")
-    with pytest.raises(VideoError, match="clip is not a video that can be read, whatever its name says"):
+    with pytest.raises(VideoError, match="clip is not a readable video, whatever its name says"):
         load(tmp_path / "clip.mp4")
 
 
@@ -191,7 +191,7 @@ def test_what_is_not_a_video_is_refused(tmp_path, make):
 def test_a_playlist_under_a_videos_name_does_not_open_other_files(tmp_path, playlist):
     write_clip(tmp_path / "other.ts", 4)
     (tmp_path / "clip.mp4").write_text(playlist)
-    with pytest.raises(VideoError, match="is not a video that can be read"):
+    with pytest.raises(VideoError, match="is not a readable video"):
         load(tmp_path / "clip.mp4")
 
 
@@ -210,7 +210,7 @@ def test_sound_alone_is_refused(tmp_path):
         stream = target.add_stream("pcm_s16le", rate=8000, layout="mono")
         for frame in source.decode(audio=0):
             target.mux(stream.encode(frame))
-    with pytest.raises(VideoError, match="clip holds sound but no video. Choose a video file"):
+    with pytest.raises(VideoError, match="clip contains sound but no video. Choose a video file"):
         load(sound)
 
 
@@ -225,7 +225,7 @@ def test_sound_with_a_cover_picture_is_refused(tmp_path):
         container.mux(sound.encode(frame))
         container.mux(sound.encode(None))
         container.mux(cover.encode(av.VideoFrame(64, 48, "yuvj420p")))
-    with pytest.raises(VideoError, match="clip holds sound but no video"):
+    with pytest.raises(VideoError, match="clip contains sound but no video"):
         load(tmp_path / "clip.mp4")
 
 
@@ -234,7 +234,7 @@ def test_a_video_without_a_frame_is_refused(tmp_path):
         stream = container.add_stream("libx264", rate=24)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         container.start_encoding()
-    with pytest.raises(VideoError, match="clip holds a video stream with 0 frames"):
+    with pytest.raises(VideoError, match="clip contains a video stream with 0 frames"):
         load(tmp_path / "clip.mp4")
 
 
@@ -274,7 +274,7 @@ def test_a_clip_that_breaks_off_says_where_and_can_be_used_up_to_there(tmp_path,
     assert numbers(load(path, Selection(frame_cap=readable)))[:-3] == list(range(readable))[:-3]
     with pytest.raises(VideoError, match="breaks off"):
         load(path, Selection(frame_cap=95))
-    with pytest.raises(VideoError, match="0 of the wanted frames could be read.*choose an earlier start"):
+    with pytest.raises(VideoError, match="0 of the requested frames could be read.*choose an earlier start"):
         load(path, Selection(Fraction(90)))
 
 
@@ -309,5 +309,5 @@ def test_pictures_in_memory_are_selected_like_a_file():
 
 
 def test_no_pictures_in_memory_are_refused():
-    with pytest.raises(VideoError, match="clip holds 0 frames"):
+    with pytest.raises(VideoError, match="clip contains 0 frames"):
         PicturesInMemory(torch.zeros(0, 3, 0, 0), Fraction(10), None, "clip")

@@ -168,7 +168,7 @@ SETTINGS = {
     "a word with two weights": ({"word_weights": "green: 2, green: 3"}, "word_weights has 'green' twice"),
     "a window above 1": ({"cross_window": "1.5"}, "The cross-attention window runs from 0 to 1.5"),
     "a window that ends before it begins": ({"self_window": "0.7-0.2"}, "starts at 0.7 and ends at 0.2"),
-    "brackets 3,000 deep": ({"target_prompt": "(" * 3000 + "apple" + ")" * 3000}, "hundreds of brackets"),
+    "brackets 3,000 deep": ({"target_prompt": "(" * 3000 + "apple" + ")" * 3000}, "hundreds of nested brackets"),
     "a level that is none": ({"fusion_levels": "1, 9"}, "fusion_levels is '1, 9'"),
     "a frame that is none": ({"own_attention": "spatiotemporal", "frames": "next"}, "'next' is not a frame"),
 }

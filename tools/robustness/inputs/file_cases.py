@@ -75,7 +75,7 @@ NAMES = {
 }
 
 CLIP_CASES = (
-    clip_case("text named .mp4", "text.mp4", says="is not a video that can be read.*convert it"),
+    clip_case("text named .mp4", "text.mp4", says="is not a readable video.*convert it"),
     clip_case("0 bytes", "empty.mp4", says=r"is empty \(0 bytes\).*upload the video again"),
     clip_case("cut off in the middle", "cut.mp4", says="breaks off after .*set frame_cap to 6 or less"),
     clip_case(
@@ -181,7 +181,9 @@ def another_shape(host: HostUnderTest, content: bytes) -> bytes:
     return safetensors.torch.save(tensors | {"trajectory": torch.zeros(3, 2, 16, 8, 8)}, metadata)
 
 
-UNREADABLE = "odd.safetensors is no inversion that this version can read.*Choose a file that Save Inversion has written"
+UNREADABLE = (
+    "odd.safetensors is not an inversion that this version can read.*Choose a file that Save Inversion has written"
+)
 CONTENTS = {
     "0 bytes": lambda host, content: b"",
     "cut off in the middle": lambda host, content: content[: len(content) // 2],

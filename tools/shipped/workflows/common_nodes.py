@@ -126,12 +126,12 @@ def edit_columns(
     edited = decode(graph, start, edit["LATENT"] if masked else edit, "edit")
     shown = [edited]
     if masked:
-        mask = graph.add("MaskToImage", "Mask as picture", EDIT_SIZE, mask=edit["mask"])
+        mask = graph.add("MaskToImage", "Mask as image", EDIT_SIZE, mask=edit["mask"])
         shown += [mask, graph.add("PreviewImage", "Preview mask", (330, 240), images=mask)]
     saved = save_video(graph, start, edited, "edited video", VIDEO_SIZE)
     beside = compare(graph, start, "source, edit", start.clip["images"], edited)
     first = opening(graph, start.clip, start.checkpoint, texts[0])
-    steering = graph.note("How to steer it", texts[1], (330, 240))
+    steering = graph.note("How to adjust it", texts[1], (330, 240))
     graph.columns = [
         [first],
         [Group(prompts[0], prompts[1]), Group("3 · Inversion", inversion.nodes)],

@@ -16,20 +16,21 @@ _COMPARE = "Run both with the same clip, checkpoint and prompts, and compare wha
 
 RECONSTRUCT_FIRST = _text(
     "## Reconstruct first",
-    "Before you edit a clip, see how well it comes back: it is turned into noise, and the noise into a clip again.",
+    "Before you edit a clip, see how well it survives the round trip: it is turned into noise, and the noise is turned "
+    "back into a clip.",
     _steps(_CHOOSE, "Say in **Source prompt** what the clip shows.", "Run."),
-    "If the reconstruction is good, go on with **stem_tokenflow_edit**.",
+    "If the reconstruction is good, continue with **stem_tokenflow_edit**.",
 )
 
 RECONSTRUCTION = _text(
     "The reconstruction should look like the VAE round trip, which is the best that the checkpoint's VAE can do.",
-    "If not: more **steps**, more **num_bases**, or a source prompt closer to the clip.",
+    "If not: use more **steps**, or a source prompt that describes the clip better.",
 )
 
 EDIT_VIDEO = _text(
     "## Edit a video by text",
     _steps(_CHOOSE, "Write what the clip shows, and what it should show instead.", "Run."),
-    "A new target prompt does not invert the clip again. A mask limits the edit to a part of the picture.",
+    "Changing the target prompt does not repeat the inversion. A mask limits the edit to part of the picture.",
 )
 
 STEM_EDIT = _text(
@@ -40,39 +41,41 @@ STEM_EDIT = _text(
 
 DDIM_EDIT = _text(
     "## For comparison: DDIM inversion, then TokenFlow",
-    "As **stem_tokenflow_edit**, but every frame is inverted by itself, without **STEM Bases**.",
+    "Like **stem_tokenflow_edit**, but every frame is inverted on its own, without **STEM Bases**.",
     _COMPARE,
 )
 
 EDIT = _text(
     "Too weak? Raise **cfg**.",
     "Should shapes change more? Lower **attention_injection** and **feature_injection**.",
-    "A style or a colour? Set **cfg_start_percent** to 0.17: the first steps are then the source's.",
-    "Too far from the source, or flicker? Lower **cfg_end_percent**, or **frames_per_keyframe** (takes more memory).",
-    "Only a part of the picture? Connect a mask to **edit_mask**.",
+    "A style or a colour? Set **cfg_start_percent** to 0.17: the first steps, which fix the layout, then run without "
+    "guidance.",
+    "Too far from the source, or flicker? Lower **cfg_end_percent**, raise both injections, or lower **denoise**.",
+    "Only part of the picture? Connect a mask to **edit_mask**.",
 )
 
 STEM_FATEZERO_STYLE = _text(
     "## Add a style: STEM inversion, then FateZero",
     _steps(_CHOOSE, "Write **Source prompt**, and the same with the style in **FateZero Edit**.", "Run."),
-    "**stem_fatezero_object** changes one thing for another.",
+    "**stem_fatezero_object** replaces one thing with another.",
 )
 
 STEM_FATEZERO_OBJECT = _text(
-    "## Change one thing for another: STEM inversion, then FateZero",
+    "## Replace one thing with another: STEM inversion, then FateZero",
     _steps(_CHOOSE, "Write **Source prompt**, and the same with another word in **FateZero Edit**.", "Run."),
-    "Only the thing that changes may take another shape. The mask should cover it.",
+    "Only the thing that changes can take another shape. The mask should cover it.",
 )
 
 DDIM_FATEZERO = _text(
     "## For comparison: FateZero as published",
-    "As **stem_fatezero_style**, but every frame reads itself and the middle frame, not the bases of the whole clip.",
+    "Like **stem_fatezero_style**, but every frame reads itself and the middle frame instead of the bases of the whole "
+    "clip.",
     _COMPARE,
 )
 
 FATEZERO = _text(
     "Too weak? Raise **cfg**, give the new word a weight (watercolor: 10), or lower **cross_window** and "
     "**self_window**.",
-    "Too much? Raise both windows, or switch **blend_latents** on.",
+    "Too much? Raise both windows, or turn on **blend_latents**.",
     "The wrong place? Name the words in **source_blend_words**, or change **threshold**.",
 )

@@ -134,7 +134,7 @@ def test_values_beyond_black_and_white_count_as_those():
     ("mask", "message"),
     [
         (torch.ones(3, 8, 8), "Test: there are 3 masks for 5 frames, .* Connect one mask, or one for each frame"),
-        (torch.full((1, 8, 8), float("nan")), "Test: the mask holds NaN or infinity. Check the node that made it"),
+        (torch.full((1, 8, 8), float("nan")), "Test: the mask contains NaN or infinity. Check the node that made it"),
     ],
 )
 def test_masks_that_fit_no_frames_or_hold_no_numbers_are_refused(mask, message):

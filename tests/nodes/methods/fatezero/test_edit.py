@@ -369,10 +369,10 @@ def test_a_node_that_adds_tokens_to_the_prompt_is_refused(loaded, inverted):
 
     model = loaded.model.clone()
     model.set_model_attn2_patch(adds_tokens)
-    with pytest.raises(ValueError, match="cross-attention reads 81 tokens.* Remove it from the MODEL.$"):
+    with pytest.raises(ValueError, match="cross-attention reads 81 tokens.* Disconnect it from the MODEL.$"):
         edited(loaded, inverted(), EVERYTHING, model=model, window=1.0)
     inversion = replace(inverted(), model=model)
-    with pytest.raises(ValueError, match="Remove it from the MODEL that the INVERSION was made with"):
+    with pytest.raises(ValueError, match="Disconnect it from the MODEL that the INVERSION was made with"):
         edited(loaded, inversion, EVERYTHING, window=1.0)
 
 

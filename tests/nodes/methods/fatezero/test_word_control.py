@@ -28,7 +28,7 @@ def differing(loaded, source, target):
 
 def test_auto_replaces_prompts_of_as_many_words_and_refines_others(loaded):
     replaces, refines = words(loaded, PORSCHE), words(loaded, WATERCOLOR)
-    assert replaces.report.startswith("control: replace") and refines.report.startswith("control: refine")
+    assert replaces.report.startswith("word_matching: replace") and refines.report.startswith("word_matching: refine")
     assert not replaces.control.mapping.own.any()
     assert refines.control.mapping.own.nonzero().flatten().tolist() == [1, 2, 3]
     forced = words(loaded, PORSCHE, control="refine").control.mapping.own
@@ -84,7 +84,7 @@ def test_blend_words_without_blending_are_looked_for_and_said_to_have_no_effect(
 
 
 def test_a_mask_of_nothing_is_refused(loaded):
-    with pytest.raises(ValueError, match="no word of the source prompt .* is changed.*source_blend_words"):
+    with pytest.raises(ValueError, match="no word of the source prompt .* changes in the target.*source_blend_words"):
         words(loaded, WATERCOLOR, masks_source=True)
 
 
@@ -129,7 +129,7 @@ def test_any_words_give_a_control_of_the_prompts_or_are_refused_by_the_node(
     assert made.control.alpha.shape == (steps + 1, 77) and set(made.control.alpha.unique().tolist()) <= {0, 1}
     assert made.control.factors.isfinite().all()
     assert all(0 < column < 76 for column in (*made.control.source_words, *made.control.target_words))
-    assert made.report.startswith("control: re")
+    assert made.report.startswith("word_matching: re")
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_a_prompt_of_more_than_one_block_is_refused(loaded):
 
 
 def test_brackets_too_deep_for_the_tokenizer_are_refused_before_it_breaks(loaded):
-    with pytest.raises(ValueError, match="FateZero Edit, target prompt: .*hundreds of brackets"):
+    with pytest.raises(ValueError, match="FateZero Edit, target prompt: .*hundreds of nested brackets"):
         read_prompt(loaded.clip, "(" * 3000 + "jeep" + ")" * 3000, "target", PURPOSE)
 
 
@@ -196,4 +196,4 @@ def test_the_same_source_prompt_passes_and_a_slight_difference_is_told(loaded):
         inversion = Inverted([[prompt.conditioning[0][0] * factor, {}]])
         assert bool(check_source_prompt(prompt, inversion, PURPOSE)) == told
     other_word = read_prompt(loaded.clip, JEEP.replace("road", "street"), "source", PURPOSE)
-    assert "not quite" in check_source_prompt(other_word, Inverted(prompt.conditioning), PURPOSE)
+    assert "differs from" in check_source_prompt(other_word, Inverted(prompt.conditioning), PURPOSE)

@@ -107,7 +107,7 @@ def test_a_lora_has_to_be_there_again(loaded, inversion, tmp_path):
     with_lora.add_patches({key: (torch.zeros_like(loaded.model.model.state_dict()[key]),)}, 0.5)
     save_inversion(replace(inversion, model=install(with_lora, METHODS["stem"])), tmp_path / "x.safetensors")
     load_inversion(tmp_path / "x.safetensors", with_lora, "Test")
-    with pytest.raises(ValueError, match=r"a MODEL of 1 changed weights \(by a LoRA\), this one has 0"):
+    with pytest.raises(ValueError, match=r"a MODEL that has 1 weights changed by a LoRA, but this one has 0"):
         load_inversion(tmp_path / "x.safetensors", loaded.model, "Test")
 
 
@@ -144,7 +144,7 @@ def test_a_file_of_version_0_1_0_is_read_as_it_was_meant_and_written_again_byte_
 
 def test_a_description_that_is_nested_without_end_is_refused(loaded, file):
     rewritten(file, "[" * 100_000)
-    with pytest.raises(ValueError, match="Test: kept.safetensors is no inversion"):
+    with pytest.raises(ValueError, match="Test: kept.safetensors is not an inversion"):
         load_inversion(file, loaded.model, "Test")
 
 
@@ -223,7 +223,7 @@ def test_on_a_full_disk_a_trajectory_in_a_file_says_so_and_leaves_nothing(loaded
 def test_conditioning_that_cannot_be_written_is_named(inversion, tmp_path):
     ((embedding, options),) = inversion.source
     odd = replace(inversion, source=[[embedding, options | {"control": object()}]])
-    with pytest.raises(ValueError, match="holds 'control', a object, which cannot be written"):
+    with pytest.raises(ValueError, match="holds 'control', a object, which cannot be saved"):
         save_inversion(odd, tmp_path / "x.safetensors")
 
 
@@ -252,7 +252,7 @@ def description_of(file):
         ({"timesteps": [1, 5000]}, r"timesteps\.1 is 5000; it should be less than 1000"),
         ({"timesteps": [1, True]}, r"timesteps\.1 is True; it should be a valid integer"),
         ({"timesteps": [1, 501.0]}, r"timesteps\.1 is 501.0; it should be a valid integer"),
-        ({"sigmas": [0.1]}, "noise levels do not belong"),
+        ({"sigmas": [0.1]}, "noise levels do not match"),
         ({"sigmas": [0.1, float("nan"), 1.0]}, r"sigmas\.1 is nan; it should be a finite number"),
         ({"sigmas": [0.1, "0.5", 1.0]}, r"sigmas\.1 is '0.5'; it should be a valid number"),
         ({"convention": "sideways"}, "convention is 'sideways'; it should be 'next' or 'current'"),
@@ -264,7 +264,7 @@ def description_of(file):
         ({"method": {"kind": "stem", "settings": {}}}, r"it lacks method\.settings\.clamp_to_tokens"),
         (
             {"method": {"kind": "frames", "references": ["__import__"], "finest_level": 0}},
-            "frames, first, mid or last are needed",
+            "frame offsets, first, mid or last are expected",
         ),
         ({"method": {"kind": "frames", "references": [0], "finest_level": 9}}, "finest_level is 9"),
         ({"sigmas": [0.1, 0.5, 10**400]}, "finite number"),
@@ -273,7 +273,7 @@ def description_of(file):
 )
 def test_a_description_that_is_wrong_is_refused_by_what_is_wrong(loaded, file, changes, why):
     rewritten(file, description_of(file) | changes)
-    with pytest.raises(ValueError, match=f"Test: kept.safetensors is no inversion .*{why}"):
+    with pytest.raises(ValueError, match=f"Test: kept.safetensors is not an inversion .*{why}"):
         load_inversion(file, loaded.model, "Test")
 
 
@@ -313,11 +313,11 @@ def test_settings_of_bases_are_read_with_their_types(loaded, file, changes, why)
         ({"trajectory": torch.zeros(3, 5, 4, 8, 12, dtype=torch.float16)}, "F32 is needed"),
         ({"trajectory": torch.zeros(4, 5, 4, 8, 12)}, r"\[3, frames, 4, height, width\]"),
         ({"embedding": torch.zeros(2, 77, 64)}, "its prompt is"),
-        ({"embedding": torch.zeros(1, 77, 64, dtype=torch.int64)}, "which no prompt is"),
+        ({"embedding": torch.zeros(1, 77, 64, dtype=torch.int64)}, "which cannot be part of a prompt"),
         ({"more": torch.zeros(1)}, "holds other tensors: more"),
         ({"mask": torch.zeros(2, 64, 96)}, r"its mask is \[2, 64, 96\] of F32; \[1 or 5, height, width\] of F32 is"),
         ({"mask": torch.zeros(1, 64, 96, dtype=torch.uint8)}, "its mask is .* of U8; .* of F32 is needed"),
-        ({"option.huge": torch.zeros(1 << 23, dtype=torch.float16)}, "which no prompt is"),
+        ({"option.huge": torch.zeros(1 << 23, dtype=torch.float16)}, "which cannot be part of a prompt"),
     ],
 )
 def test_tensors_of_other_shapes_are_refused_before_they_are_read(loaded, file, tensors, why):
@@ -328,7 +328,7 @@ def test_tensors_of_other_shapes_are_refused_before_they_are_read(loaded, file, 
 
 def test_a_prompt_that_the_model_cannot_read_is_refused(loaded, file):
     rewritten(file, tensors={"embedding": torch.zeros(1, 77, 10)})
-    with pytest.raises(ValueError, match="Test: the prompt of the INVERSION has 10 numbers a token.*reads 64"):
+    with pytest.raises(ValueError, match="Test: the prompt of the INVERSION has 10 numbers per token.*reads 64"):
         load_inversion(file, loaded.model, "Test")
 
 
@@ -342,7 +342,7 @@ def test_latents_that_are_not_finite_are_refused(loaded, file):
 
 def test_conditioning_that_the_sampler_would_refuse_is_refused(loaded, file):
     rewritten(file, description_of(file) | {"options": {"start_percent": 0.5}})
-    with pytest.raises(ValueError, match="Test: the source conditioning is limited to a range of the schedule"):
+    with pytest.raises(ValueError, match="Test: the source conditioning uses a range of the schedule"):
         load_inversion(file, loaded.model, "Test")
 
 
@@ -369,7 +369,7 @@ def test_latents_of_a_terabyte_are_refused_before_memory_is_taken_for_them(loade
 @pytest.mark.parametrize("content", [b"", b"\x80\x04K\x01.", bytes(range(64)), b"\xff" * 8 + b"{}"])
 def test_files_of_another_kind_are_refused(loaded, tmp_path, content):
     (tmp_path / "x.safetensors").write_bytes(content)
-    with pytest.raises(ValueError, match="x.safetensors is no inversion that this version can read"):
+    with pytest.raises(ValueError, match="x.safetensors is not an inversion that this version can read"):
         load_inversion(tmp_path / "x.safetensors", loaded.model, "Test")
 
 

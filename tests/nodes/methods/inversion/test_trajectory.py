@@ -51,7 +51,7 @@ def test_a_full_disk_is_told_before_anything_is_computed(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    with pytest.raises(ValueError, match=r"needs a file of 0\.00 GB .* are free .*No space left.*keep the trajectory"):
+    with pytest.raises(ValueError, match=r"needs a file of 0\.00 GB .* is free .*No space left.*keep the trajectory"):
         new_trajectory(SHAPE, "file", tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -216,7 +216,7 @@ def test_a_node_that_runs_the_model_for_itself_is_refused(loaded, inversion):
 
     model = loaded.model.clone()
     model.set_model_sampler_post_cfg_function(perturbed)
-    with pytest.raises(ValueError, match="another node runs the model for itself"):
+    with pytest.raises(ValueError, match="another node runs the model on its own"):
         edited(loaded, inversion, PLAIN, model=model)
 
 
