@@ -35,15 +35,14 @@ from .methods.fatezero.edit import FateZeroSettings, edit
 from .methods.fatezero.presets import PRESETS, FateZeroPreset
 from .methods.fatezero.prompts import check_source_prompt, encode, read_prompt
 from .methods.fatezero.word_control import WordWishes, read_words
-from .methods.inversion.inversion import Inversion, stem_for_edit
+from .methods.inversion.inversion import PIXELS_PER_LATENT, Inversion, stem_for_edit
 from .methods.inversion.matching import check_same_checkpoint
 from .methods.seams.comfyui_versions import essential, found_by
 from .methods.seams.control_hints import controlled_by
 from .methods.seams.refusals import check_calls, check_model
-from .methods.seams.telling import tell
+from .methods.seams.telling import show, tell
 
 PURPOSE = "FateZero Edit"
-PIXELS_PER_LATENT = 8
 
 
 class FateZeroEdit(io.ComfyNode):
@@ -114,7 +113,6 @@ class FateZeroEdit(io.ComfyNode):
                     tooltip="How the prompts were read: matching mode, changed words, masked words and weights.",
                 ),
             ],
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -149,11 +147,12 @@ class FateZeroEdit(io.ComfyNode):
         words = read_words(source, target, wishes, count, PURPOSE)
         remark = "" if wishes.weights else _without_weights(preset, source_prompt, target_prompt)
         report = "\n".join(filter(None, (words.report, note, remark)))
-        tell(report, cls.hidden.unique_id if cls.hidden else None)
+        tell(report)
         prompts = [target.conditioning, encode(clip, negative_prompt)]
         if controlnet is not None:
             prompts = controlled_by(prompts, controlnet, inversion.frames, PURPOSE)
         edited = edit(model, inversion, *prompts, words.control, settings)
+        show(report)  # the run has put its progress in its place
         changed = repeat(edited.mask, "n h w -> n (h a) (w b)", a=PIXELS_PER_LATENT, b=PIXELS_PER_LATENT)
         return io.NodeOutput({"samples": edited.samples}, changed, report)
 

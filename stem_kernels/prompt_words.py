@@ -88,11 +88,7 @@ def tokenized_prompt(
     content = [position for position, (_, _, word_id) in enumerate(block) if word_id != 0]
     tokens = [(block[position][0], block[position][2], texts[position]) for position in content]
     words = plain_prompt(prompt).split()
-    try:
-        owned = _owned_tokens([_normalised(word) for word in words], tokens)
-    except ValueError:
-        # Some tokenizers straighten typographic quotes before they look at the text.
-        owned = _owned_tokens([_normalised(word).translate(_STRAIGHT_QUOTES) for word in words], tokens)
+    owned = _as_the_tokenizer_read(words, tokens)
     end = content[-1] + 2 if content else 2
     return TokenizedPrompt(
         # the vector of an embedding as a tuple, so that equal embeddings align
@@ -162,10 +158,13 @@ def _without_number(text: str) -> str:
     return head if colon and head else text
 
 
+def _composed(word: str) -> str:
+    return unicodedata.normalize("NFC", word).lower()
+
+
 def _normalised(word: str) -> str:
     """A word as the tokenizer sees it: composed, in lower case, without control characters."""
-    composed = unicodedata.normalize("NFC", word).lower()
-    return "".join(character for character in composed if not unicodedata.category(character).startswith("C"))
+    return "".join(character for character in _composed(word) if not unicodedata.category(character).startswith("C"))
 
 
 def _core(word: str) -> tuple[int, int]:
@@ -178,6 +177,24 @@ def folded(word: str) -> str:
     """What two spellings of a word have in common: no upper case, no punctuation around it; may be empty."""
     text = _normalised(word).translate(_STRAIGHT_QUOTES).casefold()
     return text[slice(*_core(text))]
+
+
+def _as_the_tokenizer_read(words: Sequence[str], tokens: Sequence[tuple]) -> list[list[tuple[int, bool]]]:
+    """`_owned_tokens` of the first reading of the words that the tokens fit.
+
+    Some tokenizers straighten typographic quotes before they look at the text. That of transformers 4 drops control and
+    format characters (a soft hyphen, a zero-width space), that of transformers 5 keeps them.
+    """
+    dropped = [_normalised(word) for word in words]
+    kept = [_composed(word) for word in words]
+    refusals = []
+    for reading in (dropped, kept):
+        for read in (reading, [word.translate(_STRAIGHT_QUOTES) for word in reading]):
+            try:
+                return _owned_tokens(read, tokens)
+            except ValueError as refusal:
+                refusals.append(refusal)
+    raise refusals[0]
 
 
 def _owned_tokens(words: Sequence[str], tokens: Sequence[tuple[object, int, str]]) -> list[list[tuple[int, bool]]]:

@@ -9,11 +9,12 @@ import pytest
 from comfyui_stem.tools import locations
 from comfyui_stem.tools.demo.example import SCENE, write_clip
 from comfyui_stem.tools.host.browser import screenshot
-from comfyui_stem.tools.shipped.workflows import FOLDER
+from comfyui_stem.tools.shipped.workflows import templates
 
 pytestmark = [pytest.mark.host, pytest.mark.browser]
 
-TEMPLATE = FOLDER / "reconstruct_first.json"
+TEMPLATES = templates()
+TEMPLATE = TEMPLATES["reconstruct_first"]
 # What the demo uses for its own clip.
 SETTINGS = {
     "Video Load": {"width": 128, "height": 128, "frame_cap": 4},
@@ -74,6 +75,11 @@ def test_the_run_succeeds_and_shows_progress(finished):
     assert seen["progress"].count(4) >= 2 and 1 in seen["progress"]
 
 
+def test_the_nodes_that_took_long_say_how_long(finished):
+    for title in ("STEM Inversion", "Reconstruct"):
+        finished.wait_for_function("() => " + TEXT + f"('{title}').includes('4 steps in ')")
+
+
 def test_the_video_is_shown_in_its_node(finished):
     finished.wait_for_function(PLAYABLE)
 
@@ -85,7 +91,7 @@ def test_the_text_of_the_node_that_shows_it_has_the_measures(finished):
 def test_the_templates_of_the_pack_are_offered_with_their_thumbnails(opened):
     opened.get_by_role("button", name="Templates").click()
     dialog = opened.get_by_role("dialog")
-    names = [file.stem for file in FOLDER.glob("*.json")]
+    names = [file.stem for file in TEMPLATES.values()]
     assert len(names) >= 6
     for name in names:
         dialog.get_by_text(name, exact=True).first.wait_for()

@@ -69,6 +69,17 @@ def test_a_token_that_ends_within_a_character_belongs_to_the_word_of_the_charact
     assert words[1].punctuation == (2, 3, 8, 9)
 
 
+@pytest.mark.parametrize(
+    ("segment", "positions"),
+    [
+        ("coop</w> jeep</w>", [(1,), (2,)]),  # transformers 4
+        ("co</w> Â Ń</w> op</w> jeep</w>", [(1, 2, 3, 4), (5,)]),  # transformers 5
+    ],
+)
+def test_a_soft_hyphen_is_read_whether_the_tokenizer_drops_or_keeps_it(segment, positions):
+    assert [word.positions for word in words_of("co\N{SOFT HYPHEN}op jeep", segment)] == positions
+
+
 def test_quotes_that_the_tokenizer_straightened_are_recognised():
     assert [word.positions for word in words_of("“cat’s” eye", '"</w> cat</w> \'s</w> "</w> eye</w>')] == [
         (1, 2, 3, 4),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import comfy.model_patcher
+from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
@@ -85,7 +86,14 @@ def refuse_foreign_patches(model_options: dict, layers: Sequence[AttentionLayer]
                     "Only one node can replace it; with both, the result would silently be wrong. Disconnect that node "
                     "from the MODEL chain."
                 )
-    for patch in _patches(model_options).get("attn1_patch", []):
+    patches = _patches(model_options)
+    for kind, patch in patches.get("forward_timestep_embed_patch", []):
+        if issubclass(SpatialTransformer, kind):
+            raise ValueError(
+                f"{method.name}: {origin(patch)} replaces the transformer blocks of the network, so their attention is "
+                "no longer there to change. Disconnect that node from the MODEL chain."
+            )
+    for patch in patches.get("attn1_patch", []):
         if not is_marked(patch):
             raise ValueError(
                 f"{method.name}: {origin(patch)} changes the tokens that self-attention reads (as token merging and "

@@ -29,6 +29,7 @@ class EditGuider(ScheduledGuider):
     def __init__(self, model: Any, inversion: Inversion, schedule: StepSchedule, mask: Tensor | None) -> None:
         super().__init__(model, inversion, schedule)
         self.mask = mask
+        self.frames_at_once = inversion.frames
 
     def edit(self, positive: list, negative: list, start: Tensor, tail: Tail) -> Tensor:
         """Denoise from `start` (`z` at the first step, [n, 4, h, w]); returns LATENT samples [n, 4, h, w]."""

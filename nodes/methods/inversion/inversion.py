@@ -16,6 +16,7 @@ from ..stem.settings import StemSettings
 from .trajectory import bytes_in_memory
 
 NoiseConvention = Literal["next", "current"]
+PIXELS_PER_LATENT = 8  # of a side
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,14 @@ class Inversion:
     def get_ram_usage(self) -> int:
         """Bytes held, for ComfyUI's cache."""
         return bytes_in_memory(self.trajectory)
+
+    def _comfy_cache_tensors(self) -> list:
+        """The same for newer ComfyUI: what its cache counts as held by this."""
+        return [self.trajectory, self.model] if bytes_in_memory(self.trajectory) else [self.model]
+
+    def get_models(self) -> list:
+        """For newer ComfyUI: MODELs that a workflow with this may need again."""
+        return [self.model]
 
 
 def noise_levels(model: Any, timesteps: Sequence[int]) -> Tensor:

@@ -23,8 +23,11 @@ from ....stem_kernels.ddim import (
     to_exploding,
     to_preserving,
 )
+from ..attention.installing import installed_method
+from ..batching.frame_batches import budget_of
+from .costs import Clock, tell_memory
 from .inversion import Inversion, NoiseConvention, identity_of, noise_levels
-from .trajectory import Storage, new_trajectory
+from .trajectory import Storage, bytes_in_memory, new_trajectory
 
 Tail = Literal["alpha0", "zero"]
 
@@ -106,11 +109,10 @@ def invert_between(
             x = move_exploding(x, (seen - denoised) / declared, sigma, sigma_next)
             _check_finite(x, f"Inversion step {i + 1} of {len(sigmas) - 1} (timestep {timesteps[i]})")
             trajectory[i + 1] = to_preserving(x, sigma_next)
-            if callback is not None:
-                callback({"x": x, "i": i, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
+            callback({"x": x, "i": i, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
         return x
 
-    run_sampler(guider, samples, sampler, sigmas)
+    run_sampler(guider, samples, sampler, sigmas, "Inversion", kept=bytes_in_memory(trajectory))
     return trajectory
 
 
@@ -138,11 +140,10 @@ def denoise(
             if after_move is not None:
                 x = after_move(x, timesteps[i], sigma_next)
             _check_finite(x, f"{what} step {i + 1} of {len(sigmas) - 1} (timestep {timesteps[i]})")
-            if callback is not None:
-                callback({"x": x, "i": i, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
+            callback({"x": x, "i": i, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
         return to_preserving(x, sigmas[-1])
 
-    return run_sampler(guider, start, sampler, sigmas)
+    return run_sampler(guider, start, sampler, sigmas, what)
 
 
 def denoising_sigmas(inversion: Inversion, timesteps: Sequence[int], tail: Tail) -> Tensor:
@@ -151,15 +152,35 @@ def denoising_sigmas(inversion: Inversion, timesteps: Sequence[int], tail: Tail)
     return torch.tensor([*levels, inversion.sigmas[0] if tail == "alpha0" else 0.0])
 
 
-def run_sampler(guider: comfy.samplers.CFGGuider, samples: Tensor, sampler: Callable, sigmas: Tensor) -> Tensor:
-    """Run a sampler function without noise through ComfyUI, with its progress bar and preview."""
-    callback = latent_preview.prepare_callback(guider.model_patcher, len(sigmas) - 1)
+def run_sampler(
+    guider: comfy.samplers.CFGGuider, samples: Tensor, sampler: Callable, sigmas: Tensor, what: str, kept: int = 0
+) -> Tensor:
+    """Run a sampler function without noise through ComfyUI, with its progress bar and preview.
+
+    `what` runs, and `kept` bytes of memory that it leaves behind, are for what is told of its costs.
+    """
+    model, steps = guider.model_patcher, len(sigmas) - 1
+    at_once = getattr(guider, "frames_at_once", None)
+    if at_once is None:
+        at_once = budget_of(model, installed_method(model), len(samples), samples.shape[-2:])
+    rows = at_once * (2 if "negative" in guider.original_conds else 1)
+    tell_memory(what, model, samples.shape, rows, steps, kept)
+
+    def timed(model: Callable, x: Tensor, sigmas: Tensor, extra_args: dict, callback: Any, disable: Any) -> Tensor:
+        clock = Clock(what, steps)  # from here, where ComfyUI has loaded the model
+
+        def after_step(state: dict) -> None:
+            callback(state)
+            clock.tick(state["i"] + 1)
+
+        return sampler(model, x, sigmas, extra_args, after_step, disable)
+
     return guider.sample(
         torch.zeros_like(samples),
         samples,
-        comfy.samplers.KSAMPLER(sampler),
+        comfy.samplers.KSAMPLER(timed),
         sigmas,
-        callback=callback,
+        callback=latent_preview.prepare_callback(model, steps),
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=0,
     ).to(comfy.model_management.intermediate_device())

@@ -5,15 +5,20 @@ from __future__ import annotations
 import logging
 import sys
 
+from comfy_execution.utils import get_executing_context
 
-def tell(text: str, node_id: str | None) -> None:
-    """Writes a text to ComfyUI's log, and on the node itself where its page is open.
 
-    node_id: ComfyUI's hidden `unique_id`, or None outside ComfyUI.
-    """
+def tell(text: str) -> None:
+    """Writes a text to ComfyUI's log, and on the node that runs."""
     logging.info(text)
+    show(text)
+
+
+def show(text: str) -> None:
+    """Writes a text on the node that runs, in place of the last one, where ComfyUI's page is open."""
     # Tools use the nodes without a server, whose module cannot even be imported there.
     server = getattr(sys.modules.get("server"), "PromptServer", None)
-    instance = getattr(server, "instance", None)
-    if instance is not None and node_id is not None:
-        instance.send_progress_text(text, node_id)
+    instance, running = getattr(server, "instance", None), get_executing_context()
+    if instance is not None and running is not None:
+        # A node that another one expands into is not on the page; its id begins with that of the other.
+        instance.send_progress_text(text, running.node_id.partition(".")[0])

@@ -130,6 +130,7 @@ class TokenFlowGuider(EditGuider):
         self.set_guidance(settings.cfg, settings.cfg_window)
         self.settings = settings
         self.batches = batch_slices(inversion.frames, settings.batch_size)
+        self.frames_at_once = frames_at_once(inversion.frames, settings)
         # where the rows of the source take features from other frames, those of a keyframe are not what they were
         self.reuses_keyframes = settings.source_rows == "true"
 
@@ -184,12 +185,16 @@ def prepared(model: Any, frames: int, settings: TokenFlowSettings) -> Any:
     """A clone of the edit MODEL with TokenFlow self-attention, feature injection and the budget of its passes."""
     layers = self_attention_layers(model.model.diffusion_model)
     clone = install(model, TokenFlowAttention(settings.source_rows, settings.stem), layers)
-    batches = len(batch_slices(frames, settings.batch_size))
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, _WRAPPER_KEY, partial(inject_feature, feature_block(layers)))
     # ComfyUI budgets for all frames in one batch; no pass here holds more than these.
-    budget = _budget(max(min(settings.batch_size, frames), batches))
+    budget = _budget(frames_at_once(frames, settings))
     clone.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, _WRAPPER_KEY, budget)
     return clone
+
+
+def frames_at_once(frames: int, settings: TokenFlowSettings) -> int:
+    """The most frames in one pass: those that share a keyframe, or all keyframes."""
+    return max(min(settings.batch_size, frames), len(batch_slices(frames, settings.batch_size)))
 
 
 def _budget(frames: int) -> Callable:

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from comfy.ldm.modules.attention import SpatialTransformer
 from comfyui_stem.nodes.methods.attention.frame_context import FrameContextAttention
 from comfyui_stem.nodes.methods.attention.installing import install, installed_method, remove
 from comfyui_stem.nodes.methods.inversion.sampling import invert
@@ -70,6 +71,20 @@ def test_removing_a_method_leaves_other_patches_alone(loaded):
 def test_a_clone_shares_the_method_and_copies_no_state(loaded):
     patched = install(loaded.model, StemSelfAttention.from_settings(StemSettings()))
     assert installed_method(patched.clone().clone()) is installed_method(patched)
+
+
+@pytest.mark.parametrize("kind", [SpatialTransformer, torch.nn.Module])
+def test_a_foreign_replacement_of_whole_transformer_blocks_is_refused_with_its_name(loaded, kind):
+    def other_transformer(layer, x, *args):
+        return x
+
+    model = loaded.model.clone()
+    model.set_model_forward_timestep_embed_patch((kind, other_transformer))
+    with pytest.raises(ValueError, match="other_transformer.* replaces the transformer blocks of the network"):
+        install(model, FrameContextAttention(None))
+    beside = loaded.model.clone()
+    beside.set_model_forward_timestep_embed_patch((torch.nn.Upsample, other_transformer))
+    assert installed_method(install(beside, FrameContextAttention(None))) is not None
 
 
 @pytest.mark.parametrize("index", [None, 0])

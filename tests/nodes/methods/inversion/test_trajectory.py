@@ -21,6 +21,9 @@ def test_an_inversion_kept_in_a_file_is_the_same_and_costs_no_memory(loaded, vid
     assert torch.equal(in_file.trajectory, in_memory.trajectory)
     assert in_file.get_ram_usage() == 0
     assert in_memory.get_ram_usage() == in_memory.trajectory.numel() * 4
+    # for newer ComfyUI, which counts tensors and looks for MODELs itself
+    assert [part is in_memory.trajectory for part in in_memory._comfy_cache_tensors()] == [True, False]
+    assert in_file._comfy_cache_tensors() == in_file.get_models() == [in_file.model]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows keeps a file while it is mapped")
