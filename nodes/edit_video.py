@@ -38,7 +38,7 @@ class EditVideo(io.ComfyNode):
             **essential(),
             description="Edits a short video by text: STEM inversion, then TokenFlow, as one node. Changing the target "
             "prompt does not repeat the inversion. For all other settings, use the separate nodes (see the "
-            "template stem_tokenflow_edit).",
+            "template 4 TokenFlow edit).",
             inputs=[
                 _link(io.Model, "model", "A Stable Diffusion model: 1.x, 2.x or XL, with a LoRA if you like."),
                 _link(io.Clip, "clip", "The CLIP of the same checkpoint."),

@@ -8,7 +8,7 @@ import json
 import pytest
 from comfyui_stem.tests.workflows.newer_nodes import newer_nodes
 from comfyui_stem.tools.host.browser import screenshot
-from comfyui_stem.tools.shipped.workflows import FOLDER
+from comfyui_stem.tools.shipped.workflows import FOLDER, templates
 
 pytestmark = [pytest.mark.host, pytest.mark.browser]
 
@@ -36,14 +36,17 @@ DRAWN = """() => {
 PREVIEWS = ("video-preview", "preview")
 
 
-@pytest.fixture(params=sorted(file.stem for file in FOLDER.glob("*.json")))
+TEMPLATES = templates()
+
+
+@pytest.fixture(params=TEMPLATES)
 def name(request):
     return request.param
 
 
 @pytest.fixture
 def workflow(name):
-    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    return json.loads(TEMPLATES[name].read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -66,7 +69,7 @@ def page(opened, workflow):
 
 def test_every_template_opens_through_the_file_input(opened, name, workflow):
     opened.evaluate(EMPTY)
-    opened.set_input_files(FILE_INPUT, str(FOLDER / f"{name}.json"))
+    opened.set_input_files(FILE_INPUT, str(TEMPLATES[name]))
     opened.wait_for_function(OPENED, arg=len(workflow["nodes"]))
     screenshot(opened, f"{name}.png")
     assert opened.evaluate(WRONG_NODES) == []
@@ -114,7 +117,7 @@ def test_the_page_saves_what_it_has_opened(page, workflow, newer):
 
 
 def test_a_class_that_the_host_lacks_would_be_noticed(opened):
-    workflow = json.loads((FOLDER / "reconstruct_first.json").read_text(encoding="utf-8"))
+    workflow = json.loads(TEMPLATES["reconstruct_first"].read_text(encoding="utf-8"))
     workflow["nodes"][0]["type"] = "NotThere"
     opened.evaluate(LOAD, workflow)
     assert opened.evaluate(WRONG_NODES) == ["NotThere"]

@@ -5,23 +5,26 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from comfyui_stem.tests.workflows.newer_nodes import newer_nodes
 from comfyui_stem.tools.locations import PACK, ROOT
-from comfyui_stem.tools.shipped.workflows import FOLDER, generate
+from comfyui_stem.tools.shipped.workflows import FOLDER, generate, templates
 
 pytestmark = pytest.mark.host
 
 NAMES = (
     "reconstruct_first",
     "edit_video_by_text",
+    "edit_part_of_video",
     "stem_tokenflow_edit",
-    "ddim_tokenflow_edit",
     "stem_fatezero_style",
     "stem_fatezero_object",
+    "ddim_tokenflow_edit",
     "ddim_fatezero_edit",
 )
+TEMPLATES = templates()
 NOTE = "MarkdownNote"
 # Inputs whose options are the host's own files.
 FILES = {"file", "ckpt_name"}
@@ -45,7 +48,7 @@ def api(name):
 
 @pytest.fixture
 def ui(name):
-    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    return json.loads(TEMPLATES[name].read_text(encoding="utf-8"))
 
 
 def specifications(info):
@@ -62,7 +65,15 @@ def test_make_workflows_would_change_nothing(object_info):
     if newer := set().union(*(newer_nodes(object_info, form) for form in forms)):
         pytest.skip(f"this host has other widgets on {', '.join(sorted(newer))}")
     assert shipped == {file: text.encode() for file, text in generate(object_info).items()}
-    assert {file.stem for file in shipped} == set(NAMES)
+    assert tuple(TEMPLATES) == NAMES
+    assert set(shipped) == {Path("api", f"{name}.json") for name in NAMES} | {Path(f.name) for f in TEMPLATES.values()}
+
+
+def test_templates_are_numbered_in_the_order_in_which_a_person_would_try_them_and_have_a_thumbnail():
+    assert [file.stem.split()[0] for file in TEMPLATES.values()] == [str(n) for n in range(1, len(NAMES) + 1)]
+    # no character that a system's file names or an address cannot hold
+    assert all(re.fullmatch(r"[\w ,-]+", file.stem) for file in TEMPLATES.values())
+    assert all(file.with_suffix(".jpg").is_file() for file in TEMPLATES.values())
 
 
 @pytest.mark.parametrize(("widget", "module", "newer"), [("b", "nodes", set()), ("c", "nodes", {"Core"})])
@@ -74,7 +85,7 @@ def test_a_core_node_with_another_widget_is_told_from_those_that_the_files_were_
 
 
 def test_the_host_offers_them_as_templates(host):
-    assert sorted(host.get_json("/workflow_templates")[PACK]) == sorted(NAMES)
+    assert sorted(host.get_json("/workflow_templates")[PACK]) == [file.stem for file in TEMPLATES.values()]
 
 
 def test_every_node_has_all_required_inputs_and_no_unknown_ones(api, object_info):

@@ -47,7 +47,7 @@ SCHEMAS = read_schemas(OBJECT_INFO)
 
 
 def load_and_save():
-    graph = Graph("example")
+    graph = Graph("example", "1 example")
     load = graph.add("Load", "Load a clip", file="a.mp4")
     save = graph.add("Save", "The Save", images=load["images"], rate=load["rate"], amount=2.0)
     graph.columns = [[Group("All", [load, save, graph.note("Note", "text", (300, 100))])]]
@@ -113,7 +113,7 @@ def test_registrations_are_those_of_the_project_file():
     ],
 )
 def test_a_description_that_does_not_fit_the_host_is_an_error(kind, inputs, message):
-    graph = Graph("wrong")
+    graph = Graph("wrong", "1 wrong")
     graph.add(kind, "Title", **inputs)
     with pytest.raises(WorkflowError, match=message):
         api_form(graph, SCHEMAS)
@@ -121,7 +121,7 @@ def test_a_description_that_does_not_fit_the_host_is_an_error(kind, inputs, mess
 
 @pytest.mark.parametrize("output", [None, "sound"])
 def test_an_output_that_is_not_one_of_the_nodes_is_an_error(output):
-    graph = Graph("wrong")
+    graph = Graph("wrong", "1 wrong")
     load = graph.add("Load", "Title", file="a.mp4")
     graph.add("Save", "Save", images=load[output] if output else load)
     with pytest.raises(WorkflowError, match="not one of images, rate"):
@@ -129,7 +129,7 @@ def test_an_output_that_is_not_one_of_the_nodes_is_an_error(output):
 
 
 def test_a_node_is_as_low_as_the_page_allows_and_no_lower():
-    graph = Graph("heights")
+    graph = Graph("heights", "1 heights")
     assert size_of(graph.add("Load", "Low"), SCHEMAS["Load"]) == (270, 150)
     assert size_of(graph.add("Load", "High", (300, 500)), SCHEMAS["Load"]) == (300, 500)
 
@@ -140,7 +140,7 @@ groups = st.lists(sizes, min_size=1, max_size=6)
 
 @given(st.lists(st.lists(groups, min_size=1, max_size=3), min_size=1, max_size=3))
 def test_nodes_lie_in_their_groups_and_nothing_overlaps(columns):
-    graph = Graph("any")
+    graph = Graph("any", "1 any")
     graph.columns = [
         [Group("", [graph.add("Save", "", size) for size in group]) for group in groups] for groups in columns
     ]

@@ -16,6 +16,7 @@ from ....nodes.compare_videos import CompareVideos
 from ....nodes.feature_pca import FeaturePCA
 from ....nodes.methods.attention.frame_context import FrameContextAttention
 from ....nodes.methods.attention.installing import install, installed_method
+from ....nodes.methods.editing.mask import latent_mask
 from ....nodes.methods.fatezero.edit import FateZeroSettings
 from ....nodes.methods.fatezero.edit import edit as edit_fatezero
 from ....nodes.methods.fatezero.presets import PRESETS as FATEZERO_PRESETS
@@ -37,6 +38,7 @@ from ...demo.example import CAR, GREEN, MOTION, SCENE, SKETCH
 from ...host import loaded_model
 from ...small_model.rendered_clips import Scene, render
 from ...small_model.rendered_clips.rendering import as_bytes
+from ..workflows import templates
 
 FRAMES, STEPS, SHOWN = 8, 20, 4
 BASES, CFG = 64, 4.0
@@ -44,7 +46,6 @@ PRESET = FATEZERO_PRESETS["shape"]
 # The step of the inversion that previews look at, and a decoder layer of the finest resolution.
 NOISE, LAYER = 0.3, 13
 JPEG_QUALITY = 88
-WORKFLOWS = locations.ROOT / "workflows"
 
 
 def draw(folder: Path) -> None:
@@ -58,7 +59,7 @@ def draw(folder: Path) -> None:
             middle = torch.stack([example.clip[FRAMES // 2], edited[FRAMES // 2]])
             source, result = repeat(middle, "video h w c -> video (h 2) (w 2) c")
             gap = torch.ones(source.shape[0], 4, 3)
-            _save(torch.cat([source, gap, result], dim=1), WORKFLOWS / f"{workflow}.jpg")
+            _save(torch.cat([source, gap, result], dim=1), templates()[workflow].with_suffix(".jpg"))
 
 
 class Example:
@@ -66,7 +67,10 @@ class Example:
 
     def __init__(self, loaded: loaded_model.Loaded) -> None:
         self.loaded = loaded
-        self.clip = render(SCENE, MOTION, FRAMES).frames
+        rendered = render(SCENE, MOTION, FRAMES)
+        self.clip = rendered.frames
+        # of the thing and a little around it, [n, h, w]
+        self.mask = torch.nn.functional.max_pool2d(rendered.masks[:, None].float(), 9, 1, 4)[:, 0]
         self.inversion = self.inverted(StemSelfAttention.from_settings(PRESETS["paper"].with_bases(BASES)))
 
     def inverted(self, method: Any) -> Inversion:
@@ -77,10 +81,15 @@ class Example:
     def reconstruction(self) -> Tensor:
         return self.loaded.decode(reconstruct(self.inversion, self.inversion.model, self.inversion.source))
 
-    def tokenflow(self, inversion: Inversion, scene: Scene) -> Tensor:
+    def tokenflow(self, inversion: Inversion, scene: Scene, mask: Tensor | None = None) -> Tensor:
         target, negative = self.loaded.prompt(scene.caption), self.loaded.prompt("")
-        settings = TokenFlowSettings(cfg=CFG, cfg_window=PRESET.cfg_window)
+        free = latent_mask(mask, None, inversion, "make pages")
+        settings = TokenFlowSettings(cfg=CFG, cfg_window=PRESET.cfg_window, mask=free)
         return self.loaded.decode(edit_tokenflow(self.loaded.model, inversion, target, negative, settings))
+
+    def masked(self, scene: Scene) -> Tensor:
+        """Edited where the thing is, and the clip's own pixels elsewhere."""
+        return torch.lerp(self.clip, self.tokenflow(self.inversion, scene, self.mask), self.mask[..., None])
 
     def fatezero(self, inversion: Inversion, scene: Scene, window: float, **settings: Any) -> tuple[Tensor, Tensor]:
         """The edited video and its mask [n, h, w]."""
@@ -130,6 +139,7 @@ def thumbnails(example: Example) -> Iterator[tuple[str, Tensor]]:
     plain = example.inverted(FrameContextAttention((0, "mid")))
     yield "reconstruct_first", example.reconstruction()
     yield "edit_video_by_text", example.tokenflow(example.inversion, GREEN)
+    yield "edit_part_of_video", example.masked(GREEN)
     yield "stem_tokenflow_edit", example.tokenflow(example.inversion, CAR)
     yield "ddim_tokenflow_edit", example.tokenflow(plain, GREEN)
     yield "stem_fatezero_style", example.fatezero(example.inversion, SKETCH, 0.3)[0]

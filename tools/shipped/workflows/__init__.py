@@ -29,6 +29,11 @@ def registrations(pyproject: str) -> tuple[Registered, Registered]:
     return Registered("comfy-core", field("requires-comfyui")), Registered(field("name"), field("version"))
 
 
+def templates() -> dict[str, Path]:
+    """The files that ComfyUI's page lists as templates, by the name of their workflow."""
+    return {graph.name: FOLDER / f"{graph.title}.json" for graph in shipped()}
+
+
 def generate(object_info: Mapping[str, Mapping]) -> dict[Path, str]:
     """The content of every file by its path below FOLDER. object_info: what ComfyUI answers under that name.
 
@@ -38,7 +43,7 @@ def generate(object_info: Mapping[str, Mapping]) -> dict[Path, str]:
     comfyui, pack = registrations((locations.ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     forms = {}
     for graph in shipped():
-        forms[Path(f"{graph.name}.json")] = ui_form(graph, schemas, comfyui, pack)
+        forms[Path(f"{graph.title}.json")] = ui_form(graph, schemas, comfyui, pack)
         forms[Path("api", f"{graph.name}.json")] = api_form(graph, schemas)
     return {file: json.dumps(form, indent=2, ensure_ascii=False) + "\n" for file, form in forms.items()}
 

@@ -105,6 +105,27 @@ def compare(graph: Graph, start: Start, labels: str, *videos: Node | Output) -> 
     return [beside, *save_video(graph, start, beside["comparison"], "side by side", WIDE_VIDEO_SIZE)]
 
 
+def edit_by_text(graph: Graph, clip: Node, checkpoint: Node, target: str, **inputs: Node) -> tuple[Node, list[Node]]:
+    """Edit Video by Text, and the nodes that save what it makes."""
+    edit = graph.add(
+        "STEMEditVideo",
+        "Edit Video by Text",
+        (400, 620),
+        model=checkpoint["MODEL"],
+        clip=checkpoint["CLIP"],
+        vae=checkpoint["VAE"],
+        video=clip["video"],
+        source_prompt=SOURCE,
+        target_prompt=target,
+        edit="colour",
+        **inputs,
+    )
+    return edit, [
+        save(graph, "edited video", VIDEO_SIZE, edit["edited"], "edited"),
+        save(graph, "side by side", WIDE_VIDEO_SIZE, edit["side by side"], "side_by_side"),
+    ]
+
+
 def opening(graph: Graph, clip: Node, checkpoint: Node, purpose: str) -> Group:
     """The first group: what the workflow is for, and what it is fed with."""
     return Group("1 · Checkpoint and clip", [graph.note("What this does", purpose, (300, 210)), checkpoint, clip])

@@ -47,10 +47,13 @@ class Group:
 class Graph:
     """Nodes in the order in which they were added, so that links only come from earlier ones.
 
+    name: of its API form, and what the videos are called that it saves.
+    title: of its file for ComfyUI's page, which shows it in its list of templates.
     columns: groups from left to right, those of a column stacked from top to bottom.
     """
 
     name: str
+    title: str
     nodes: list[Node] = field(default_factory=list)
     columns: list[list[Group]] = field(default_factory=list)
 

@@ -19,7 +19,7 @@ RECONSTRUCT_FIRST = _text(
     "Before you edit a clip, see how well it survives the round trip: it is turned into noise, and the noise is turned "
     "back into a clip.",
     _steps(_CHOOSE, "Say in **Source prompt** what the clip shows.", "Run."),
-    "If the reconstruction is good, continue with **stem_tokenflow_edit**.",
+    "If the reconstruction is good, continue with **4 TokenFlow edit**.",
 )
 
 RECONSTRUCTION = _text(
@@ -30,18 +30,32 @@ RECONSTRUCTION = _text(
 EDIT_VIDEO = _text(
     "## Edit a video by text",
     _steps(_CHOOSE, "Write what the clip shows, and what it should show instead.", "Run."),
-    "Changing the target prompt does not repeat the inversion. A mask limits the edit to part of the picture.",
+    "Changing the target prompt does not repeat the inversion. Several target prompts, with a line of --- between "
+    "them, give one grid.",
+)
+
+EDIT_PART = _text(
+    "## Edit part of a video",
+    _steps(_CHOOSE, "Make a mask: white where the video may change.", "Write both prompts.", "Run."),
+    "Outside the mask every pixel stays as it is.",
+)
+
+MASKS = _text(
+    "The rectangle is only an example. Connect any mask to **mask**: one for all frames, or one for each.",
+    "**Drawn**: Load Image, then open it in the mask editor.",
+    "**Followed through the clip**: a SAM 2 or Segment Anything node.",
+    "**Grown**: GrowMask, for a thing that becomes larger.",
 )
 
 STEM_EDIT = _text(
     "## Edit a clip: STEM inversion, then TokenFlow",
     _steps(_CHOOSE, "Write the prompts: what the clip shows, what it should show, what to avoid.", "Run."),
-    "**reconstruct_first** tests the inversion alone.",
+    "**1 Reconstruct first** tests the inversion alone.",
 )
 
 DDIM_EDIT = _text(
     "## For comparison: DDIM inversion, then TokenFlow",
-    "Like **stem_tokenflow_edit**, but every frame is inverted on its own, without **STEM Bases**.",
+    "Like **4 TokenFlow edit**, but every frame is inverted on its own, without **STEM Bases**.",
     _COMPARE,
 )
 
@@ -57,7 +71,7 @@ EDIT = _text(
 STEM_FATEZERO_STYLE = _text(
     "## Add a style: STEM inversion, then FateZero",
     _steps(_CHOOSE, "Write **Source prompt**, and the same with the style in **FateZero Edit**.", "Run."),
-    "**stem_fatezero_object** replaces one thing with another.",
+    "**6 FateZero edit, an object** replaces one thing with another.",
 )
 
 STEM_FATEZERO_OBJECT = _text(
@@ -68,8 +82,8 @@ STEM_FATEZERO_OBJECT = _text(
 
 DDIM_FATEZERO = _text(
     "## For comparison: FateZero as published",
-    "Like **stem_fatezero_style**, but every frame reads itself and the middle frame instead of the bases of the whole "
-    "clip.",
+    "Like **5 FateZero edit, a style**, but every frame reads itself and the middle frame instead of the bases of the "
+    "whole clip.",
     _COMPARE,
 )
 

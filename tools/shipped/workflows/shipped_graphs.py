@@ -13,7 +13,7 @@ STYLE = {"preset": "style", "word_weights": "watercolor: 10"}
 
 def reconstruct_first() -> Graph:
     """Invert a clip, reconstruct it, and compare."""
-    graph = Graph("reconstruct_first")
+    graph = Graph("reconstruct_first", "1 Reconstruct first")
     start = common_nodes.start(graph)
     inversion = common_nodes.invert(graph, start, "tokenflow")
     reconstruct = graph.add("STEMReconstruct", "Reconstruct", common_nodes.EDIT_SIZE, inversion=inversion.result)
@@ -36,24 +36,9 @@ def reconstruct_first() -> Graph:
 
 def edit_video_by_text() -> Graph:
     """The whole edit as one node."""
-    graph = Graph("edit_video_by_text")
+    graph = Graph("edit_video_by_text", "2 Edit Video by Text")
     clip, checkpoint = common_nodes.clip(graph), common_nodes.checkpoint(graph)
-    edit = graph.add(
-        "STEMEditVideo",
-        "Edit Video by Text",
-        (400, 620),
-        model=checkpoint["MODEL"],
-        clip=checkpoint["CLIP"],
-        vae=checkpoint["VAE"],
-        video=clip["video"],
-        source_prompt=common_nodes.SOURCE,
-        target_prompt=MARBLE,
-        edit="colour",
-    )
-    saved = [
-        common_nodes.save(graph, "edited video", common_nodes.VIDEO_SIZE, edit["edited"], "edited"),
-        common_nodes.save(graph, "side by side", common_nodes.WIDE_VIDEO_SIZE, edit["side by side"], "side_by_side"),
-    ]
+    edit, saved = common_nodes.edit_by_text(graph, clip, checkpoint, MARBLE)
     graph.columns = [
         [common_nodes.opening(graph, clip, checkpoint, note_texts.EDIT_VIDEO)],
         [Group("2 · Edit", [edit])],
@@ -62,9 +47,36 @@ def edit_video_by_text() -> Graph:
     return graph
 
 
+def edit_part_of_video() -> Graph:
+    """The same, only where a mask is white: a rectangle with soft edges, in place of which any mask may stand."""
+    graph = Graph("edit_part_of_video", "3 Edit part of a video")
+    clip, checkpoint = common_nodes.clip(graph), common_nodes.checkpoint(graph)
+    size = (300, 0)
+    picture = graph.add("SolidMask", "Whole picture", size, value=0.0, width=512, height=512)
+    part = graph.add("SolidMask", "Part to edit", size, value=1.0, width=320, height=450)
+    soft = graph.add("FeatherMask", "Soft edges", size, mask=part, left=0, top=0, right=32, bottom=32)
+    place = {"x": 0, "y": 0, "operation": "add"}
+    mask = graph.add("MaskComposite", "Mask", size, destination=picture, source=soft, **place)
+    seen = graph.add("MaskToImage", "Mask as image", size, mask=mask)
+    preview = graph.add("PreviewImage", "Preview mask", (300, 240), images=seen)
+    about = graph.note("Other masks", note_texts.MASKS, (300, 220))
+    edit, saved = common_nodes.edit_by_text(graph, clip, checkpoint, MARBLE, mask=mask)
+    graph.columns = [
+        [common_nodes.opening(graph, clip, checkpoint, note_texts.EDIT_PART)],
+        [Group("2 · Where to edit", [about, picture, part, soft, mask, seen, preview])],
+        [Group("3 · Edit", [edit])],
+        [Group("4 · Result", saved)],
+    ]
+    return graph
+
+
 def tokenflow_edit(stem: bool) -> Graph:
     """TokenFlow edits a clip that was inverted with STEM, or with plain DDIM."""
-    graph = Graph("stem_tokenflow_edit" if stem else "ddim_tokenflow_edit")
+    graph = (
+        Graph("stem_tokenflow_edit", "4 TokenFlow edit")
+        if stem
+        else Graph("ddim_tokenflow_edit", "7 Compare, TokenFlow edit without STEM")
+    )
     start = common_nodes.start(graph)
     target = common_nodes.prompt(graph, start.checkpoint, "Target prompt", MARBLE)
     negative = common_nodes.prompt(graph, start.checkpoint, "Negative prompt", common_nodes.NEGATIVE)
@@ -84,9 +96,9 @@ def tokenflow_edit(stem: bool) -> Graph:
     return graph
 
 
-def fatezero_edit(name: str, purpose: str, target: str, **settings: str) -> Graph:
+def fatezero_edit(name: str, title: str, purpose: str, target: str, **settings: str) -> Graph:
     """FateZero edits a clip that was inverted with STEM or, as published, with two frames as context."""
-    graph = Graph(name)
+    graph = Graph(name, title)
     start = common_nodes.start(graph, typed=True)
     stem = name.startswith("stem")
     context = {"preset": "paper"} if stem else {"frames": "own and middle frame (2 frames, Eq. 6)"}
@@ -113,9 +125,16 @@ def shipped() -> list[Graph]:
     return [
         reconstruct_first(),
         edit_video_by_text(),
+        edit_part_of_video(),
         tokenflow_edit(stem=True),
-        fatezero_edit("stem_fatezero_style", note_texts.STEM_FATEZERO_STYLE, PAINTED, **STYLE),
-        fatezero_edit("stem_fatezero_object", note_texts.STEM_FATEZERO_OBJECT, BEAR, preset="shape"),
+        fatezero_edit(
+            "stem_fatezero_style", "5 FateZero edit, a style", note_texts.STEM_FATEZERO_STYLE, PAINTED, **STYLE
+        ),
+        fatezero_edit(
+            "stem_fatezero_object", "6 FateZero edit, an object", note_texts.STEM_FATEZERO_OBJECT, BEAR, preset="shape"
+        ),
         tokenflow_edit(stem=False),
-        fatezero_edit("ddim_fatezero_edit", note_texts.DDIM_FATEZERO, PAINTED, **STYLE),
+        fatezero_edit(
+            "ddim_fatezero_edit", "8 Compare, FateZero as published", note_texts.DDIM_FATEZERO, PAINTED, **STYLE
+        ),
     ]
