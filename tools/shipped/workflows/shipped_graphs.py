@@ -51,20 +51,19 @@ def edit_part_of_video() -> Graph:
     """The same, only where a mask is white: a rectangle with soft edges, in place of which any mask may stand."""
     graph = Graph("edit_part_of_video", "3 Edit part of a video")
     clip, checkpoint = common_nodes.clip(graph), common_nodes.checkpoint(graph)
-    size = (300, 0)
+    size = (400, 0)
     picture = graph.add("SolidMask", "Whole picture", size, value=0.0, width=512, height=512)
     part = graph.add("SolidMask", "Part to edit", size, value=1.0, width=320, height=450)
     soft = graph.add("FeatherMask", "Soft edges", size, mask=part, left=0, top=0, right=32, bottom=32)
     place = {"x": 0, "y": 0, "operation": "add"}
     mask = graph.add("MaskComposite", "Mask", size, destination=picture, source=soft, **place)
     seen = graph.add("MaskToImage", "Mask as image", size, mask=mask)
-    preview = graph.add("PreviewImage", "Preview mask", (300, 240), images=seen)
-    about = graph.note("Other masks", note_texts.MASKS, (300, 220))
+    preview = graph.add("PreviewImage", "Preview mask", (400, 260), images=seen)
+    about = graph.note("Other masks", note_texts.MASKS, (400, 170))
     edit, saved = common_nodes.edit_by_text(graph, clip, checkpoint, MARBLE, mask=mask)
     graph.columns = [
         [common_nodes.opening(graph, clip, checkpoint, note_texts.EDIT_PART)],
-        [Group("2 · Where to edit", [about, picture, part, soft, mask, seen, preview])],
-        [Group("3 · Edit", [edit])],
+        [Group("2 · Edit", [edit]), Group("3 · Where to edit", [about, picture, part, soft, mask, seen, preview])],
         [Group("4 · Result", saved)],
     ]
     return graph
