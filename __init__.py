@@ -11,6 +11,7 @@ from .nodes.compare_videos import CompareVideos
 from .nodes.edit_video import EditVideo
 from .nodes.fatezero_edit import FateZeroEdit
 from .nodes.feature_pca import FeaturePCA
+from .nodes.folders import show_example
 from .nodes.frame_context import FrameContext
 from .nodes.inversion_sampler import InversionSampler
 from .nodes.load_inversion import LoadInversion
@@ -57,4 +58,5 @@ class StemInversionExtension(ComfyExtension):
 
 async def comfy_entrypoint() -> StemInversionExtension:
     """The host's way into the pack."""
+    show_example()
     return StemInversionExtension()

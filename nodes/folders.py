@@ -7,7 +7,10 @@ comes with the pack.
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import folder_paths
 
@@ -42,6 +45,22 @@ def input_video_path(name: str | None) -> str:
     except ValueError:  # newer versions of ComfyUI themselves refuse paths that lead out of the folder
         raise _outside(name) from None
     return inside_folder(path, folder_paths.get_input_directory())
+
+
+def show_example() -> None:
+    """Lets ComfyUI's page show the example, which it asks for as for a file of the input folder; to be called once."""
+    server = sys.modules.get("server")
+    instance = getattr(getattr(server, "PromptServer", None), "instance", None)
+    if instance is None or instance.app.frozen:
+        return
+
+    @server.web.middleware
+    async def with_example(request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
+        if request.path in ("/view", "/api/view") and request.query.get("filename") == EXAMPLE:
+            return server.web.FileResponse(input_video_path(EXAMPLE))
+        return await handler(request)
+
+    instance.app.middlewares.append(with_example)
 
 
 def inside_folder(path: str, folder: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import io
 import re
+import urllib.error
+import urllib.parse
 
 import numpy as np
 import pytest
@@ -68,6 +70,15 @@ def test_the_log_reports_no_failed_import_and_no_error_of_the_pack(host, host_pr
     assert re.search(r"seconds: .*ComfyUI-STEM", log)
 
 
+def test_the_page_gets_the_example_clip_and_no_other_file_by_its_mark(host):
+    clip = (ROOT / "assets" / "big_buck_bunny.mp4").read_bytes()
+    asked = {"filename": "big_buck_bunny.mp4 [example]", "type": "input", "subfolder": ""}
+    assert host.view(asked) == clip
+    for name in ("emoji_sd15.safetensors [example]", "../big_buck_bunny.mp4 [example]", "big_buck_bunny.mp4"):
+        with pytest.raises(urllib.error.HTTPError):
+            host.view(asked | {"filename": name})
+
+
 def test_the_tiny_checkpoint_makes_pictures(host):
     finished = []
     prompt = text_to_image("tiny.safetensors")
@@ -127,5 +138,5 @@ def test_every_workflow_is_offered_as_a_template_with_a_thumbnail(host):
     offered = host.get_json("/workflow_templates")["ComfyUI-STEM"]
     assert sorted(offered) == sorted(file.stem for file in (ROOT / "workflows").glob("*.json"))
     for name in offered:
-        picture = host.request(f"/api/workflow_templates/ComfyUI-STEM/{name}.jpg")
+        picture = host.request(f"/api/workflow_templates/ComfyUI-STEM/{urllib.parse.quote(name)}.jpg")
         assert Image.open(io.BytesIO(picture)).format == "JPEG"
