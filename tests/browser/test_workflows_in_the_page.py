@@ -32,6 +32,36 @@ DRAWN = """() => {
         groups: graph.groups.map(group => corners(group.pos, group.size, 0)),
     };
 }"""
+# The same of the nodes that Nodes 2.0 has built as elements, in units of the canvas, and how well notes stand out from
+# the colour behind them, as WCAG counts contrast.
+BUILT = """() => {
+    const canvas = window.app.canvas, {scale, offset} = canvas.ds, origin = canvas.canvas.getBoundingClientRect();
+    const placed = ({left, top, right, bottom}) => [left, top, right, bottom].map(
+        (value, place) => (value - (place % 2 ? origin.top : origin.left)) / scale - offset[place % 2]);
+    const colour = text => (text.match(/[\\d.]+/g) ?? []).map(Number);
+    const behind = element => {
+        for (; element; element = element.parentElement) {
+            const found = colour(getComputedStyle(element).backgroundColor);
+            if (found.length === 3 || found[3] === 1) return found;
+        }
+    };
+    const light = channels => channels.slice(0, 3).map(value => value / 255)
+        .map(value => value <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, value, place) => sum + value * [0.2126, 0.7152, 0.0722][place], 0);
+    const contrast = element => {
+        const [text, ground] = [light(colour(getComputedStyle(element).color)), light(behind(element))];
+        return (Math.max(text, ground) + 0.05) / (Math.min(text, ground) + 0.05);
+    };
+    return {
+        scale,
+        nodes: [...document.querySelectorAll(".lg-node[data-node-id]")]
+            .map(node => placed(node.getBoundingClientRect())),
+        groups: window.app.graph.groups.map(({pos: [x, y], size: [width, height]}) => [x, y, x + width, y + height]),
+        contrasts: [...document.querySelectorAll(".comfy-markdown-content :is(h2, p, li, strong)")].map(contrast),
+    };
+}"""
+BUILT_ALL = "count => document.querySelectorAll('.lg-node[data-node-id]').length === count"
+NODES_2 = "async on => { await window.app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on); }"
 # What the page adds by itself to a node that shows its clip or a text; the host ignores it.
 PREVIEWS = ("video-preview", "preview")
 
@@ -86,6 +116,10 @@ def test_it_opens_readable_and_nothing_overlaps_or_leaves_its_group(page):
     page.wait_for_timeout(500)  # a node grows when it is drawn
     drawn = page.evaluate(DRAWN)
     assert drawn["scale"] >= 0.8
+    assert_nothing_overlaps_or_leaves_its_group(drawn)
+
+
+def assert_nothing_overlaps_or_leaves_its_group(drawn):
     for number, (left, top, right, bottom) in enumerate(drawn["nodes"]):
         for other in drawn["nodes"][:number]:
             assert left >= other[2] or right <= other[0] or top >= other[3] or bottom <= other[1]
@@ -129,3 +163,23 @@ def test_a_class_that_the_host_lacks_would_be_noticed(opened):
         dialog.wait_for(timeout=10_000)
         opened.keyboard.press("Escape")
         dialog.wait_for(state="detached")
+
+
+@pytest.fixture(scope="module")
+def opened_in_nodes_2(opened):
+    """The page with nodes that are elements of it, for the tests that come last."""
+    opened.evaluate(NODES_2, True)
+    yield opened
+    opened.evaluate(NODES_2, False)
+
+
+def test_in_nodes_2_it_opens_readable_too_and_notes_stand_out(opened_in_nodes_2, name, workflow):
+    page = opened_in_nodes_2
+    page.evaluate(LOAD, workflow)
+    page.wait_for_function(BUILT_ALL, arg=len(workflow["nodes"]))
+    page.wait_for_timeout(500)
+    built = page.evaluate(BUILT)
+    screenshot(page, f"{name}_nodes_2.png")
+    assert built["scale"] >= 0.8
+    assert_nothing_overlaps_or_leaves_its_group(built)
+    assert len(built["contrasts"]) >= 4 and min(built["contrasts"]) >= 4.5

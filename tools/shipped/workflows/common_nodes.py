@@ -128,7 +128,7 @@ def edit_by_text(graph: Graph, clip: Node, checkpoint: Node, target: str, **inpu
 
 def opening(graph: Graph, clip: Node, checkpoint: Node, purpose: str) -> Group:
     """The first group: what the workflow is for, and what it is fed with."""
-    return Group("1 · Checkpoint and clip", [graph.note("What this does", purpose, (300, 210)), checkpoint, clip])
+    return Group("1 · Checkpoint and clip", [graph.note("What this does", purpose, (300, 250)), checkpoint, clip])
 
 
 def edit_columns(
