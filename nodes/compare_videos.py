@@ -37,6 +37,14 @@ class CompareVideos(io.ComfyNode):
                     optional=True,
                     tooltip="What is written above the videos, separated by commas. Leave empty for no labels.",
                 ),
+                choice(
+                    "layout",
+                    list(LAYOUTS),
+                    "side by side: in a row. stacked: one below the other. wipe: two videos in one picture, the first "
+                    "left of a line that goes to the right border and back. Create Video makes a video of it, with "
+                    "sound.",
+                    optional=True,
+                ),
                 io.Float.Input(
                     "column",
                     default=0.5,
@@ -46,14 +54,6 @@ class CompareVideos(io.ComfyNode):
                     optional=True,
                     tooltip="Which column of pixels the slice follows: 0 is the left edge, 1 the right edge.",
                     **advanced(),
-                ),
-                choice(
-                    "layout",
-                    list(LAYOUTS),
-                    "side by side: in a row. stacked: one below the other. wipe: two videos in one picture, the first "
-                    "left of a line that goes to the right border and back. Create Video makes a video of it, with "
-                    "sound.",
-                    optional=True,
                 ),
             ],
             outputs=[
