@@ -17,7 +17,7 @@ from .store import Store, code_digest, file_digest
 
 HERE = Path(__file__).parent
 # Every run's numbers, so that a report can be written, or an unfinished one finished, on another machine.
-EDITORS = "editors"
+EDITORS, MASKS = "editors", "masks"
 RUNS = Path("quality") / "runs.jsonl"
 # What results depend on, beside their settings: everything here but what only presents them.
 PRESENTATION = (
@@ -44,7 +44,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--classifier", default="", help="weights of the classifier that judges edits; the one beside it"
     )
     parser.add_argument(
-        "--only", nargs="+", choices=(*STUDIES, EDITORS), default=[*STUDIES, EDITORS], help="parts to measure"
+        "--only",
+        nargs="+",
+        choices=(*STUDIES, EDITORS, MASKS),
+        default=[*STUDIES, EDITORS, MASKS],
+        help="parts to measure",
     )
     parser.add_argument("--clips", type=int, default=24, help="at most; some parts take fewer")
     parser.add_argument("--edits", type=int, default=1, choices=(1, 2, 3), help="edits of each clip")
@@ -88,12 +92,11 @@ def work_of(
     options: argparse.Namespace, cases: Sequence[Case], settings: Settings, store: Store
 ) -> dict[str, list[Item]]:
     """The items of the studies that were asked for."""
-    return {
-        name: editors.items(cases, options.seeds, settings, store.load())
-        if name == EDITORS
-        else items(name, cases, options.seeds)
-        for name in options.only
+    special = {
+        EDITORS: lambda: editors.items(cases, options.seeds, settings, store.load()),
+        MASKS: lambda: editors.mask_items(cases, options.seeds),
     }
+    return {name: special[name]() if name in special else items(name, cases, options.seeds) for name in options.only}
 
 
 def joined(studies: Mapping[str, Sequence[Item]]) -> list[Item]:

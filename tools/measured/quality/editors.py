@@ -131,6 +131,25 @@ def fatezero_settings() -> tuple[EditorSetting, ...]:
     return _settings("fatezero", named)
 
 
+# An edit with and without a mask of the thing, as the nodes ship.
+UNMASKED = "no mask"
+MASKED = {UNMASKED: "no", "mask, latents": "latents", "mask, latents and pixels": "pixels"}
+SHIPPED_CHANGES = {"tokenflow": TO_75 | {"batch_size": 8}, "fatezero": TO_75 | {"levels": (0, 1, 2, 3)}}
+
+
+def mask_items(cases: Sequence[Case], seeds: Sequence[int]) -> list[EditorItem]:
+    """Edits with and without a mask, from the STEM inversion of each editor."""
+    return [
+        EditorItem("setting", case, INVERSIONS[editor][0], seeds[0], setting=setting)
+        for case in cases
+        for editor, changes in SHIPPED_CHANGES.items()
+        for setting in (
+            EditorSetting(editor, name, tuple((changes | {"masked": masked}).items()))
+            for name, masked in MASKED.items()
+        )
+    ]
+
+
 SETTINGS = {"tokenflow": tokenflow_settings(), "fatezero": fatezero_settings()}
 
 

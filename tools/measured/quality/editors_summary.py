@@ -19,6 +19,7 @@ SHIPPED: Mapping[str | tuple[str, str], str] = {
     "fatezero": "to 75 %, levels 0 to 3",
     ("fatezero", "colour"): "17 % to 50 %, levels 0 to 3",
 }
+MASK_METRICS = ("psnr_kept", "warp_seam")
 METRICS = ("psnr", "psnr_inside", "psnr_outside", "warp_error", "target_word", "kept_words")
 # What is asked of better settings (one each): closer to the true edit by so many dB, steadier by this share of the warp
 # error, and with no more than this share of the words lost.
@@ -27,11 +28,11 @@ WANTED_PSNR, WANTED_WARP, LOST_WORDS = 0.5, 0.2, 0.05
 Done = Sequence[tuple[EditorItem, dict]]
 
 
-def rows(done: Done, resamples: int = RESAMPLES) -> list[dict]:
+def rows(done: Done, resamples: int = RESAMPLES, first: str = BEFORE) -> list[dict]:
     """A row for each editor, inversion, setting, kind of edit and metric.
 
     Keys are "editor", "inversion", "setting", "default" (what the nodes have), "kind", "metric", "mean", "low", "high"
-    and "clips", and of all settings but the first "gain", "gain_low" and "gain_high", the mean difference to it, clip
+    and "clips", and of all settings but `first` "gain", "gain_low" and "gain_high", the mean difference to it, clip
     by clip.
     """
     found = []
@@ -45,8 +46,8 @@ def rows(done: Done, resamples: int = RESAMPLES) -> list[dict]:
         }
         row |= {"kind": kind, "metric": metric}
         row |= asdict(mean(numbers, resamples)) | {"clips": len(numbers)}
-        base = collected.get((editor, inversion, BEFORE, kind, metric))
-        gain = gain_of(numbers, base, resamples) if base and setting != BEFORE else None
+        base = collected.get((editor, inversion, first, kind, metric))
+        gain = gain_of(numbers, base, resamples) if base and setting != first else None
         row |= {"gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high} if gain else {}
         found.append(row)
     return found
@@ -87,7 +88,7 @@ def _collected(done: Done) -> dict[tuple[str, str, str, str, str], Numbers]:
         for measured in result["measured"]:
             for kind in (measured["edit"], ALL_EDITS):
                 of = (item.setting.editor, item.variant.label, item.setting.name, kind)
-                for metric in METRICS:
+                for metric in (*METRICS, *MASK_METRICS):
                     number = measured["metrics"].get(metric, math.nan)
                     if math.isfinite(number):
                         values[(*of, metric)][item.case.index][item.seed, measured["edit"]] = number

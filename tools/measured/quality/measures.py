@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
 from ....nodes.metrics.closeness import SMALLEST_ERROR, check_shapes, psnr, ssim
 from ....nodes.metrics.warping import moved, warp_error
@@ -15,6 +16,9 @@ from ...small_model.rendered_clips import Clip
 
 # A video to the words of each kind ("object", "style", "colour") that its frames show.
 Classifier = Callable[[Tensor], Mapping[str, Sequence[str]]]
+
+# How far from the border of a mask its seam reaches, in pixels.
+SEAM = 6
 
 
 def closeness(video: Tensor, truth: Tensor) -> dict[str, float]:
@@ -60,6 +64,17 @@ def edit_measures(
     found["psnr_inside"] = region_psnr(video, truth.frames, touched)
     found["psnr_outside"] = region_psnr(video, truth.frames, ~touched)
     return found | appearance(video, truth, changed, classify)
+
+
+def mask_measures(video: Tensor, source: Clip, truth: Clip, mask: Tensor) -> dict[str, float]:
+    """Of a video that was to change only where a mask [N, H, W] is above 0: `psnr_kept`, how close the rest is to the
+    source, and `warp_seam`, the warp error near the mask's border."""
+    near, planes = 2 * SEAM + 1, mask[:, None]
+    grown = max_pool2d(planes, near, 1, SEAM)[:, 0]
+    shrunk = -max_pool2d(-planes, near, 1, SEAM)[:, 0]
+    seam = truth.backward_seen & (grown > shrunk)[1:]
+    kept = region_psnr(video, source.frames, mask == 0)
+    return {"psnr_kept": kept, "warp_seam": warp_error(video, truth.backward, seam).seen}
 
 
 def appearance(video: Tensor, truth: Clip, changed: str, classify: Classifier | None) -> dict[str, float]:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from functools import partial
 from types import MappingProxyType
 
-from . import editors_summary, summary
+from . import editors, editors_summary, summary
 from .plan import Item, Settings
 from .store import rounded
 from .variants import BASELINE, CHANGED_BASES, FURTHER_EDITS, Variant, changed, full_grid, stem
@@ -84,6 +84,7 @@ ENTRIES: Mapping[str, Callable[[summary.Done], dict]] = MappingProxyType(
         "grid": lambda done: {"grid_rows": summary.rows(done)},
         "changes": lambda done: {"change_rows": summary.rows(done, stem(CHANGED_BASES))},
         "editors": lambda done: {"editor_rows": rounded(editors_summary.rows(done))},
+        "masks": lambda done: {"mask_rows": rounded(editors_summary.rows(done, first=editors.UNMASKED))},
         "health": lambda done: {"em_health": summary.health_rows(done)},
     }
 )

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate, max_pool2d
 
 from ....nodes.methods.inversion.inversion import Inversion
 from ....nodes.methods.inversion.reconstruction import reconstruct
@@ -22,7 +23,7 @@ from . import fatezero
 from .clips import Edit
 from .em_health import ObservedFitting
 from .frames_on_disk import save_frames
-from .measures import Classifier, appearance, closeness, edit_measures
+from .measures import Classifier, appearance, closeness, edit_measures, mask_measures
 from .methods import installed, method_of
 from .plan import EditorItem, Item, Settings
 from .variants import DEFAULT
@@ -151,12 +152,22 @@ class Runner:
         inversion = self._last_inversion(item, source)
         for wish in item.case.edits:
             truth = render(wish.scene, item.case.motion, self.settings.frames)
+            changes = dict(setting.changes)
+            masked = changes.pop("masked", None)
+            # of the thing, and a latent pixel around it, as one would grow what a segmentation gives
+            mask = max_pool2d(source.clip.masks[:, None].float(), 17, 1, 8)[:, 0]
+            if masked in ("latents", "pixels"):
+                changes["mask"] = interpolate(mask[:, None], inversion.size, mode="area")[:, 0]
             if setting.editor == "tokenflow":
-                latents = self._tokenflow(item, inversion, wish, changes=dict(setting.changes))
+                latents = self._tokenflow(item, inversion, wish, changes=changes)
             else:
-                caption, changes = item.case.scene.caption, dict(setting.changes)
-                latents = fatezero.edited(self.loaded, inversion, caption, wish, EDIT_CFG, changes)
-            metrics = edit_measures(self.loaded.decode(latents), truth, source.clip.masks, wish.kind, self.classify)
+                latents = fatezero.edited(self.loaded, inversion, item.case.scene.caption, wish, EDIT_CFG, changes)
+            video = self.loaded.decode(latents)
+            if masked == "pixels":
+                video = torch.lerp(source.clip.frames, video, mask[..., None])
+            metrics = edit_measures(video, truth, source.clip.masks, wish.kind, self.classify)
+            if masked:
+                metrics |= mask_measures(video, source.clip, truth, mask)
             yield _measured(setting.editor, edit=wish.kind, metrics=metrics)
 
     def _last_inversion(self, item: EditorItem, source: Source) -> Inversion:

@@ -151,6 +151,24 @@ def editor_settings(rows: Rows, editor: str, inversion: str, kind: str = ALL_EDI
     return table(head, map(line, order))
 
 
+def masks(rows: Rows, editor: str, kind: str = ALL_EDITS) -> str:
+    """An editor without and with a mask: what is kept outside, how close it is inside, and how steady the seam is."""
+    of = [row for row in rows if (row["editor"], row["kind"]) == (editor, kind)]
+    columns = {
+        "psnr_kept": ("PSNR outside, to the source", 2),
+        "psnr_inside": EDIT_COLUMNS["psnr_inside"],
+        "warp_seam": ("warp error at the seam", 2),
+        "warp_error": EDIT_COLUMNS["warp_error"],
+        "target_word": EDIT_COLUMNS["target_word"],
+        "kept_words": EDIT_COLUMNS["kept_words"],
+    }
+    body = [
+        [setting, *(cell(find(of, setting=setting, metric=metric), digits) for metric, (_, digits) in columns.items())]
+        for setting in dict.fromkeys(row["setting"] for row in of)
+    ]
+    return table(["", *(title for title, _ in columns.values())], body)
+
+
 def edits_by_kind(rows: Rows, editor: str, variants: Iterable[Variant]) -> str:
     """PSNR inside, and the share of the target word where it was judged, for each kind of edit."""
     metrics = [m for m in ("psnr_inside", "target_word") if any(row["metric"] == m for row in rows)]

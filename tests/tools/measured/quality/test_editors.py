@@ -124,6 +124,15 @@ def test_the_best_of_a_kind_stays_though_it_is_worse_overall():
     assert [one.name for one in survivors(found, tried, 1)] == ["better", "of objects"]
 
 
+def test_a_mask_is_tried_on_the_same_edits_with_latents_alone_and_with_pixels():
+    items = editors.mask_items(CASES[:2], [0])
+    assert len(items) == 2 * 2 * 3
+    for editor in ("tokenflow", "fatezero"):
+        of = [item.setting for item in items if item.setting.editor == editor and item.case.index == 0]
+        assert [dict(setting.changes)["masked"] for setting in of] == ["no", "latents", "pixels"]
+        assert len({tuple(change for change in setting.changes if change[0] != "masked") for setting in of}) == 1
+
+
 def test_other_changes_and_steps_are_other_results():
     base = EditorItem("setting", CASES[0], INVERSIONS["tokenflow"][0], setting=EditorSetting("tokenflow", "x"))
     others = [replace(base.setting, changes=(("cfg", 3.0),)), replace(base.setting, steps=20)]

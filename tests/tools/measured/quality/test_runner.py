@@ -80,11 +80,14 @@ def test_settings_of_an_editor_are_run_from_one_inversion_and_give_other_edits(r
         EditorSetting("tokenflow", "no guidance", (("cfg_window", (0.0, 0.0)),)),
         EditorSetting("fatezero", "as it is"),
         EditorSetting("fatezero", "more", (("window", 1.0), ("levels", (0, 1, 2, 3)), ("blend_latents", True))),
+        EditorSetting("fatezero", "masked", (("masked", "pixels"),)),
         EditorSetting("fatezero", "more steps", (), 4),
     )
     found = [run[0](EditorItem("setting", CASE, stem(8), setting=setting)) for setting in settings]
     assert inversions == [SETTINGS.steps, 4]
     assert [one["editor"] for (one,) in found] == [setting.editor for setting in settings]
+    assert ["psnr_kept" in one["metrics"] for (one,) in found] == [False] * 4 + [True, False]
+    assert found[4][0]["metrics"]["psnr_kept"] == 100
     metrics = [tuple(one["metrics"].values()) for (one,) in found]
     assert len(set(metrics)) == len(settings)
 
