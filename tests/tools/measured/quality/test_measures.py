@@ -49,16 +49,16 @@ def test_frames_without_the_region_do_not_count():
 
 def test_outside_a_mask_the_source_is_kept_and_the_seam_is_what_lies_near_the_border(clip):
     mask = torch.zeros(4, 64, 64)
-    mask[:, 20:40, 20:40] = 1.0
+    mask[:, 10:54, 10:54] = 1.0
     inside = clip.frames.clone()
-    inside[1, 28:32, 28:32] = 0.5  # farther from the border than a seam reaches
+    inside[1, 30:34, 30:34] = 0.5  # farther from the border than a seam reaches
     found = measures.mask_measures(inside, clip, clip, mask)
     same = measures.mask_measures(clip.frames, clip, clip, mask)
     assert found == same and same["psnr_kept"] == 100
     outside = clip.frames.clone()
-    outside[1, 40:44, 20:24] = 0.5
+    outside[1, 54:58, 20:24] = 0.5
     found = measures.mask_measures(outside, clip, clip, mask)
-    assert found["psnr_kept"] < 60 and found["warp_seam"] > same["warp_seam"]
+    assert found["psnr_kept"] < 90 and found["warp_seam"] > same["warp_seam"]
 
 
 def test_a_rendered_clip_is_steady_along_its_own_motion_and_shuffled_frames_are_not(clip):
