@@ -113,10 +113,20 @@ def test_no_node_is_missing_or_marked_red(page, workflow):
 
 
 def test_it_opens_readable_and_nothing_overlaps_or_leaves_its_group(page):
-    page.wait_for_timeout(500)  # a node grows when it is drawn
-    drawn = page.evaluate(DRAWN)
+    drawn = settled(page, DRAWN)
     assert drawn["scale"] >= 0.8
     assert_nothing_overlaps_or_leaves_its_group(drawn)
+
+
+def settled(page, what):
+    """What the page says once it says the same twice: a node grows when it is drawn."""
+    seen = None
+    for _ in range(20):
+        page.wait_for_timeout(500)
+        before, seen = seen, page.evaluate(what)
+        if seen == before:
+            break
+    return seen
 
 
 def assert_nothing_overlaps_or_leaves_its_group(drawn):
@@ -177,8 +187,7 @@ def test_in_nodes_2_it_opens_readable_too_and_notes_stand_out(opened_in_nodes_2,
     page = opened_in_nodes_2
     page.evaluate(LOAD, workflow)
     page.wait_for_function(BUILT_ALL, arg=len(workflow["nodes"]))
-    page.wait_for_timeout(500)
-    built = page.evaluate(BUILT)
+    built = settled(page, BUILT)
     screenshot(page, f"{name}_nodes_2.png")
     assert built["scale"] >= 0.8
     assert_nothing_overlaps_or_leaves_its_group(built)
