@@ -7,13 +7,13 @@ comes with the pack.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import folder_paths
 
+from .methods.seams.telling import running_server
 from .video import VideoError
 
 FOLDER = "inversions"
@@ -49,9 +49,8 @@ def input_video_path(name: str | None) -> str:
 
 def show_example() -> None:
     """Lets ComfyUI's page show the example, which it asks for as for a file of the input folder; to be called once."""
-    server = sys.modules.get("server")
-    instance = getattr(getattr(server, "PromptServer", None), "instance", None)
-    if instance is None or instance.app.frozen:
+    server = running_server()
+    if server is None or server.PromptServer.instance.app.frozen:
         return
 
     @server.web.middleware
@@ -60,7 +59,7 @@ def show_example() -> None:
             return server.web.FileResponse(input_video_path(EXAMPLE))
         return await handler(request)
 
-    instance.app.middlewares.append(with_example)
+    server.PromptServer.instance.app.middlewares.append(with_example)
 
 
 def inside_folder(path: str, folder: str) -> str:

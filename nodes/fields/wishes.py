@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from ...stem_kernels.prompt_words import folded
 from .shared import check_target_prompt
 
 SEPARATOR = "---"
@@ -39,11 +40,11 @@ def read_targets(source: str, text: str, purpose: str) -> list[str]:
 
 def captions(source: str, targets: list[str]) -> list[str]:
     """What to write above each edit, without commas: the words of its prompt that the source prompt has not."""
-    known = {word.strip(".,;").lower() for word in source.split()}
+    known = {folded(word) for word in source.split()}
     found = []
     for number, target in enumerate(targets, start=1):
         words = [word.strip(".,;").replace(",", "/") for word in target.split()]
-        new = " ".join(word for word in words if word.lower() not in known)
+        new = " ".join(word for word in words if folded(word) not in known)
         found.append(new[:_LONGEST].strip() or f"edit {number}")
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Any
 
 from comfy_execution.utils import get_executing_context
 
@@ -16,9 +17,13 @@ def tell(text: str) -> None:
 
 def show(text: str) -> None:
     """Writes a text on the node that runs, in place of the last one, where ComfyUI's page is open."""
-    # Tools use the nodes without a server, whose module cannot even be imported there.
-    server = getattr(sys.modules.get("server"), "PromptServer", None)
-    instance, running = getattr(server, "instance", None), get_executing_context()
-    if instance is not None and running is not None:
+    server, running = running_server(), get_executing_context()
+    if server is not None and running is not None:
         # A node that another one expands into is not on the page; its id begins with that of the other.
-        instance.send_progress_text(text, running.node_id.partition(".")[0])
+        server.PromptServer.instance.send_progress_text(text, running.node_id.partition(".")[0])
+
+
+def running_server() -> Any:
+    """ComfyUI's module `server` where its server runs, else None: tools use the nodes without, and cannot import it."""
+    server = sys.modules.get("server")
+    return server if getattr(getattr(server, "PromptServer", None), "instance", None) is not None else None

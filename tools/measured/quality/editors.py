@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import editors_summary
 from .clips import Case
-from .editors_summary import BEFORE
+from .editors_summary import BEFORE, SHIPPED
 from .plan import EditorItem, EditorSetting, Settings
 from .variants import BASELINE, FOR_TOKENFLOW, Variant, stem
 
@@ -131,26 +131,25 @@ def fatezero_settings() -> tuple[EditorSetting, ...]:
     return _settings("fatezero", named)
 
 
-# An edit with and without a mask of the thing, as the nodes ship.
+SETTINGS = {"tokenflow": tokenflow_settings(), "fatezero": fatezero_settings()}
+# By what the report calls it, how a mask of the thing is used.
 UNMASKED = "no mask"
 MASKED = {UNMASKED: "no", "mask, latents": "latents", "mask, latents and pixels": "pixels"}
-SHIPPED_CHANGES = {"tokenflow": TO_75 | {"batch_size": 8}, "fatezero": TO_75 | {"levels": (0, 1, 2, 3)}}
 
 
 def mask_items(cases: Sequence[Case], seeds: Sequence[int]) -> list[EditorItem]:
-    """Edits with and without a mask, from the STEM inversion of each editor."""
-    return [
-        EditorItem("setting", case, INVERSIONS[editor][0], seeds[0], setting=setting)
-        for case in cases
-        for editor, changes in SHIPPED_CHANGES.items()
-        for setting in (
-            EditorSetting(editor, name, tuple((changes | {"masked": masked}).items()))
-            for name, masked in MASKED.items()
-        )
+    """Edits with and without a mask, with the editor's shipped setting, from its STEM inversion."""
+    shipped = [one for editor, tried in SETTINGS.items() for one in tried if one.name == SHIPPED[editor]]
+    settings = [
+        replace(one, name=name, changes=(*one.changes, ("masked", masked)))
+        for one in shipped
+        for name, masked in MASKED.items()
     ]
-
-
-SETTINGS = {"tokenflow": tokenflow_settings(), "fatezero": fatezero_settings()}
+    return [
+        EditorItem("setting", case, INVERSIONS[setting.editor][0], seeds[0], setting=setting)
+        for case in cases
+        for setting in settings
+    ]
 
 
 def items(

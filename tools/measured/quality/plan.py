@@ -85,8 +85,8 @@ class EditorSetting:
         editor: "tokenflow" or "fatezero".
         name: what the report calls it.
         changes: fields of TokenFlowSettings, or of FateZeroSettings and WordWishes, that differ from those of 0.1.0;
-            beside them "masked": whether a mask of the thing keeps the rest of the "latents", or its "pixels" too, or
-            ("no") is only measured by.
+            beside them "masked", what a mask of the thing keeps outside it: the "latents", the "pixels" too, or
+            nothing ("no"), where it only says what is measured.
         steps: of the inversion and the edit; 0 for those of the other items.
     """
 

@@ -154,8 +154,9 @@ class Runner:
             truth = render(wish.scene, item.case.motion, self.settings.frames)
             changes = dict(setting.changes)
             masked = changes.pop("masked", None)
-            # of the thing, and a latent pixel around it, as one would grow what a segmentation gives
-            mask = max_pool2d(source.clip.masks[:, None].float(), 17, 1, 8)[:, 0]
+            if masked:
+                # of the thing, and a latent pixel around it, as one would grow what a segmentation gives
+                mask = max_pool2d(source.clip.masks[:, None].float(), 17, 1, 8)[:, 0]
             if masked in ("latents", "pixels"):
                 changes["mask"] = interpolate(mask[:, None], inversion.size, mode="area")[:, 0]
             if setting.editor == "tokenflow":
