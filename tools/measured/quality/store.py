@@ -60,7 +60,7 @@ def _read(files: Iterable[Path]) -> dict[str, dict]:
 
 
 def _line(key: str, result: Mapping) -> str:
-    return json.dumps({"key": key, "result": result}) + "\n"
+    return json.dumps({"key": key, "result": result}, separators=(",", ":")) + "\n"
 
 
 def rounded(what: Any) -> Any:
