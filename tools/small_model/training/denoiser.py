@@ -25,7 +25,6 @@ from .loop import Plan, Start, best_device, device_of, mixed_precision, train
 # Every GroupNorm of ComfyUI has 32 groups, so that at a width of 32 it would take away the mean of every channel,
 # and with it the colour of a plain area: at 64 channels two share a group. The deeper levels stay at twice the width.
 CHANNELS = 64
-CHANNEL_MULTIPLIERS = (1, 2, 2, 2)
 TEXT_WIDTH = 64
 # Of all workers together.
 BATCH = 64
@@ -42,8 +41,7 @@ class Denoiser(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        config = unet_config(CHANNELS, TEXT_WIDTH) | {"channel_mult": list(CHANNEL_MULTIPLIERS)}
-        model = TinySD15(config)
+        model = TinySD15(unet_config(CHANNELS, TEXT_WIDTH))
         model.set_inference_dtype(torch.float32, None)
         self.unet = model.get_model({}, device="cpu").diffusion_model
         initialise(self.unet)

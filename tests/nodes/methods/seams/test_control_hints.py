@@ -43,12 +43,14 @@ def tiny_controlnet():
 
 
 def tiny_adapter():
-    """A T2I adapter of random weights, from a checkpoint that the host's own loader reads."""
-    channels = [TINY_CHANNELS * multiple for multiple in (1, 2, 4, 4)]
+    """A T2I adapter of random weights. The host's own loader knows those for SD1.5's channel multipliers alone."""
+    multipliers = unet_config(TINY_CHANNELS, TINY_TEXT_WIDTH)["channel_mult"]
+    channels = [TINY_CHANNELS * multiplier for multiplier in multipliers]
     network = comfy.t2i_adapter.adapter.Adapter(
-        cin=192, channels=channels, nums_rb=2, ksize=1, sk=True, use_conv=False
-    ).to("meta")
-    return comfy.controlnet.load_controlnet_state_dict(random_weights(network, "", torch.float32, seed=5))
+        cin=192, channels=channels, nums_rb=2, ksize=1, sk=True, use_conv=False, xl=False
+    )
+    network.load_state_dict(random_weights(network, "", torch.float32, seed=5))
+    return comfy.controlnet.T2IAdapter(network, 3, 8, "nearest-exact")
 
 
 def tiny_control_lora():
@@ -78,7 +80,8 @@ def inversion(loaded, video):
 def _applied(caplog):
     """The host only logs it where a ControlNet does not fit the network."""
     yield
-    assert "control could not be applied" not in caplog.text
+    # caplog.text holds what this phase logged, not what the test did.
+    assert not [record for record in caplog.get_records("call") if "could not be applied" in record.getMessage()]
 
 
 def hints(frames=FRAMES, size=(64, 64)):
@@ -163,7 +166,11 @@ def test_every_pass_sees_the_hints_of_its_frames_and_the_source_none(
 
 
 def test_what_the_keyframes_had_computed_is_right_with_a_controlnet_too(loaded, inversion, applied, monkeypatch):
-    prompts, settings = applied(tiny_controlnet(), hints()), TokenFlowSettings(batch_size=2)
+    # Random keyframes leave near ties among the few tokens here, and rounding decides those.
+    prompts, settings = (
+        applied(tiny_controlnet(), hints(), 0.5),
+        TokenFlowSettings(cfg=2.0, keyframes="centre", batch_size=2),
+    )
     reused = edit(loaded.model, inversion, *prompts, settings)
     monkeypatch.setattr(
         tokenflow, "batch_passes", lambda batches, keyframes, plan, reuse: batch_passes(batches, keyframes, plan, False)
