@@ -7,6 +7,7 @@ import os
 import pathlib
 import sys
 import types
+from collections.abc import Iterator
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 HOST = pathlib.Path(os.environ.get("COMFYUI_HOST") or ROOT / ".setup" / "host").resolve()
@@ -45,6 +46,16 @@ settings.load_profile("repeatable")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take long come first, so that processes that share the tests end at about the same time."""
     items.sort(key=lambda item: (item.get_closest_marker("host") is None, "tools" not in item.path.parts))
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    """No test changes the number of threads: two in one process spin while the other process works."""
+    before = torch.get_num_threads()
+    yield
+    after = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert after == before
 
 
 @pytest.fixture(scope="session")

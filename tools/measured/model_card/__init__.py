@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 from ... import locations
@@ -34,9 +33,6 @@ def main(arguments: list[str]) -> int:
             print(f"card stopped: there is no file {file}. Train the small model first: make train.")
             return 1
     loaded_model.prepare()
-    import torch
-
-    torch.set_num_threads(os.cpu_count() or 1)
     from ...small_model.training.classifier import load_classifier
     from . import samples
 
