@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import comfy.utils
 from comfy_api.latest import io
 from torch import Tensor
 
 from .fields.shared import CATEGORY, COMPARED, choice
 from .methods.seams.comfyui_versions import advanced, found_by
+from .metrics.frames import rgb
 from .metrics.pictures import beside, stacked, time_slice, wiped
 
 PURPOSE = "Compare Videos"
@@ -77,7 +79,8 @@ class CompareVideos(io.ComfyNode):
         column: float = 0.5,
         layout: str = LAYOUTS[0],
     ) -> io.NodeOutput:
-        videos = [video for video in (first, second, third, fourth) if video is not None]
+        connected = zip(COMPARED, (first, second, third, fourth), strict=True)
+        videos = [rgb(video, PURPOSE, f"the {name} video") for name, video in connected if video is not None]
         given = [label.strip() for label in labels.split(",")] if labels.strip() else []
         if len(given) > len(videos):
             raise ValueError(
@@ -90,10 +93,11 @@ class CompareVideos(io.ComfyNode):
                 "set layout to side by side."
             )
         texts = given + [""] * (len(videos) - len(given))
-        width = max(first.shape[2], first.shape[0])
+        advance = comfy.utils.ProgressBar(sum(map(len, videos))).update
+        width = max(videos[0].shape[:3:2])
         slices = [time_slice(video, column, width) for video in videos]
         if layout == "wipe":
-            compared = wiped(first, second, texts)
+            compared = wiped(*videos, texts, advance)
         else:
-            compared = (stacked if layout == "stacked" else beside)(videos, texts)
+            compared = (stacked if layout == "stacked" else beside)(videos, texts, advance)
         return io.NodeOutput(compared, beside(slices, texts))

@@ -7,6 +7,8 @@ comes with the pack.
 from __future__ import annotations
 
 import os
+import re
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -15,20 +17,29 @@ import folder_paths
 
 from .methods.seams.telling import running_server
 from .video import VideoError
+from .video.container import ENDINGS
 
 FOLDER = "inversions"
 SUFFIX = ".safetensors"
 _OUTPUT = " [output]"
 # A clip that every list of videos ends with, so that a template runs in a ComfyUI without any.
 EXAMPLE = "big_buck_bunny.mp4 [example]"
+_DATE_PARTS = {"y": "tm_year", "M": "tm_mon", "d": "tm_mday", "h": "tm_hour", "m": "tm_min", "s": "tm_sec"}
+_DATE_TOKEN = r"yyyy|yy|MM?|dd?|hh?|mm?|ss?"
 _ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
 
 def input_videos() -> list[str]:
-    """Names of the videos in the input folder and of the example, for a list of choices."""
-    folder = folder_paths.get_input_directory()
-    files = [name for name in os.listdir(folder) if os.path.isfile(os.path.join(folder, name))]
-    return [*sorted(folder_paths.filter_files_content_types(files, ["video"])), EXAMPLE]
+    """Names of the videos in the input folder, its subfolders after it, and of the example, for a list of choices."""
+    root = Path(folder_paths.get_input_directory())
+    found = []
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        inner = Path(folder).relative_to(root)
+        known = {*folder_paths.filter_files_content_types(files, ["video"])}
+        known |= {name for name in files if name.lower().endswith(ENDINGS)}
+        found += [(inner / name).as_posix() for name in sorted(known) if os.path.isfile(os.path.join(folder, name))]
+    return [*found, EXAMPLE]
 
 
 def input_video_path(name: str | None) -> str:
@@ -42,6 +53,8 @@ def input_video_path(name: str | None) -> str:
         return str(_ASSETS / EXAMPLE.removesuffix(" [example]"))
     try:
         path = folder_paths.get_annotated_filepath(name)
+        if "\\" in name and not os.path.exists(path):  # a workflow that was made on Windows
+            path = folder_paths.get_annotated_filepath(name.replace("\\", "/"))
     except ValueError:  # newer versions of ComfyUI themselves refuse paths that lead out of the folder
         raise _outside(name) from None
     return inside_folder(path, folder_paths.get_input_directory())
@@ -106,7 +119,7 @@ def inversion_path(name: str, purpose: str) -> Path:
     in_output = name.endswith(_OUTPUT)
     root = folder_paths.get_output_directory() if in_output else folder_paths.get_input_directory()
     folder = os.path.join(root, FOLDER)
-    real = contained(os.path.join(folder, name.removesuffix(_OUTPUT)), folder)
+    real = contained(os.path.join(folder, name.removesuffix(_OUTPUT).replace("\\", "/")), folder)
     if real is None or not real.endswith(SUFFIX):
         raise ValueError(
             f"{purpose}: '{name[:200]}' is not a file of the folder {FOLDER} in ComfyUI's input or output folder, "
@@ -124,6 +137,7 @@ def free_path(prefix: str, purpose: str) -> tuple[Path, str, str]:
         ValueError: the prefix leads out of the output folder.
     """
     output = folder_paths.get_output_directory()
+    prefix = with_dates(prefix, time.localtime())
 
     def check(path: str) -> None:
         if contained(path, os.path.join(output, FOLDER)) is None:
@@ -139,6 +153,17 @@ def free_path(prefix: str, purpose: str) -> tuple[Path, str, str]:
     path = os.path.join(folder, name)
     check(path)
     return Path(path), name, subfolder
+
+
+def with_dates(prefix: str, now: time.struct_time) -> str:
+    """A prefix with %date:yyyy-MM-dd% and the like filled in, as ComfyUI's page does for its own save nodes alone."""
+
+    def part(token: re.Match) -> str:
+        kind = token[0]
+        value = getattr(now, _DATE_PARTS[kind[0]])
+        return f"{value:04}"[-len(kind) :] if kind[0] == "y" else f"{value:0{len(kind)}}"
+
+    return re.sub(r"%date:([^%]*)%", lambda date: re.sub(_DATE_TOKEN, part, date[1]), prefix)
 
 
 def contained(path: str, folder: str) -> str | None:

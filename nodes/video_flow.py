@@ -12,6 +12,7 @@ from comfy_api.latest import io
 
 from .fields.shared import CATEGORY, FlowSocket, choice
 from .methods.seams.comfyui_versions import found_by
+from .metrics.frames import rgb
 from .metrics.optical_flow import DIS, dis, estimate, raft, weight_files
 
 
@@ -46,10 +47,12 @@ class VideoFlow(io.ComfyNode):
 
     @classmethod
     def execute(cls, video: Any, method: str = DIS) -> io.NodeOutput:
+        frames = rgb(video, "Optical Flow", "the video")
+        advance = comfy.utils.ProgressBar(len(frames) - 1).update
         if method == DIS:
-            return io.NodeOutput(estimate(video, dis, "DIS (OpenCV)"))
+            return io.NodeOutput(estimate(frames, dis, "DIS (OpenCV)", advance))
         if method not in weight_files(weights_folder()):
             raise ValueError(f"Optical Flow: there is no file {method} in models/optical_flow. Choose another method.")
         weights = comfy.utils.load_torch_file(str(weights_folder() / method), safe_load=True)
         between = raft(weights, comfy.model_management.get_torch_device())
-        return io.NodeOutput(estimate(video, between, f"RAFT (torchvision, {method})"))
+        return io.NodeOutput(estimate(frames, between, f"RAFT (torchvision, {method})", advance))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import comfy.utils
 from comfy_api.latest import io
 from torch import Tensor
 
 from .fields.shared import CATEGORY, FlowSocket
 from .methods.seams.comfyui_versions import found_by
 from .metrics.clip_scores import frame_embeddings, text_embedding
+from .metrics.frames import rgb
 from .metrics.measurements import Report, add_closeness, add_embeddings, add_steadiness
 from .metrics.optical_flow import OpticalFlow, dis, estimate
 from .metrics.plot import curves
@@ -84,14 +86,19 @@ class VideoMetrics(io.ComfyNode):
         target_prompt: str = "",
         source_prompt: str = "",
     ) -> io.NodeOutput:
-        source, edited = source[..., :3].cpu(), edited[..., :3].cpu()
+        source, edited = rgb(source, PURPOSE, "the source"), rgb(edited, PURPOSE, "the edit")
         check_videos(source, edited, flow)
+        frames, pairs = len(source), len(source) - 1
+        looks = 2 * frames + (2 if flow else 3) * pairs + (frames if clip_vision is not None else 0)
+        advance = comfy.utils.ProgressBar(looks).update
         report = Report()
-        add_closeness(report, source, edited)
-        if source.shape[0] > 1:
-            add_steadiness(report, source, edited, flow or estimate(source, dis, "DIS (OpenCV)"))
+        add_closeness(report, source, edited, advance)
+        if pairs:
+            flow = flow or estimate(source, dis, "DIS (OpenCV)", advance)
+            add_steadiness(report, source, edited, flow, advance)
         if clip_vision is not None:
-            _add_clip(report, edited, clip_vision, clip, target_prompt, source_prompt)
+            embeddings = frame_embeddings(clip_vision, edited, advance)
+            _add_clip(report, embeddings, clip_vision, clip, target_prompt, source_prompt)
         return io.NodeOutput(report.table(), curves(list(report.measures.values())), report.json())
 
 
@@ -116,9 +123,8 @@ def check_videos(source: Tensor, edited: Tensor, flow: OpticalFlow | None) -> No
 
 
 def _add_clip(
-    report: Report, edited: Tensor, clip_vision: Any, clip: Any, target_prompt: str, source_prompt: str
+    report: Report, frames: Tensor, clip_vision: Any, clip: Any, target_prompt: str, source_prompt: str
 ) -> None:
-    frames = frame_embeddings(clip_vision, edited)
     prompts = {"target": target_prompt.strip(), "source": source_prompt.strip()}
     names = {"CLIP vision": f"{type(clip_vision.model).__name__}, {frames.shape[-1]} numbers per frame"}
     found = {}

@@ -28,8 +28,8 @@ def edit_inputs() -> list[io.Input]:
 
 
 def prompt_input(name: str, tooltip: str) -> io.String.Input:
-    """A text of several lines."""
-    return io.String.Input(name, multiline=True, default="", tooltip=tooltip)
+    """A text of several lines, in which ComfyUI's page draws one of {a|b} and leaves out comments."""
+    return io.String.Input(name, multiline=True, default="", dynamic_prompts=True, tooltip=tooltip)
 
 
 def check_target_prompt(text: str, purpose: str, which: str = "the target prompt") -> None:

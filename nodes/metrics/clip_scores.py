@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-# Frames that go through the vision model at a time.
-_BATCH = 16
+from .frames import Advance, unwatched
+
+# Frames that go through the vision model at a time: few, so that an interruption need not wait long on a CPU.
+_BATCH = 4
 
 
 def prompt_similarity(frames: Tensor, text: Tensor) -> Tensor:
@@ -30,7 +32,7 @@ def temporal_consistency(frames: Tensor) -> Tensor:
     return cosine_similarity(frames[1:].double(), frames[:-1].double(), dim=-1)
 
 
-def frame_embeddings(clip_vision: Any, video: Tensor) -> Tensor:
+def frame_embeddings(clip_vision: Any, video: Tensor, advance: Advance = unwatched) -> Tensor:
     """Of a video [n, h, w, 3] in [0, 1], by a CLIP_VISION model.
 
     Raises:
@@ -45,6 +47,7 @@ def frame_embeddings(clip_vision: Any, video: Tensor) -> Tensor:
                 "text. Load a CLIP vision model (ViT-L/14 for the text model clip_l)."
             )
         embeddings.append(found.float().cpu())
+        advance(len(frames))
     return torch.cat(embeddings)
 
 

@@ -7,24 +7,29 @@ from einops import rearrange
 from kornia.metrics import ssim as ssim_map
 from torch import Tensor
 
+from .frames import Advance, unwatched
+
 # The error at which PSNR is capped, far below what 8-bit pixels can show, so that one identical frame does not make a
 # video's mean infinite.
 SMALLEST_ERROR = 1e-10
 WINDOW = 11
 
 
-def psnr(a: Tensor, b: Tensor) -> Tensor:
+def psnr(a: Tensor, b: Tensor, advance: Advance = unwatched) -> Tensor:
     """Peak signal-to-noise ratio of each frame, 10·log10(1 / MSE), in dB.
 
     a, b: [N, H, W, C] floating-point values in [0, 1]. Returns [N] float64, at most 100 dB (identical frames).
     ValueError when the shapes differ.
     """
     check_shapes(a, b)
-    error = torch.stack([(x.double() - y.double()).square().mean() for x, y in zip(a, b, strict=True)])
-    return -10 * error.clamp_min(SMALLEST_ERROR).log10()
+    errors = []
+    for x, y in zip(a, b, strict=True):
+        errors.append((x.double() - y.double()).square().mean())
+        advance(1)
+    return -10 * torch.stack(errors).clamp_min(SMALLEST_ERROR).log10()
 
 
-def ssim(a: Tensor, b: Tensor) -> Tensor:
+def ssim(a: Tensor, b: Tensor, advance: Advance = unwatched) -> Tensor:
     """Structural similarity of each frame, the mean over pixels and channels of
 
         (2 μa μb + c1)(2 σab + c2) / ((μa² + μb² + c1)(σa² + σb² + c2)),   c1 = 0.01², c2 = 0.03²,
@@ -46,6 +51,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
         # float64, because variances are small differences of large numbers
         x, y = (rearrange(frame.double(), "h w c -> 1 c h w") for frame in frames)
         means.append(ssim_map(x, y, WINDOW, padding="valid").mean())
+        advance(1)
     return torch.stack(means)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .clip_scores import frame_accuracy, prompt_similarity, temporal_consistency
 from .closeness import psnr, ssim
+from .frames import Advance, unwatched
 from .optical_flow import OpticalFlow
 from .warping import warp_error
 
@@ -65,20 +66,23 @@ class Report:
         return json.dumps({"measures": measures, "models": self.models}, indent=1)
 
 
-def add_closeness(report: Report, source: Tensor, edited: Tensor) -> None:
-    """PSNR and SSIM of two videos [n, h, w, 3] of the same size."""
+def add_closeness(report: Report, source: Tensor, edited: Tensor, advance: Advance = unwatched) -> None:
+    """PSNR and SSIM of two videos [n, h, w, 3] of the same size; advances by 2 n frames."""
     explanation = "closeness to the source: for a reconstruction, how good it is; for an edit, how much is kept"
     for key, of, unit in (("psnr", psnr, "dB"), ("ssim", ssim, "")):
-        values = of(edited, source)
+        values = of(edited, source, advance)
         report.measures[key] = _mean(key.upper(), values, explanation, unit=unit, better="")
 
 
-def add_steadiness(report: Report, source: Tensor, edited: Tensor, flow: OpticalFlow) -> None:
-    """Warp errors of the edit along the flow of the source, and those of the source itself to compare with."""
+def add_steadiness(
+    report: Report, source: Tensor, edited: Tensor, flow: OpticalFlow, advance: Advance = unwatched
+) -> None:
+    """Warp errors of the edit along the flow of the source, and those of the source itself to compare with; advances by
+    2 (n - 1) pairs of frames."""
     report.models["flow"] = flow.name
     seen = f"pixels that both frames show, {100 * float(flow.seen.double().mean()):.0f} %"
     for key, whose, video in (("", "of the edit", edited), ("source_", "of the source", source)):
-        error, name = warp_error(video, flow.backward, flow.seen), f"warp error {whose}, x1000"
+        error, name = warp_error(video, flow.backward, flow.seen, advance), f"warp error {whose}, x1000"
         pairs = tuple(error.pairs.tolist())
         report.measures[f"{key}warp_error"] = Measure(name, error.seen, "", "lower", pairs, seen)
         report.measures[f"{key}warp_error_all"] = Measure(f"{name}, all pixels", error.all, "", "lower")

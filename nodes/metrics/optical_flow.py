@@ -11,6 +11,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from .frames import Advance, unwatched
 from .warping import visible
 
 DIS = "DIS"
@@ -42,8 +43,10 @@ class OpticalFlow:
         return pairs + 1, height, width
 
 
-def estimate(video: Tensor, between: Callable[[Tensor, Tensor], Tensor], name: str) -> OpticalFlow:
-    """The flow of a video [n, h, w, 3] in [0, 1] by `between`, which gives that from one batch of frames to another.
+def estimate(
+    video: Tensor, between: Callable[[Tensor, Tensor], Tensor], name: str, advance: Advance = unwatched
+) -> OpticalFlow:
+    """The flow of a video [n, h, w, 3] in [0, 1] by `between`, which gives that from one frame to another.
 
     Raises:
         ValueError: one frame alone has no motion, or the frames are too small to see any.
@@ -55,22 +58,24 @@ def estimate(video: Tensor, between: Callable[[Tensor, Tensor], Tensor], name: s
             f"Optical flow: frames of {video.shape[2]}x{video.shape[1]} pixels are too small to see motion in; each "
             f"side needs at least {SMALLEST_SIDE} pixels. Use larger frames."
         )
-    frames = video[..., :3].float().cpu()
-    forward, backward = between(frames[:-1], frames[1:]), between(frames[1:], frames[:-1])
-    return OpticalFlow(forward, backward, visible(forward, backward), name)
+    forward, backward, seen = [], [], []
+    for earlier, later in zip(video, video[1:], strict=False):
+        there, back = between(earlier, later), between(later, earlier)
+        forward.append(there)
+        backward.append(back)
+        seen.append(visible(there[None], back[None])[0])
+        advance(1)
+    return OpticalFlow(torch.stack(forward), torch.stack(backward), torch.stack(seen), name)
 
 
 def dis(first: Tensor, second: Tensor) -> Tensor:
-    """Dense inverse search (Kroeger et al. 2016) by OpenCV, [n, h, w, 3] twice -> [n, h, w, 2]."""
+    """Dense inverse search (Kroeger et al. 2016) by OpenCV, [h, w, 3] twice -> [h, w, 2]."""
     import cv2
 
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    flows = []
-    for pair in zip(first, second, strict=True):
-        pixels = ((frame.clamp(0, 1) * 255).round().to(torch.uint8).numpy() for frame in pair)
-        earlier, later = (cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in pixels)
-        flows.append(torch.from_numpy(search.calc(earlier, later, None)))
-    return torch.stack(flows)
+    pixels = ((frame.clamp(0, 1) * 255).round().to(torch.uint8).numpy() for frame in (first, second))
+    earlier, later = (cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in pixels)
+    return torch.from_numpy(search.calc(earlier, later, None))
 
 
 def raft(weights: dict[str, Tensor], device: torch.device | str = "cpu") -> Callable[[Tensor, Tensor], Tensor]:
@@ -93,10 +98,9 @@ def raft(weights: dict[str, Tensor], device: torch.device | str = "cpu") -> Call
     network = network.eval().to(device)
 
     def between(first: Tensor, second: Tensor) -> Tensor:
-        height, width = first.shape[1:3]
-        pairs = zip(_padded(first), _padded(second), strict=True)
-        flows = [network(a[None].to(device), b[None].to(device))[-1].cpu() for a, b in pairs]
-        return rearrange(torch.cat(flows), "n xy h w -> n h w xy")[:, :height, :width].contiguous()
+        height, width = first.shape[:2]
+        flow = network(_padded(first).to(device), _padded(second).to(device))[-1].cpu()
+        return rearrange(flow, "1 xy h w -> h w xy")[:height, :width].contiguous()
 
     return between
 
@@ -106,9 +110,9 @@ def weight_files(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.glob("*.safetensors")) if folder.is_dir() else []
 
 
-def _padded(frames: Tensor) -> Tensor:
-    """[n, h, w, 3] in [0, 1] -> [n, 3, h', w'] in [-1, 1], as RAFT wants it, padded at the right and the bottom."""
-    height, width = frames.shape[1:3]
+def _padded(frame: Tensor) -> Tensor:
+    """[h, w, 3] in [0, 1] -> [1, 3, h', w'] in [-1, 1], as RAFT wants it, padded at the right and the bottom."""
+    height, width = frame.shape[:2]
     sides = [max(_RAFT_SIDE, -(-side // _RAFT_MULTIPLE) * _RAFT_MULTIPLE) for side in (height, width)]
-    planes = 2 * rearrange(frames, "n h w c -> n c h w") - 1
+    planes = 2 * rearrange(frame, "h w c -> 1 c h w") - 1
     return torch.nn.functional.pad(planes, (0, sides[1] - width, 0, sides[0] - height), mode="replicate")

@@ -11,35 +11,43 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
+from .frames import Advance, unwatched
+
 LABEL_HEIGHT = 18
 _GAP = 4
+# Frames that are resized at a time.
+_BATCH = 16
 # Share of the values beyond which a colour is cut off at either end, so that single outliers do not grey all others.
 _CUT = 0.01
 
 
-def beside(videos: Sequence[Tensor], labels: Sequence[str]) -> Tensor:
+def beside(videos: Sequence[Tensor], labels: Sequence[str], advance: Advance = unwatched) -> Tensor:
     """Videos [n, h, w, 3] in a row, [n, h', w', 3]: scaled to the height of the first, a label above each that has one.
 
-    The longest decides how many frames there are; the others hold their last one.
+    The longest decides how many frames there are; the others hold their last one. Advances by the frames of them all.
     """
     height = videos[0].shape[1]
-    columns = [_resized(video, (height, max(1, round(video.shape[2] * height / video.shape[1])))) for video in videos]
+    widths = [max(1, round(video.shape[2] * height / video.shape[1])) for video in videos]
+    columns = [_resized(video, (height, width), advance) for video, width in zip(videos, widths, strict=True)]
     return _joined(columns, labels, dim=2)
 
 
-def stacked(videos: Sequence[Tensor], labels: Sequence[str]) -> Tensor:
+def stacked(videos: Sequence[Tensor], labels: Sequence[str], advance: Advance = unwatched) -> Tensor:
     """The same from top to bottom, each at its own size; narrower ones get a white margin at their right."""
     width = max(video.shape[2] for video in videos)
-    rows = [pad(_resized(video, video.shape[1:3]), (0, 0, 0, width - video.shape[2]), value=1.0) for video in videos]
+    rows = []
+    for video in videos:
+        rows.append(pad(video, (0, 0, 0, width - video.shape[2]), value=1.0))
+        advance(len(video))
     return _joined(rows, labels, dim=1)
 
 
-def wiped(left: Tensor, right: Tensor, labels: Sequence[str]) -> Tensor:
+def wiped(left: Tensor, right: Tensor, labels: Sequence[str], advance: Advance = unwatched) -> Tensor:
     """One picture [n, h, w, 3], the first video left of a white line and the second right of it, at the first's size.
 
     The line starts at the left border, is at the right one half-way through the video, and comes back.
     """
-    left, right = _same_length([_resized(video, left.shape[1:3]) for video in (left, right)])
+    left, right = _same_length([_resized(video, left.shape[1:3], advance) for video in (left, right)])
     frames, _, width, _ = left.shape
     way = torch.linspace(-1.0, 1.0, frames) if frames > 1 else torch.full((1,), 0.5)
     line = rearrange((1 - way.abs()) * width, "n -> n 1 1 1")
@@ -63,13 +71,17 @@ def _same_length(videos: Sequence[Tensor]) -> list[Tensor]:
     return [torch.cat([video, repeat(video[-1], "h w c -> n h w c", n=frames - video.shape[0])]) for video in videos]
 
 
-def _resized(video: Tensor, size: Sequence[int]) -> Tensor:
-    video = video[..., :3].float().cpu()
+def _resized(video: Tensor, size: Sequence[int], advance: Advance) -> Tensor:
     if tuple(video.shape[1:3]) == tuple(size):
+        advance(len(video))
         return video
-    planes = rearrange(video, "n h w c -> n c h w")
-    planes = interpolate(planes, tuple(size), mode="bilinear", antialias=True, align_corners=False)
-    return rearrange(planes, "n c h w -> n h w c")
+    resized = []
+    for frames in video.split(_BATCH):
+        planes = rearrange(frames, "n h w c -> n c h w")
+        planes = interpolate(planes, tuple(size), mode="bilinear", antialias=True, align_corners=False)
+        resized.append(rearrange(planes, "n c h w -> n h w c"))
+        advance(len(frames))
+    return torch.cat(resized)
 
 
 def labelled(video: Tensor, label: str) -> Tensor:
@@ -85,7 +97,7 @@ def time_slice(video: Tensor, position: float, width: int) -> Tensor:
 
     position: of the column, 0 the left border and 1 the right one. Steady motion draws smooth lines; flicker is a comb.
     """
-    column = video[:, :, round(position * (video.shape[2] - 1)), :3].float().cpu()  # [n, h, 3]
+    column = video[:, :, round(position * (video.shape[2] - 1))]  # [n, h, 3]
     index = torch.arange(width) * column.shape[0] // width
     return rearrange(column[index], "time h c -> 1 h time c")
 

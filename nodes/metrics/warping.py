@@ -13,6 +13,8 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
+from .frames import Advance, unwatched
+
 # A flow is consistent where |there and back|^2 < RELATIVE (|there|^2 + |back|^2) + ABSOLUTE (Sundaram et al. 2010).
 RELATIVE, ABSOLUTE = 0.01, 0.5
 
@@ -68,11 +70,18 @@ def visible(forward: Tensor, backward: Tensor) -> Tensor:
     return inside & (both < allowed)
 
 
-def warp_error(video: Tensor, backward: Tensor, seen: Tensor) -> WarpError:
+def warp_error(video: Tensor, backward: Tensor, seen: Tensor, advance: Advance = unwatched) -> WarpError:
     """How far a video [n, h, w, c] is from moving along a flow; n is 2 at least.
 
     backward: [n - 1, h, w, 2]. seen: bool [n - 1, h, w], the pixels that count.
     """
-    error = (video[1:].double() - moved(video, backward).double()).square().mean(dim=-1)
-    pairs = torch.stack([frame[where].mean() for frame, where in zip(error, seen, strict=True)])
-    return WarpError(1e3 * float(error[seen].mean()), 1e3 * float(error.mean()), 1e3 * pairs)
+    sums = []  # over the pixels that count, and over all
+    for n, where in enumerate(seen):
+        error = (video[n + 1].double() - moved(video[n : n + 2], backward[n : n + 1])[0].double()).square().mean(dim=-1)
+        sums.append(torch.stack([error[where].sum(), error.sum()]))
+        advance(1)
+    of_pairs, counted = torch.stack(sums), seen.flatten(1).sum(dim=1)
+    of_seen, of_all = of_pairs.sum(dim=0)
+    return WarpError(
+        1e3 * float(of_seen / counted.sum()), 1e3 * float(of_all / seen.numel()), 1e3 * of_pairs[:, 0] / counted
+    )

@@ -40,6 +40,12 @@ _BEGINNINGS = {
 _MOVIE_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"}
 # Length of a transport stream packet and the offset of its sync byte: plain, with time codes, with error correction.
 _TRANSPORT_PACKETS = ((188, 0), (192, 4), (204, 0))
+# Names under which such files are kept, beside those that ComfyUI knows for videos.
+ENDINGS = tuple(
+    f".{ending}"
+    for ending in "mp4 m4v mov qt 3gp 3g2 mj2 mkv mk3d webm avi divx ts m2t m2ts mts tp trp mpg mpeg mpe m2p ps vob "
+    "m1v m2v mpv wmv asf flv f4v ogv ogg ogm mxf nut ivf gif apng".split()
+)
 # What PyAV raises on damaged files: besides FFmpeg's errors, an index error where a stream appears half-way, and an
 # overflow for a time beyond 64 bits.
 DAMAGE = (av.error.FFmpegError, IndexError, OverflowError)
@@ -121,15 +127,13 @@ def open_container(source: str | io.BytesIO, name: str) -> Iterator[InputContain
 
 @contextmanager
 def open_video(source: str | io.BytesIO, name: str) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open a file and its first stream of moving pictures.
+    """Open a file and the stream of moving pictures that FFmpeg and players choose: the default, else the best one.
 
     Raises VideoError where there is none; sound with a cover picture has none.
     """
     with open_container(source, name) as container:
-        for stream in container.streams.video:
-            if stream.codec_context is not None and not stream.disposition & Disposition.attached_pic:
-                break
-        else:
+        stream = container.streams.best("video")
+        if stream is None or stream.codec_context is None or stream.disposition & Disposition.attached_pic:
             if container.streams.video and container.streams.video[0].codec_context is None:
                 raise VideoError(f"{name} uses a video codec that FFmpeg cannot decode here. Convert it to H.264.")
             if container.streams.audio:

@@ -129,7 +129,7 @@ class VideoFile:
 
 
 class PicturesInMemory:
-    """Pictures [frames, height, width, channels ≥ 3] in 0..1 at an even rate, with their AUDIO or None.
+    """Pictures [frames, height, width, channels] in 0..1 at an even rate, grey or in colour, with their AUDIO or None.
 
     Offers what a VideoFile does; its pictures are float32 in 0..1.
     """
@@ -139,7 +139,7 @@ class PicturesInMemory:
             raise VideoError(f"{name} contains 0 frames. Check the node that made it.")
         if rate <= 0:
             raise VideoError(f"{name} plays at {float(rate):g} frames per second. Set a rate above 0.")
-        self._images = images
+        self._images = images if images.shape[-1] >= 3 else images[..., :1].expand(-1, -1, -1, 3)
         self._audio = audio
         count, height, width = images.shape[:3]
         self.info = ClipInfo(name=name, width=width, height=height, rate=rate, frames=count, length=count / rate)

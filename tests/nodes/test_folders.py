@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import os
+import time
 
+import folder_paths
 import pytest
-from comfyui_stem.nodes.folders import file_state, inside_folder
+from comfyui_stem.nodes.folders import EXAMPLE, file_state, free_path, input_video_path, input_videos, inside_folder
 from comfyui_stem.nodes.video import VideoError
 
 
@@ -71,3 +73,43 @@ def test_the_state_changes_with_content_and_with_time(folder):
     longer = file_state(str(path))
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1_000_000_000))
     assert len({before, longer, file_state(str(path))}) == 3
+
+
+@pytest.fixture
+def input_folder(folder, monkeypatch):
+    monkeypatch.setattr(folder_paths, "input_directory", str(folder))
+    return folder
+
+
+def test_every_file_that_can_be_read_is_offered_also_in_subfolders(input_folder):
+    names = "a.ts b.M2TS c.mts d.3gp e.vob f.mxf g.gif h.apng i.ivf j.nut k.webm sub/deep/l.mkv".split()
+    (input_folder / "sub" / "deep").mkdir()
+    (input_folder / ".hidden").mkdir()
+    for name in (*names, "picture.png", "sound.wav", "notes.txt", ".hidden/m.mp4", "ts"):
+        (input_folder / name).write_bytes(b"")
+    assert input_videos() == sorted(["clip.mp4", *names[:-1]]) + ["sub/clip.mp4", "sub/deep/l.mkv", EXAMPLE]
+    for name in input_videos()[:-1]:
+        assert input_video_path(name) == os.path.realpath(input_folder / name)
+
+
+def test_a_name_from_windows_is_found(input_folder):
+    assert input_video_path("sub\\clip.mp4") == os.path.realpath(input_folder / "sub" / "clip.mp4")
+    (input_folder / "sub\\clip.mp4").write_bytes(b"a name with a backslash")
+    if os.name != "nt":
+        assert input_video_path("sub\\clip.mp4") == os.path.realpath(input_folder / "sub\\clip.mp4")
+    with pytest.raises(VideoError, match="outside the input folder"):
+        input_video_path("..\\secret.mp4")
+
+
+def test_dates_in_a_prefix_are_filled_in_as_comfyuis_page_does_for_its_own_nodes(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
+    monkeypatch.setattr(time, "localtime", lambda: time.struct_time((2026, 3, 7, 14, 5, 9, 0, 66, 0)))
+    for prefix, name in {
+        "%date:yyyy-MM-dd%/clip": "clip",
+        "a_%date:yy.M.d hh_mm_ss%": "a_26.3.7 14_05_09",
+        "%date:h-m-s%%": "14-5-9%",
+        "%%": "%%",
+    }.items():
+        path, _, subfolder = free_path(prefix, "Save Inversion")
+        assert path.name == f"{name}_00001_.safetensors"
+    assert free_path("%date:yyyy-MM-dd%/clip", "Save Inversion")[2].replace(os.sep, "/") == "inversions/2026-03-07"

@@ -222,10 +222,15 @@ def test_a_noise_mask_of_another_number_of_frames_is_refused_before_anything_is_
 
 
 @pytest.mark.parametrize(
-    ("samples", "found"), [(torch.zeros(2, 16, 8, 8), r"\[2, 16, 8, 8\]"), (torch.zeros(1, 4, 3, 8, 8), "3, 8, 8")]
+    ("samples", "found"),
+    [
+        (torch.zeros(2, 16, 8, 8), r"shaped \[2, 16, 8, 8\]"),
+        (torch.zeros(1, 4, 3, 8, 8), "shaped .*3, 8, 8"),
+        ([torch.zeros(1, 4, 8, 8)], r"of another kind \(list\)"),
+    ],
 )
 def test_a_latent_of_another_kind_is_refused_with_its_shape(loaded, samples, found):
-    with pytest.raises(ValueError, match=rf"the LATENT is shaped .*{found}.*Encode the frames with the VAE Encode"):
+    with pytest.raises(ValueError, match=rf"the LATENT is {found}.*Encode the frames with the VAE Encode"):
         sample(loaded, latent={"samples": samples})
 
 

@@ -217,3 +217,10 @@ def test_a_wipe_shows_the_first_video_left_of_a_line_that_goes_right_and_comes_b
 def test_a_wipe_is_between_two_videos():
     with pytest.raises(ValueError, match="a wipe is between two videos, and 3 are connected"):
         CompareVideos.execute(video_of(0), video_of(1), video_of(0), labels="", layout="wipe")
+
+
+def test_grey_videos_are_compared_in_colour_and_empty_ones_are_refused_by_name():
+    grey, _ = CompareVideos.execute(video_of(0.25)[..., :1], video_of(0.5), labels="").args
+    assert torch.equal(grey, CompareVideos.execute(video_of(0.25), video_of(0.5), labels="").args[0])
+    with pytest.raises(ValueError, match="Compare Videos: the second video is empty"):
+        CompareVideos.execute(video_of(0), video_of(0)[:0])

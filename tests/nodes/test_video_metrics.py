@@ -6,10 +6,12 @@ import json
 import math
 
 import comfy.clip_vision
+import comfy.utils
 import numpy as np
 import pytest
 import torch
 from comfyui_stem.nodes import video_flow
+from comfyui_stem.nodes.compare_videos import CompareVideos
 from comfyui_stem.nodes.video_flow import VideoFlow
 from comfyui_stem.nodes.video_metrics import VideoMetrics
 
@@ -183,3 +185,57 @@ def test_what_cannot_be_measured_is_null_in_the_json():
     _, _, found = measured(source, source)
     value = found["measures"]["warp_error"]["value"]
     assert value is None or math.isfinite(value)
+
+
+def test_grey_frames_are_measured_as_grey_in_colour():
+    source, edited = texture()[..., :1], texture(2)[..., :1]
+    in_colour = measured(source.expand(-1, -1, -1, 3), edited.expand(-1, -1, -1, 3))[2]
+    assert measured(source, edited)[2] == measured(source.expand(-1, -1, -1, 3), edited)[2] == in_colour
+    assert torch.equal(
+        VideoFlow.execute(source).args[0].backward, VideoFlow.execute(texture()[..., [0, 0, 0]]).args[0].backward
+    )
+
+
+def test_frames_that_are_not_there_are_refused_by_name():
+    for call, name in (
+        (lambda: measured(texture()[:0], texture()), "Video Metrics: the source is empty"),
+        (lambda: measured(texture(), texture()[:0]), "Video Metrics: the edit is empty"),
+        (lambda: VideoFlow.execute(texture()[:0]), "Optical Flow: the video is empty"),
+    ):
+        with pytest.raises(ValueError, match=name):
+            call()
+
+
+NODES = {
+    "metrics": lambda: VideoMetrics.execute(texture(), texture(2)),
+    "metrics with a flow": lambda: VideoMetrics.execute(texture(), texture(2), VideoFlow.execute(texture()).args[0]),
+    "one frame": lambda: VideoMetrics.execute(texture()[:1], texture(2)[:1]),
+    "flow": lambda: VideoFlow.execute(texture()),
+    "side by side": lambda: CompareVideos.execute(texture(), texture(2)[:, :20]),
+    "stacked": lambda: CompareVideos.execute(texture(), texture(2), texture(3), layout="stacked"),
+    "wipe": lambda: CompareVideos.execute(texture(), texture(2)[:2, :20], layout="wipe"),
+}
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_every_frame_that_is_looked_at_is_shown_as_progress_and_can_be_the_last(monkeypatch, name):
+    shown = []
+    monkeypatch.setattr(
+        comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, *more, **others: shown.append((value, total))
+    )
+    NODES[name]()
+    last = len(shown) - 1
+    assert shown[-1][0] == shown[-1][1]
+    for stop in {0, last // 2, last}:
+        shown.clear()
+
+        def interrupt(value, total, *more, stop=stop, **others):
+            shown.append(value)
+            if len(shown) > stop:
+                raise InterruptedError
+
+        # ComfyUI's own hook raises so where a run is interrupted.
+        monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", interrupt)
+        with pytest.raises(InterruptedError):
+            NODES[name]()
+        assert len(shown) == stop + 1

@@ -26,18 +26,18 @@ def new_trajectory(shape: Sequence[int], storage: Storage, folder: Path) -> Tens
             with the tensor, or at the latest when ComfyUI clears its temporary folder.
 
     Raises:
-        ValueError: the disk has no room for it.
+        ValueError: the disk has no room for it, or the folder cannot be written to.
     """
     if storage == "memory":
         return torch.empty(*shape, dtype=torch.float32)
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"stem_trajectory_{uuid.uuid4().hex}.bin"
     count = math.prod(shape)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         _reserve(file, count * _BYTES)
     except OSError as error:
-        file.unlink(missing_ok=True)
-        free = shutil.disk_usage(folder).free
+        _deleted(file)
+        free = shutil.disk_usage(next(parent for parent in file.parents if parent.is_dir())).free
         raise ValueError(
             f"The trajectory needs a file of {count * _BYTES / 1e9:.2f} GB in {folder}, where {free / 1e9:.2f} GB is "
             f"free ({error}). Free some space, start ComfyUI with another --temp-directory, use fewer frames or steps, "

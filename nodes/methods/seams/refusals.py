@@ -68,9 +68,10 @@ def check_calls(model: Any, purpose: str) -> None:
 
 def check_latent(latent: dict, purpose: str) -> Tensor:
     """The samples [n, 4, h, w] of a LATENT of video frames."""
-    samples = latent["samples"]
-    if getattr(samples, "is_nested", False) or samples.ndim != 4 or samples.shape[1] != 4:
-        shape = "nested" if getattr(samples, "is_nested", False) else f"shaped {list(samples.shape)}"
+    samples = latent.get("samples") if isinstance(latent, dict) else latent
+    plain = isinstance(samples, Tensor) and not getattr(samples, "is_nested", False)
+    if not plain or samples.ndim != 4 or samples.shape[1] != 4:
+        shape = f"shaped {list(samples.shape)}" if plain else f"of another kind ({type(samples).__name__})"
         raise ValueError(
             f"{purpose}: the LATENT is {shape}; a batch of frames [frames, 4, height, width] is needed. Encode the "
             "frames with the VAE Encode node and the VAE of the checkpoint that MODEL comes from."

@@ -229,6 +229,24 @@ def test_sound_with_a_cover_picture_is_refused(tmp_path):
         load(tmp_path / "clip.mp4")
 
 
+@pytest.mark.parametrize("marked", [True, False])
+def test_the_stream_that_players_show_is_read_not_the_first(tmp_path, marked):
+    path = tmp_path / "preview-first.mkv"
+    with av.open(str(path), "w") as container:
+        preview, film = (container.add_stream("ffv1", rate=rate) for rate in (1, 8))
+        preview.width, preview.height, film.width, film.height = (64, 48, 32, 24) if marked else (32, 24, 64, 48)
+        if marked:  # the default one is shown even where it is smaller
+            preview.disposition, film.disposition = Disposition(0).value, Disposition.default.value
+        for stream, frames, value in ((preview, 1, 200), (film, 16, 50)):
+            for _ in range(frames):
+                grey = np.full((stream.height, stream.width, 3), value, np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, "rgb24")))
+            container.mux(stream.encode())
+    clip = load(path)
+    assert len(clip.images) == 16 and clip.rate == 8
+    assert clip.images.mean() * 255 == pytest.approx(50, abs=2)
+
+
 def test_a_video_without_a_frame_is_refused(tmp_path):
     with av.open(str(tmp_path / "clip.mp4"), "w", options={"movflags": "empty_moov"}) as container:
         stream = container.add_stream("libx264", rate=24)
@@ -306,6 +324,14 @@ def test_pictures_in_memory_are_selected_like_a_file():
     assert torch.equal(clip.audio["waveform"][0, 0], torch.arange(1000.0, 1600.0))
     half = load_clip(PicturesInMemory(images.half(), Fraction(10), None, "clip"), Selection(), 8, 8)
     assert half.images.shape == (20, 8, 8, 3) and half.images.dtype == torch.float32 and half.audio is None
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_grey_pictures_and_those_with_alpha_are_loaded_in_colour(channels):
+    pictures = torch.rand(3, 8, 8, channels)
+    images = load_clip(PicturesInMemory(pictures, Fraction(8), None, "it"), Selection()).images
+    expected = pictures[..., :3] if channels > 2 else pictures[..., [0, 0, 0]]
+    torch.testing.assert_close(images, expected)
 
 
 def test_no_pictures_in_memory_are_refused():

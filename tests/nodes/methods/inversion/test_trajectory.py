@@ -69,3 +69,9 @@ def test_without_a_way_to_reserve_a_file_it_is_written(tmp_path, monkeypatch):
 def test_memory_is_counted_where_it_is_taken(tmp_path):
     assert bytes_in_memory(new_trajectory(SHAPE, "memory", tmp_path)) == 4 * 3 * 4 * 8 * 8 * 4
     assert bytes_in_memory(new_trajectory(SHAPE, "file", tmp_path)) == 0
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_in_the_nodes_own_words(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"needs a file of .*Not a directory.*keep the trajectory in memory"):
+        new_trajectory(SHAPE, "file", tmp_path / "file" / "temp")
