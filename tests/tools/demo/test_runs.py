@@ -20,8 +20,8 @@ def test_the_demo_writes_what_it_promises_and_stops_its_host(tmp_path, monkeypat
             super().__init__(*arguments, **options)
             hosts.append(self)
 
-    monkeypatch.setattr(demo, "SMALL_MODEL", replace(workflow.SMALL_MODEL, frames=3, steps=3))
-    monkeypatch.setattr(demo.example, "FRAMES", 3)
+    monkeypatch.setattr(demo, "SMALL_MODEL", replace(workflow.SMALL_MODEL, frames=2, steps=3))
+    monkeypatch.setattr(demo.example, "FRAMES", 2)
     monkeypatch.setattr(demo, "OUTPUT", tmp_path / "output")
     monkeypatch.setattr(demo, "HostProcess", Noted)
     status = demo.main(["--all=1"])
@@ -35,7 +35,7 @@ def test_the_demo_writes_what_it_promises_and_stops_its_host(tmp_path, monkeypat
         "host.log",
     }
     made = json.loads((demo.OUTPUT / "report.json").read_text())
-    assert (made["frames"], made["width"], made["height"], made["steps"]) == (3, 128, 128, 3)
+    assert (made["frames"], made["width"], made["height"], made["steps"]) == (2, 128, 128, 3)
     assert made["checkpoint"] == locations.TRAINED.name
     assert list(made["edits"]) == [wish.label for wish in demo.example.WISHES]
     assert all(made["seconds"][stage] > 0 for stage in ("setup", "inversion", "reconstruction", "edit"))

@@ -13,6 +13,11 @@ from comfyui_stem.tools.small_model.training.denoiser import (
 )
 
 
+@pytest.fixture(autouse=True)
+def _small_batch(monkeypatch):
+    monkeypatch.setattr(denoiser, "BATCH", 16)
+
+
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)
