@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from . import VideoError
 from .container import DAMAGE, open_container, reason
 from .frame_buffer import as_text, available_memory
+from .timeline import Timeline
 
 logger = logging.getLogger(__name__)
 
@@ -27,14 +28,20 @@ _GAP = Fraction(1, 20)
 
 
 def read_audio(
-    source: str | io.BytesIO, name: str, begin: Fraction, length: Fraction, interrupt: Callable[[], None]
+    source: str | io.BytesIO,
+    name: str,
+    begin: Fraction,
+    length: Fraction,
+    interrupt: Callable[[], None],
+    shifts: Sequence[Fraction] = (),
 ) -> dict[str, Any] | None:
     """Sound of [begin, begin + length) seconds of container time: waveform [1, channels, samples] float32, sample_rate.
 
     Exactly as long as the span: silent where the file has none. More than two channels are mixed down to two, which
-    is all that ComfyUI writes. None for a file without sound.
+    is all that ComfyUI writes. None for a file without sound. `shifts`: those of the pictures' `Timeline`, where their
+    timestamps start again.
     """
-    for run_up in (_RUN_UP, None):
+    for run_up in (None,) if shifts else (_RUN_UP, None):
         with open_container(source, name) as container:
             stream = next((stream for stream in container.streams.audio if _is_decodable(stream)), None)
             if stream is None:
@@ -48,7 +55,7 @@ def read_audio(
                 )
             sink = _Waveform(stream.sample_rate, channels, begin, length)
             if run_up is None:
-                _fill(sink, stream, interrupt)
+                _fill(sink, stream, interrupt, Timeline(bool(shifts), shifts))
                 break
             if begin > run_up and _seek(container, stream, begin - run_up) and _fill(sink, stream, interrupt):
                 break
@@ -102,12 +109,16 @@ def _seek(container: av.container.InputContainer, stream: AudioStream, time: Fra
     return True
 
 
-def _fill(sink: _Waveform, stream: AudioStream, interrupt: Callable[[], None]) -> bool:
+def _fill(
+    sink: _Waveform, stream: AudioStream, interrupt: Callable[[], None], timeline: Timeline | None = None
+) -> bool:
     """Decode into `sink` up to its end. False where the first sound came after its beginning: a seek went too far."""
     layout = "mono" if sink.samples.shape[0] == 1 else "stereo"
     resampler, setting, in_time = None, None, None
     for frame in _decode(stream, interrupt):
         time = None if frame.pts is None else frame.pts * Fraction(frame.time_base)
+        if time is not None and timeline is not None:
+            time = timeline.put(time, Fraction(frame.samples, frame.sample_rate))
         if in_time is None:
             in_time = time is not None and time <= sink.begin
         if setting != (setting := (frame.format.name, frame.layout.name, frame.sample_rate)):

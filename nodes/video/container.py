@@ -52,6 +52,8 @@ DAMAGE = (av.error.FFmpegError, IndexError, OverflowError)
 # They store a time with every picture. Elsewhere (MPEG-PS, Ogg) times are worked out while reading, and come out
 # differently after a seek; those are read from the first frame on.
 _SEEKABLE_FORMATS = {"mov", "matroska", "mpegts", "flv", "nut", "mxf"}
+# Recordings of broadcasts: pieces are joined byte by byte, and clocks are set anew.
+_BROADCAST_FORMATS = {"mpegts", "mpeg"}
 # Their timestamps count stored pictures, not shown ones; the rate is constant by definition.
 _UNTIMED_FORMATS = {"avi"}
 # Their packets may hold pictures that are never shown, so packets cannot be counted in place of frames.
@@ -71,7 +73,8 @@ class ClipInfo:
     pictures are turned to be shown. `rate` in frames a second, `tick` the timestamps' resolution in seconds,
     `first_pts` the timestamp of the first frame and `origin` the same in seconds. `frames` and `length` (seconds) are
     what the file claims, None where it does not.
-    Without `timed` the frames are taken to be evenly spaced; without `seekable` they are read from the first on.
+    Without `timed` the frames are taken to be evenly spaced; without `seekable` they are read from the first on. With
+    `jumps` their times may leap forwards where another recording begins.
     """
 
     name: str
@@ -87,6 +90,7 @@ class ClipInfo:
     length: Fraction | None = None
     timed: bool = True
     seekable: bool = True
+    jumps: bool = False
 
     def time_of(self, pts: int) -> Fraction:
         """Seconds since the clip's first frame of a presentation timestamp.
@@ -181,6 +185,7 @@ def probe(source: str | io.BytesIO, name: str) -> ClipInfo:
             length=length,
             timed=timed,
             seekable=timed and paired and format_name in _SEEKABLE_FORMATS,
+            jumps=timed and format_name in _BROADCAST_FORMATS,
         )
 
 

@@ -125,7 +125,8 @@ def _announce(source: ClipSource, expected: int, size: tuple[int, int]) -> None:
 
 def _check_whole(source: ClipSource, reading: _Reading) -> None:
     """Raise VideoError if the clip broke off before its end."""
-    count, failure, length = len(reading.times), reading.failure, source.info.length
+    count, failure = len(reading.times), reading.failure
+    length = None if source.joined else source.info.length
     end = reading.last.end if reading.last else Fraction(0)
     missing = length - end if length else Fraction(0)
     if failure is None and missing <= max(_MISSING_SECONDS, _MISSING_SHARE * (length or 0)):

@@ -22,6 +22,7 @@ from . import BrokenStreamError, VideoError
 from .audio import cut_audio, read_audio
 from .container import DAMAGE, ClipInfo, open_video, probe, reason, turn_upright
 from .frame_selection import Selection, ShownFrame
+from .timeline import Timeline, starts_again
 
 Interrupt = Callable[[], None]
 # Decoders reorder by at most 16 pictures (H.264 and HEVC); this many further packets settle the order of those before.
@@ -36,6 +37,12 @@ class VideoFile:
     def __init__(self, source: str | io.BytesIO, name: str) -> None:
         self._source = source
         self.info = probe(source, name)
+        self._timeline = Timeline(self.info.jumps)
+
+    @property
+    def joined(self) -> bool:
+        """Whether timestamps started again in what was read, so that the claimed length is not that of the clip."""
+        return len(self._timeline.shifts) > 1
 
     def count(self, interrupt: Interrupt) -> int:
         """How many frames the clip has, as far as can be told without decoding."""
@@ -53,14 +60,19 @@ class VideoFile:
         """The frames from the selection's start, or from some frame before it, to the clip's end, in display order.
 
         `end` is begin plus the frame's own duration. Indices count from the clip's first frame, except after a seek to
-        a start in seconds. `interrupt` is called for each decoded frame and may raise.
+        a start in seconds. Where timestamps start again, the clip goes on. `interrupt` is called for each decoded frame
+        and may raise.
         Raises BrokenStreamError where the decoder fails, after the frames before that.
         """
         info = self.info
+        self._timeline = Timeline(info.jumps)
         for index, frame in self._numbered(selection, interrupt):
-            begin = info.time_of(frame.pts) if info.timed and frame.pts is not None else index / info.rate
-            own = getattr(frame, "duration", 0) * info.tick  # older PyAV has none
-            yield ShownFrame(index, begin, begin + (own or 1 / info.rate), frame)
+            length = getattr(frame, "duration", 0) * info.tick or 1 / info.rate  # older PyAV has none
+            if info.timed and frame.pts is not None:
+                begin = self._timeline.put(info.time_of(frame.pts), length)
+            else:
+                begin = index / info.rate
+            yield ShownFrame(index, begin, begin + length, frame)
 
     def picture(self, frame: ShownFrame) -> NDArray[np.uint8]:
         """The RGB picture [height, width, 3] of a frame."""
@@ -72,7 +84,8 @@ class VideoFile:
 
     def audio(self, begin: Fraction, length: Fraction, interrupt: Interrupt) -> dict[str, Any] | None:
         """The sound of [begin, begin + length) seconds after the first frame, as an AUDIO."""
-        return read_audio(self._source, self.info.name, self.info.origin + begin, length, interrupt)
+        shifts = self._timeline.shifts if self.joined else ()
+        return read_audio(self._source, self.info.name, self.info.origin + begin, length, interrupt, shifts)
 
     def _numbered(self, selection: Selection, interrupt: Interrupt) -> Iterator[tuple[int, VideoFrame]]:
         """Decoded frames from the first one on, or from where a seek leads."""
@@ -90,33 +103,46 @@ class VideoFile:
                 raise BrokenStreamError(reason(error)) from error
 
     def _find_start(self, selection: Selection, interrupt: Interrupt) -> _Start | None:
-        """The frame to seek to. A frame number is looked up among the packets' timestamps, without decoding."""
+        """The frame to seek to, None where timestamps before it start again or are missing.
+
+        It is looked up among the packets, without decoding; a start in seconds only in formats whose times may leap.
+        """
         info = self.info
-        if selection.start_unit == "seconds":
-            return _Start(info.first_pts + int(selection.start / info.tick))
+        in_seconds = selection.start_unit == "seconds"
+        target = info.first_pts + int(selection.start / info.tick) if in_seconds else 0
+        if in_seconds and not info.jumps:
+            return _Start(target)
         wanted = int(selection.start)
         times: list[int] = []
+        before = position = None
         try:
             with open_video(self._source, info.name) as (container, stream):
                 for packet in _packets(container, stream, interrupt):
+                    decoded = packet.pts if packet.dts is None else packet.dts
                     if packet.pts is None:
                         return None
+                    if before is not None and starts_again(before, decoded * info.tick, info.jumps):
+                        return None
+                    before = decoded * info.tick
+                    position = packet.pos if info.jumps else None
                     times.append(packet.pts)
-                    if len(times) > wanted + _REORDERED_PACKETS:
+                    if decoded > target if in_seconds else len(times) > wanted + _REORDERED_PACKETS:
                         break
         except DAMAGE:
             return None
+        if in_seconds:
+            return _Start(target, position=position)
         order = {pts: index for index, pts in enumerate(sorted(times))}
         if len(order) < len(times) or order.get(info.first_pts) != 0:
             return None
         index = min(wanted, len(times) - 1)
-        return _Start(sorted(times)[index], order, index)
+        return _Start(sorted(times)[index], order, index, position)
 
     def _decoded_from(self, start: _Start, interrupt: Interrupt) -> Iterator[VideoFrame]:
         """Frames from the start's number on, or from the keyframe before a start in seconds."""
         handed_over = False
         with open_video(self._source, self.info.name) as (container, stream):
-            frames = _from_keyframe(container, stream, start.pts, interrupt)
+            frames = _from_keyframe(container, stream, start, interrupt)
             try:
                 for frame in frames if start.order is None else _from_number(frames, start.order, start.pts):
                     handed_over = True
@@ -133,6 +159,8 @@ class PicturesInMemory:
 
     Offers what a VideoFile does; its pictures are float32 in 0..1.
     """
+
+    joined = False
 
     def __init__(self, images: Tensor, rate: Fraction, audio: dict[str, Any] | None, name: str) -> None:
         if images.shape[0] == 0:
@@ -168,11 +196,15 @@ class _SeekMissedError(Exception):
 
 @dataclass(frozen=True)
 class _Start:
-    """A frame to begin at: its timestamp, and the clip's first timestamps in display order where it has a number."""
+    """A frame to begin at: its timestamp, and the clip's first timestamps in display order where it has a number.
+
+    `position` is a byte of the file by which it has come, in formats where its timestamp may come again.
+    """
 
     pts: int
     order: dict[int, int] | None = None
     index: int = 0
+    position: int | None = None
 
 
 def _packets(container: InputContainer, stream: VideoStream, interrupt: Interrupt) -> Iterator[av.Packet]:
@@ -184,10 +216,12 @@ def _packets(container: InputContainer, stream: VideoStream, interrupt: Interrup
 
 
 def _from_keyframe(
-    container: InputContainer, stream: VideoStream, pts: int, interrupt: Interrupt
+    container: InputContainer, stream: VideoStream, start: _Start, interrupt: Interrupt
 ) -> Iterator[VideoFrame]:
-    """Frames from the last keyframe at or before `pts` that the container's index leads to."""
-    keyframe, packets = _seek_keyframe(container, stream, pts)
+    """Frames from the last keyframe at or before the start that the container's index leads to."""
+    keyframe, packets = _seek_keyframe(container, stream, start.pts)
+    if start.position is not None and not 0 <= (keyframe.pos or 0) <= start.position:
+        raise _SeekMissedError
     arrived = False
     for packet in chain((keyframe,), packets):
         for frame in packet.decode():

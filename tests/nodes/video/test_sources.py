@@ -146,9 +146,10 @@ def test_a_late_start_decodes_from_the_keyframe_before_it_to_the_last_wanted_fra
     frames = source.frames(Selection(start=start, start_unit=unit, frame_cap=3), lambda: decoded.append(1))
     picked = list(select_frames(hold_until_next(frames), Selection(start=start, start_unit=unit, frame_cap=3)))
     assert [read_number(source.picture(frame) / 255) for _, frame in picked] == [100, 101, 102]
-    # Looking up a frame number reads packets, one call each, without decoding. The keyframe is number 96; a transport
-    # stream has no index, so that the seek lands behind it and is tried again two seconds earlier.
-    looked_up = FRAMES + 1 if unit == "frame" else 0
+    # Looking up a frame number reads packets, one call each, without decoding; in a transport stream, whose clock may
+    # begin again, a time as well. The keyframe is number 96; a transport stream has no index, so that the seek lands
+    # behind it and is tried again two seconds earlier.
+    looked_up = FRAMES + 1 if unit == "frame" or name.endswith(".ts") else 0
     assert len(decoded) <= looked_up + (103 - 48 if name.endswith(".ts") else 103 - 96) + 1
 
 
@@ -186,7 +187,7 @@ def test_a_packet_without_a_picture_does_not_shift_the_numbers(clips, monkeypatc
         for number, packet in enumerate(packets(*arguments)):
             yield packet
             if number == 52:
-                yield SimpleNamespace(pts=packet.pts + 1)
+                yield SimpleNamespace(pts=packet.pts + 1, dts=packet.dts)
 
     monkeypatch.setattr(sources, "_packets", with_an_empty_one)
     assert numbers(clips("reordered.mp4"), Selection(Fraction(60), "frame", 3)) == [60, 61, 62]
