@@ -218,6 +218,7 @@ def _advanced_inputs() -> list[io.Input]:
         io.String.Input(
             "negative_prompt",
             default="blurry, distorted, low quality",
+            dynamic_prompts=True,
             tooltip="What the edited video should not show.",
             **advanced(),
         ),

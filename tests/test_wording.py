@@ -30,7 +30,7 @@ UNWANTED = (
     r"\bPreview Any\b",
 )
 # Written by tools, from measurements and messages of the day on which they ran.
-GENERATED = {"benchmarks.md", "faults.md", "faults_inputs.md", "quality.md"}
+GENERATED = {"benchmarks.md", "faults.md", "quality.md"}
 TEXTS = [
     ROOT / "README.md",
     ROOT / "CHANGELOG.md",

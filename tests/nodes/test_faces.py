@@ -37,3 +37,16 @@ def test_a_person_sees_eight_widgets_at_most_and_the_others_come_after_them():
         ordered = sorted(schema.inputs, key=lambda field: bool(field.optional))
         hidden = [bool(field.advanced) for field in ordered if isinstance(field, io.WidgetInput)]
         assert hidden == sorted(hidden) and hidden.count(False) <= 8, node
+
+
+def test_prompts_are_dynamic_as_in_clip_text_encode_but_where_they_are_only_compared():
+    dynamic = {
+        (node, field.id)
+        for node, schema in SCHEMAS.items()
+        for field in schema.inputs
+        if getattr(field, "dynamic_prompts", None)
+    }
+    prompts = {
+        (node, field.id) for node, schema in SCHEMAS.items() for field in schema.inputs if field.id.endswith("_prompt")
+    }
+    assert dynamic == {(node, name) for node, name in prompts if node != "STEMVideoMetrics"}
