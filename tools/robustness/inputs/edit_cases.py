@@ -163,7 +163,7 @@ STEPS = (
 )
 SETTINGS = {
     "a weight for a word that is not there": ({"word_weights": "dog: 3"}, "'dog' is not in the target prompt"),
-    "a weight that is no number": ({"word_weights": "green: much"}, "word_weights has 'green: much'; write a word"),
+    "a weight that is not a number": ({"word_weights": "green: much"}, "word_weights has 'green: much'; write a word"),
     "a weight that is not finite": ({"word_weights": "green: nan"}, "weight of 'green' is nan"),
     "a word with two weights": ({"word_weights": "green: 2, green: 3"}, "word_weights has 'green' twice"),
     "a window above 1": ({"cross_window": "1.5"}, "The cross-attention window runs from 0 to 1.5"),
