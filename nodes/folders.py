@@ -10,6 +10,7 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,7 @@ def input_video_path(name: str | None) -> str:
     if name == EXAMPLE:
         return str(_ASSETS / EXAMPLE.removesuffix(" [example]"))
     try:
-        path = folder_paths.get_annotated_filepath(name)
-        if "\\" in name and not os.path.exists(path):  # a workflow that was made on Windows
-            path = folder_paths.get_annotated_filepath(name.replace("\\", "/"))
+        path = _stored_at(name, folder_paths.get_annotated_filepath)
     except ValueError:  # newer versions of ComfyUI themselves refuse paths that lead out of the folder
         raise _outside(name) from None
     return inside_folder(path, folder_paths.get_input_directory())
@@ -90,6 +89,12 @@ def inside_folder(path: str, folder: str) -> str:
     return real
 
 
+def _stored_at(name: str, path_of: Callable[[str], str]) -> str:
+    """The path of a name; read as one of Windows, where the workflow may have been made, if there is no such file."""
+    path = path_of(name)
+    return path if os.path.exists(path) else path_of(name.replace("\\", "/"))
+
+
 def _outside(path: str) -> VideoError:
     return VideoError(
         f"The file '{os.path.basename(path)[:200]}' lies outside the input folder, which this node does not read. "
@@ -119,7 +124,7 @@ def inversion_path(name: str, purpose: str) -> Path:
     in_output = name.endswith(_OUTPUT)
     root = folder_paths.get_output_directory() if in_output else folder_paths.get_input_directory()
     folder = os.path.join(root, FOLDER)
-    real = contained(os.path.join(folder, name.removesuffix(_OUTPUT).replace("\\", "/")), folder)
+    real = contained(_stored_at(name.removesuffix(_OUTPUT), partial(os.path.join, folder)), folder)
     if real is None or not real.endswith(SUFFIX):
         raise ValueError(
             f"{purpose}: '{name[:200]}' is not a file of the folder {FOLDER} in ComfyUI's input or output folder, "

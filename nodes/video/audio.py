@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -33,15 +33,15 @@ def read_audio(
     begin: Fraction,
     length: Fraction,
     interrupt: Callable[[], None],
-    shifts: Sequence[Fraction] = (),
+    timeline: Timeline | None = None,
 ) -> dict[str, Any] | None:
     """Sound of [begin, begin + length) seconds of container time: waveform [1, channels, samples] float32, sample_rate.
 
     Exactly as long as the span: silent where the file has none. More than two channels are mixed down to two, which
-    is all that ComfyUI writes. None for a file without sound. `shifts`: those of the pictures' `Timeline`, where their
-    timestamps start again.
+    is all that ComfyUI writes. None for a file without sound. `timeline`: one that knows the shifts of the pictures,
+    where their timestamps start again.
     """
-    for run_up in (None,) if shifts else (_RUN_UP, None):
+    for run_up in (None,) if timeline else (_RUN_UP, None):
         with open_container(source, name) as container:
             stream = next((stream for stream in container.streams.audio if _is_decodable(stream)), None)
             if stream is None:
@@ -55,7 +55,7 @@ def read_audio(
                 )
             sink = _Waveform(stream.sample_rate, channels, begin, length)
             if run_up is None:
-                _fill(sink, stream, interrupt, Timeline(bool(shifts), shifts))
+                _fill(sink, stream, interrupt, timeline)
                 break
             if begin > run_up and _seek(container, stream, begin - run_up) and _fill(sink, stream, interrupt):
                 break

@@ -84,8 +84,8 @@ class VideoFile:
 
     def audio(self, begin: Fraction, length: Fraction, interrupt: Interrupt) -> dict[str, Any] | None:
         """The sound of [begin, begin + length) seconds after the first frame, as an AUDIO."""
-        shifts = self._timeline.shifts if self.joined else ()
-        return read_audio(self._source, self.info.name, self.info.origin + begin, length, interrupt, shifts)
+        timeline = Timeline(self.info.jumps, self._timeline.shifts) if self.joined else None
+        return read_audio(self._source, self.info.name, self.info.origin + begin, length, interrupt, timeline)
 
     def _numbered(self, selection: Selection, interrupt: Interrupt) -> Iterator[tuple[int, VideoFrame]]:
         """Decoded frames from the first one on, or from where a seek leads."""
@@ -108,11 +108,11 @@ class VideoFile:
         It is looked up among the packets, without decoding; a start in seconds only in formats whose times may leap.
         """
         info = self.info
-        in_seconds = selection.start_unit == "seconds"
-        target = info.first_pts + int(selection.start / info.tick) if in_seconds else 0
-        if in_seconds and not info.jumps:
-            return _Start(target)
-        wanted = int(selection.start)
+        wanted, target = int(selection.start), None
+        if selection.start_unit == "seconds":
+            target = info.first_pts + int(selection.start / info.tick)
+            if not info.jumps:
+                return _Start(target)
         times: list[int] = []
         before = position = None
         try:
@@ -126,11 +126,11 @@ class VideoFile:
                     before = decoded * info.tick
                     position = packet.pos if info.jumps else None
                     times.append(packet.pts)
-                    if decoded > target if in_seconds else len(times) > wanted + _REORDERED_PACKETS:
+                    if len(times) > wanted + _REORDERED_PACKETS if target is None else decoded > target:
                         break
         except DAMAGE:
             return None
-        if in_seconds:
+        if target is not None:
             return _Start(target, position=position)
         order = {pts: index for index, pts in enumerate(sorted(times))}
         if len(order) < len(times) or order.get(info.first_pts) != 0:

@@ -5,7 +5,16 @@ import time
 
 import folder_paths
 import pytest
-from comfyui_stem.nodes.folders import EXAMPLE, file_state, free_path, input_video_path, input_videos, inside_folder
+from comfyui_stem.nodes.folders import (
+    EXAMPLE,
+    file_state,
+    free_path,
+    input_video_path,
+    input_videos,
+    inside_folder,
+    inversion_path,
+    saved_inversions,
+)
 from comfyui_stem.nodes.video import VideoError
 
 
@@ -113,3 +122,14 @@ def test_dates_in_a_prefix_are_filled_in_as_comfyuis_page_does_for_its_own_nodes
         path, _, subfolder = free_path(prefix, "Save Inversion")
         assert path.name == f"{name}_00001_.safetensors"
     assert free_path("%date:yyyy-MM-dd%/clip", "Save Inversion")[2].replace(os.sep, "/") == "inversions/2026-03-07"
+
+
+def test_an_inversion_is_found_by_its_own_name_or_by_that_of_windows(input_folder):
+    saved = input_folder / "inversions" / "sub" / "clip.safetensors"
+    saved.parent.mkdir(parents=True)
+    saved.write_bytes(b"")
+    assert inversion_path("sub\\clip.safetensors", "Load Inversion") == saved.resolve()
+    if os.name != "nt":  # where a name may hold a backslash, as a prefix may
+        (input_folder / "inversions" / "a\\b.safetensors").write_bytes(b"")
+        assert "a\\b.safetensors" in saved_inversions()
+        assert inversion_path("a\\b.safetensors", "Load Inversion").name == "a\\b.safetensors"
