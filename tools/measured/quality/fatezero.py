@@ -27,7 +27,7 @@ def edited(
 ) -> Tensor:
     """LATENT samples of the edit; what is not fused has the attention of the inversion.
 
-    changes: fields of FateZeroSettings and WordWishes that differ from those of the preset.
+    changes: fields of FateZeroSettings and WordWishes that differ from those of 0.1.0; None for what the preset has.
     """
     preset = PRESETS[PRESET_OF[wish.kind]]
     settings = FateZeroSettings(
@@ -37,7 +37,8 @@ def edited(
         threshold=preset.threshold,
         own=installed_method(inversion.model) or OWN_FRAME,
     )
-    changes = dict(changes or {})
+    shipped = {"cfg_window": preset.cfg_window, "levels": preset.levels}
+    changes = dict(shipped if changes is None else changes)
     window = changes.pop("window", preset.cross_window)
     if "levels" in changes:
         changes["levels"] = frozenset(changes["levels"])

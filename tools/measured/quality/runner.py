@@ -32,6 +32,8 @@ from .variants import DEFAULT
 FRAMES_PER_KEYFRAME = 4
 # What suits the small model; more guidance brightens colours and moves the background.
 EDIT_CFG = 4.0
+# In which TokenFlow Edit differs from TokenFlowSettings; what FateZero Edit has is in its presets.
+TOKENFLOW_SHIPPED: Mapping[str, Any] = {"cfg_window": (0.0, 0.75)}
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,7 @@ class Runner:
         clip, round_trip = source.clip, source.round_trip
         yield _measured("vae", metrics=_against(round_trip, clip.frames, "source"))
         self._keep(item, "source", clip.frames)
-        for wish in item.case.edits if item.edited else ():
-            truth = render(wish.scene, item.case.motion, self.settings.frames)
+        for wish, truth in self._wishes(item) if item.edited else ():
             self._keep(item, f"truth_{wish.kind}", truth.frames)
             metrics = appearance(truth.frames, truth, wish.kind, self.classify)
             yield _measured("truth", edit=wish.kind, metrics=metrics)
@@ -118,8 +119,7 @@ class Runner:
             "tokenflow_stem": self._tokenflow_with_stem,
             "fatezero": self._fatezero,
         }
-        for wish in item.case.edits:
-            truth = render(wish.scene, item.case.motion, self.settings.frames)
+        for wish, truth in self._wishes(item):
             for editor in item.editors:
                 video = self.loaded.decode(editors[editor](item, inversion, wish))
                 metrics = edit_measures(video, truth, source.clip.masks, wish.kind, self.classify)
@@ -132,10 +132,10 @@ class Runner:
         inversion: Inversion,
         wish: Edit,
         stem: StemSelfAttention | None = None,
-        changes: Mapping[str, Any] | None = None,
+        changes: Mapping[str, Any] = TOKENFLOW_SHIPPED,
     ) -> Tensor:
         settings = TokenFlowSettings(cfg=EDIT_CFG, seed=item.seed, batch_size=FRAMES_PER_KEYFRAME, stem=stem)
-        settings = replace(settings, **(changes or {}))
+        settings = replace(settings, **changes)
         target, negative = self.loaded.prompt(wish.scene.caption), self.loaded.prompt("")
         return edit(self.loaded.model, inversion, target, negative, settings)
 
@@ -150,8 +150,7 @@ class Runner:
     def _setting(self, item: EditorItem, source: Source) -> Iterator[dict]:
         setting = item.setting
         inversion = self._last_inversion(item, source)
-        for wish in item.case.edits:
-            truth = render(wish.scene, item.case.motion, self.settings.frames)
+        for wish, truth in self._wishes(item):
             changes = dict(setting.changes)
             masked = changes.pop("masked", None)
             if masked:
@@ -170,6 +169,11 @@ class Runner:
             if masked:
                 metrics |= mask_measures(video, source.clip, truth, mask)
             yield _measured(setting.editor, edit=wish.kind, metrics=metrics)
+
+    def _wishes(self, item: Item) -> Iterator[tuple[Edit, Clip]]:
+        """The edits of the item's clip, each with the true edited clip."""
+        for wish in item.case.edits:
+            yield wish, render(wish.scene, item.case.motion, self.settings.frames)
 
     def _last_inversion(self, item: EditorItem, source: Source) -> Inversion:
         """The item's inversion; the last one is kept, because settings of one inversion follow each other."""

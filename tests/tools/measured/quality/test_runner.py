@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 
 import pytest
+from comfyui_stem.nodes.methods.fatezero.presets import PRESETS
+from comfyui_stem.nodes.tokenflow_edit import TokenFlowEdit
 from comfyui_stem.tools import locations
 from comfyui_stem.tools.host import loaded_model
 from comfyui_stem.tools.measured.quality import runner as runner_module
@@ -51,6 +53,18 @@ def test_an_inversion_is_reconstructed_by_every_denoiser_at_every_scale(run, var
     assert without > with_guidance
 
 
+def test_inversions_are_compared_with_the_guidance_that_the_editors_ship_with(run, monkeypatch):
+    settings = {}
+    for module, name in ((runner_module, "tokenflow"), (runner_module.fatezero, "fatezero")):
+        real = module.edit
+        monkeypatch.setattr(module, "edit", lambda *a, n=name, r=real: (settings.update({n: a[-1]}), r(*a))[1])
+    run[0](Item("variant", CASE, BASELINE, editors=("tokenflow", "fatezero")))
+    default = {one.id: getattr(one, "default", None) for one in TokenFlowEdit.define_schema().inputs}
+    assert settings["tokenflow"].cfg_window == (default["cfg_start_percent"], default["cfg_end_percent"])
+    preset = PRESETS[runner_module.fatezero.PRESET_OF[CASE.edits[0].kind]]
+    assert (settings["fatezero"].cfg_window, settings["fatezero"].levels) == (preset.cfg_window, preset.levels)
+
+
 @pytest.mark.parametrize("variant", [BASELINE, stem(8)])
 def test_edits_with_bases_among_the_keyframes_are_other_edits(run, variant):
     usual, with_bases = run[0](Item("variant", CASE, variant, editors=("tokenflow", "tokenflow_stem")))
@@ -92,7 +106,8 @@ def test_settings_of_an_editor_are_run_from_one_inversion_and_give_other_edits(r
     assert len(set(metrics)) == len(settings)
 
 
-def test_a_setting_without_changes_is_the_edit_of_the_other_studies(run):
+def test_a_setting_that_changes_what_the_node_does_is_the_edit_of_the_other_studies(run):
     (usual,) = run[0](Item("variant", CASE, stem(8), editors=("tokenflow",)))
-    (found,) = run[0](EditorItem("setting", CASE, stem(8), setting=EditorSetting("tokenflow", "as it is")))
+    shipped = EditorSetting("tokenflow", "as it ships", tuple(runner_module.TOKENFLOW_SHIPPED.items()))
+    (found,) = run[0](EditorItem("setting", CASE, stem(8), setting=shipped))
     assert found["metrics"] == usual["metrics"]
