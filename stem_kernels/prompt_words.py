@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -62,8 +62,18 @@ def plain_prompt(prompt: str) -> str:
     return plain.replace("\0\1", ")").replace("\0\2", "(")
 
 
+def embedding_names(prompt: str) -> set[str]:
+    """Names of the textual-inversion embeddings that a prompt asks for."""
+    prefix = EMBEDDING.decode()
+    words = plain_prompt(prompt).split()
+    return {word.removeprefix(prefix).strip(",") for word in words if word.startswith(prefix)}
+
+
 def tokenized_prompt(
-    prompt: str, blocks: Sequence[Sequence[tuple[object, float, int]]], texts: Sequence[str]
+    prompt: str,
+    blocks: Sequence[Sequence[tuple[object, float, int]]],
+    texts: Sequence[str],
+    missing: Collection[str] = (),
 ) -> TokenizedPrompt:
     """Join ComfyUI's tokens to the words of the prompt.
 
@@ -73,6 +83,7 @@ def tokenized_prompt(
             not an integer is the vector of a textual-inversion embedding.
         texts: entry of the tokenizer's vocabulary for each token of the block (such as "jeep</w>"); those of word id 0
             and of embeddings are not read.
+        missing: those of `embedding_names` that the tokenizer leaves out, because it cannot find them.
 
     Raises:
         ValueError: the prompt fills more than one block, or a token's text is not where it should be in the prompt.
@@ -88,7 +99,7 @@ def tokenized_prompt(
     content = [position for position, (_, _, word_id) in enumerate(block) if word_id != 0]
     tokens = [(block[position][0], block[position][2], texts[position]) for position in content]
     words = plain_prompt(prompt).split()
-    owned = _as_the_tokenizer_read(words, tokens)
+    owned = _as_the_tokenizer_read(words, tokens, {_normalised(name).encode() for name in missing})
     end = content[-1] + 2 if content else 2
     return TokenizedPrompt(
         # the vector of an embedding as a tuple, so that equal embeddings align
@@ -179,7 +190,9 @@ def folded(word: str) -> str:
     return text[slice(*_core(text))]
 
 
-def _as_the_tokenizer_read(words: Sequence[str], tokens: Sequence[tuple]) -> list[list[tuple[int, bool]]]:
+def _as_the_tokenizer_read(
+    words: Sequence[str], tokens: Sequence[tuple], missing: Set[bytes]
+) -> list[list[tuple[int, bool]]]:
     """`_owned_tokens` of the first reading of the words that the tokens fit.
 
     Some tokenizers straighten typographic quotes before they look at the text. That of transformers 4 drops control and
@@ -191,17 +204,19 @@ def _as_the_tokenizer_read(words: Sequence[str], tokens: Sequence[tuple]) -> lis
     for reading in (dropped, kept):
         for read in (reading, [word.translate(_STRAIGHT_QUOTES) for word in reading]):
             try:
-                return _owned_tokens(read, tokens)
+                return _owned_tokens(read, tokens, missing)
             except ValueError as refusal:
                 refusals.append(refusal)
     raise refusals[0]
 
 
-def _owned_tokens(words: Sequence[str], tokens: Sequence[tuple[object, int, str]]) -> list[list[tuple[int, bool]]]:
+def _owned_tokens(
+    words: Sequence[str], tokens: Sequence[tuple[object, int, str]], missing: Set[bytes]
+) -> list[list[tuple[int, bool]]]:
     """For each word the indices of its tokens, and whether the token reaches into the word without its punctuation."""
     ends = list(accumulate(len(word.encode()) for word in words))
     owned: list[list[tuple[int, bool]]] = [[] for _ in words]
-    for index, (start, end) in enumerate(_token_spans("".join(words).encode(), ends, tokens)):
+    for index, (start, end) in enumerate(_token_spans("".join(words).encode(), ends, tokens, missing)):
         owner = bisect_right(ends, start)
         word = words[owner]
         offset = ends[owner] - len(word.encode())
@@ -211,32 +226,39 @@ def _owned_tokens(words: Sequence[str], tokens: Sequence[tuple[object, int, str]
 
 
 def _token_spans(
-    stream: bytes, ends: Sequence[int], tokens: Sequence[tuple[object, int, str]]
+    stream: bytes, ends: Sequence[int], tokens: Sequence[tuple[object, int, str]], missing: Set[bytes]
 ) -> list[tuple[int, int]]:
     """Where in the joined words each token lies. Bytes, because a token may end in the middle of a character."""
     spans: list[tuple[int, int]] = []
     cursor = 0
     embedding_id = None
     for token, word_id, text in tokens:
+        if word_id == embedding_id:
+            spans.append(spans[-1])  # a further vector of the same embedding
+            continue
+        cursor = _after_missing(stream, ends, cursor, missing)
         if isinstance(token, int):
             written = bytes(_BYTES[character] for character in text.removesuffix(END_OF_WORD) if character in _BYTES)
-            if not stream.startswith(written, cursor) and stream.startswith(EMBEDDING, cursor):
-                cursor = _embedding_end(stream, ends, cursor)  # ComfyUI leaves out an embedding that it cannot find
             if not written or not stream.startswith(written, cursor):
                 raise _out_of_step(text, stream, cursor)
-            spans.append((cursor, cursor + len(written)))
-            cursor += len(written)
-            embedding_id = None
-        elif word_id == embedding_id:
-            spans.append(spans[-1])  # a further vector of the same embedding
+            end, embedding_id = cursor + len(written), None
         else:
-            start = stream.find(EMBEDDING, cursor)
-            if start < 0:
+            if not stream.startswith(EMBEDDING, cursor):
                 raise _out_of_step("an embedding", stream, cursor)
-            cursor = _embedding_end(stream, ends, start)
-            spans.append((start, cursor))
-            embedding_id = word_id
+            end, embedding_id = _embedding_end(stream, ends, cursor), word_id
+        spans.append((cursor, end))
+        cursor = end
     return spans
+
+
+def _after_missing(stream: bytes, ends: Sequence[int], cursor: int, missing: Set[bytes]) -> int:
+    """Where the text goes on after embeddings that the tokenizer left out, with the commas before their names."""
+    while stream.startswith(EMBEDDING, cursor):
+        end = _embedding_end(stream, ends, cursor)
+        if stream[cursor + len(EMBEDDING) : end].lstrip(b",") not in missing:
+            break
+        cursor = end
+    return cursor
 
 
 def _embedding_end(stream: bytes, ends: Sequence[int], start: int) -> int:

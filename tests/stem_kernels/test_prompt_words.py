@@ -4,7 +4,13 @@ import itertools
 
 import pytest
 import torch
-from comfyui_stem.stem_kernels.prompt_words import Word, match_phrases, plain_prompt, tokenized_prompt
+from comfyui_stem.stem_kernels.prompt_words import (
+    Word,
+    embedding_names,
+    match_phrases,
+    plain_prompt,
+    tokenized_prompt,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,8 +32,8 @@ def host_output(*segments):
     return [block], texts
 
 
-def words_of(prompt, *segments):
-    return tokenized_prompt(prompt, *host_output(*segments)).words
+def words_of(prompt, *segments, missing=()):
+    return tokenized_prompt(prompt, *host_output(*segments), missing).words
 
 
 @pytest.mark.parametrize(
@@ -98,8 +104,19 @@ def test_two_embeddings_in_a_row_are_two_words():
 
 
 def test_an_embedding_that_the_host_left_out_owns_nothing():
-    words = words_of("a embedding:lost cat", "a</w>", "cat</w>")
+    words = words_of("a embedding:lost cat", "a</w>", "cat</w>", missing={"lost"})
     assert [word.positions for word in words] == [(1,), (), (2,)]
+
+
+def test_of_two_embeddings_the_one_that_the_host_found_owns_the_vector():
+    for prompt, positions in (
+        ("embedding:lost embedding:Here", [(), (1,)]),
+        ("embedding:Here embedding:lost", [(1,), ()]),
+        ("embedding:lost embedding:LOST embedding:Here", [(), (), (1,)]),
+    ):
+        assert embedding_names(prompt) == set(prompt.replace("embedding:", "").split())
+        words = words_of(prompt, [torch.ones(4)], missing={"lost", "LOST"})
+        assert [word.positions for word in words] == positions
 
 
 def test_ids_run_from_the_start_token_to_the_first_end_token():

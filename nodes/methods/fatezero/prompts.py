@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ....stem_kernels.prompt_words import TokenizedPrompt, plain_prompt, tokenized_prompt
+from ....stem_kernels.prompt_words import TokenizedPrompt, embedding_names, plain_prompt, tokenized_prompt
 from ..inversion.inversion import Inversion
 
 # Relative difference of a token's embedding. A word more or less moves some token by more than the second; a single
@@ -33,7 +33,8 @@ def read_prompt(clip: Any, text: str, role: str, purpose: str) -> Prompt:
     """Encode a prompt and find its words.
 
     Raises:
-        ValueError: the prompt is longer than one block of tokens, or this is not a CLIP of Stable Diffusion.
+        ValueError: the prompt is longer than one block of tokens, has an embedding that ComfyUI would leave out, or
+            this is not a CLIP of Stable Diffusion.
     """
     try:
         plain_prompt(text)  # what it refuses would break ComfyUI's tokenizer
@@ -45,6 +46,8 @@ def read_prompt(clip: Any, text: str, role: str, purpose: str) -> Prompt:
             f"{purpose}: this CLIP has the text encoders {', '.join(encoders)}, so its tokens are not those of the "
             "cross-attention of Stable Diffusion. Connect the CLIP of the checkpoint that MODEL comes from."
         )
+    for name, blocks in encoders.items():
+        _check_widths(clip, name, blocks, f"{purpose}, {role} prompt")
     # SDXL's two encoders read the same tokens and differ in how they fill up the block.
     blocks, *others = encoders.values()
     if any(_word_ids(other) != _word_ids(blocks) for other in others):
@@ -54,7 +57,7 @@ def read_prompt(clip: Any, text: str, role: str, purpose: str) -> Prompt:
         )
     texts = [_vocabulary_entry(clip, token) for token in blocks[0]]
     try:
-        tokenized = tokenized_prompt(text, blocks, texts)
+        tokenized = tokenized_prompt(text, blocks, texts, _missing_embeddings(clip, text))
     except ValueError as error:
         raise ValueError(f"{purpose}, {role} prompt: {error}") from None
     return Prompt(text, encode(clip, text), tokenized)
@@ -80,6 +83,28 @@ def check_source_prompt(prompt: Prompt, inversion: Inversion, purpose: str) -> s
     if difference < _SAME_PROMPT:
         return ""
     return "note: the source prompt, or its CLIP, differs from the inversion's; words may be located less precisely"
+
+
+def _check_widths(clip: Any, name: str, blocks: list, where: str) -> None:
+    """ComfyUI drops embeddings of another width than a text encoder's, so that all words after them move up."""
+    width = getattr(clip.cond_stage_model, f"clip_{name}").transformer.get_input_embeddings().weight.shape[1]
+    others = {token.shape[-1] for block in blocks for token, *_ in block if not isinstance(token, int)} - {width}
+    if others:
+        raise ValueError(
+            f"{where}: it has an embedding whose vectors have {others.pop()} numbers, but the text encoder clip_{name} "
+            f"reads vectors of {width}, so ComfyUI would leave it out. Use an embedding made for this kind of "
+            "checkpoint, or remove it from the prompt."
+        )
+
+
+def _missing_embeddings(clip: Any, text: str) -> set[str]:
+    """Of the embeddings that a prompt asks for, those that ComfyUI leaves out, as they alone become no vector."""
+
+    def known(name: str) -> bool:
+        block = next(iter(clip.tokenize(f"embedding:{name}").values()))[0]
+        return any(not isinstance(token, int) for token, _ in block)
+
+    return {name for name in embedding_names(text) if not known(name)}
 
 
 def _word_ids(blocks: list) -> list[list[int]]:

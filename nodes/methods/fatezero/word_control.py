@@ -154,6 +154,12 @@ def _columns(
     prompt: TokenizedPrompt, phrases: Sequence[str], role: str, text: str, purpose: str
 ) -> Mapping[str, tuple[int, ...]]:
     found = match_phrases(prompt.words, phrases)
+    left_out = [word.text for word in prompt.words if not word.positions]
+    if lost := match_phrases([Word(text, (0,)) for text in left_out], found.unmatched).positions:
+        raise ValueError(
+            f"{purpose}: ComfyUI has no such embedding as '{next(iter(lost))}', so it left it out of the {role} "
+            "prompt. Put its file into models/embeddings, or remove the word from the prompt and the settings."
+        )
     if found.unmatched:
         missing = ", ".join(f"'{phrase}'" for phrase in found.unmatched)
         raise ValueError(
