@@ -14,6 +14,7 @@ from ....nodes.methods.attention.frame_context import FrameContextAttention
 from ....nodes.methods.attention.installing import install
 from ....nodes.methods.fatezero.edit import FateZeroSettings
 from ....nodes.methods.fatezero.edit import edit as edit_fatezero
+from ....nodes.methods.fatezero.presets import PRESETS as EDIT_PRESETS
 from ....nodes.methods.fatezero.prompts import read_prompt
 from ....nodes.methods.fatezero.word_control import WordWishes, read_words
 from ....nodes.methods.inversion.guidance import StepSchedule
@@ -30,6 +31,7 @@ from .timing import Workload
 SOURCE, TARGET = "a photo of a cat on a chair", "a photo of a dog on a chair"
 TIMESTEP = 501
 CFG = 7.5
+PUBLISHED_LEVELS = frozenset((1, 2, 3))
 PURPOSE = "make bench"
 
 
@@ -63,23 +65,27 @@ def plain_step(loaded: Loaded, video: VideoSize) -> Callable[[], Tensor]:
     return lambda: denoise(guider, inversion.trajectory[-1], sigmas, (TIMESTEP,), PURPOSE)
 
 
-def fatezero_step(loaded: Loaded, method: Any, video: VideoSize) -> Callable[[], object]:
-    """One step of a style edit with FateZero, with all of its attention fused, from an inversion through `method`."""
+def fatezero_step(
+    loaded: Loaded, method: Any, video: VideoSize, levels: frozenset[int] = PUBLISHED_LEVELS
+) -> Callable[[], object]:
+    """One step of a style edit with FateZero, with the attention of all `levels` fused, from an inversion through
+    `method`."""
     inversion = made_up_inversion(install(loaded.model, method), loaded, video)
     source, target = (read_prompt(loaded.clip, text, "a", PURPOSE) for text in (SOURCE, TARGET))
     words = read_words(source, target, WordWishes("refine", 1.0), 1, PURPOSE)
-    settings = FateZeroSettings(cfg=CFG, self_window=1.0, own=method)
+    settings = FateZeroSettings(cfg=CFG, self_window=1.0, own=method, levels=levels)
     negative = loaded.prompt("")
     return lambda: edit_fatezero(loaded.model, inversion, target.conditioning, negative, words.control, settings)
 
 
 def fatezero(loaded: Loaded, video: VideoSize) -> list[Workload]:
-    """Plain sampling, FateZero as published (own and middle frame), and STEM-FateZero."""
-    stem = StemSelfAttention.from_settings(PRESETS["paper"].with_bases(256))
+    """Plain sampling, FateZero as published (own and middle frame), and STEM-FateZero, with the levels of both."""
+    stem, shipped = StemSelfAttention.from_settings(PRESETS["paper"].with_bases(256)), EDIT_PRESETS["style"].levels
     return [
         Workload("plain sampling", plain_step(loaded, video)),
         Workload("FateZero (DDIM, 2 frames)", fatezero_step(loaded, FrameContextAttention((0, "mid")), video)),
-        Workload("STEM-FateZero", fatezero_step(loaded, stem, video), 256),
+        Workload("STEM-FateZero", fatezero_step(loaded, stem, video, shipped), 256),
+        Workload("STEM-FateZero, levels 1 to 3", fatezero_step(loaded, stem, video), 256),
     ]
 
 
