@@ -59,6 +59,16 @@ class InversionSampler(io.ComfyNode):
                     optional=True,
                     **advanced(),
                 ),
+                io.Int.Input(
+                    "kept_steps",
+                    default=0,
+                    min=0,
+                    max=MAX_STEPS,
+                    tooltip="Keep the latents of this many steps alone, for edits of as many steps: an inversion of "
+                    "500 steps of which 50 are kept needs a tenth of the memory. 0 keeps all.",
+                    optional=True,
+                    **advanced(),
+                ),
             ],
             outputs=[
                 InversionSocket.Output(
@@ -81,12 +91,13 @@ class InversionSampler(io.ComfyNode):
         steps: int,
         noise_convention: str = "next",
         keep_trajectory_in: str = "memory",
+        kept_steps: int = 0,
     ) -> io.NodeOutput:
         check_model(model, PURPOSE)
         check_conditioning(positive, "source", PURPOSE)
         samples, mask = check_latent(latent, PURPOSE), latent.get("noise_mask")
         if mask is not None:
             mask = checked_mask(mask, len(samples), PURPOSE)
-        inversion = invert(model, positive, samples, steps, noise_convention, keep_trajectory_in)
+        inversion = invert(model, positive, samples, steps, noise_convention, keep_trajectory_in, kept_steps)
         noisy = model.model.process_latent_out(to_exploding(inversion.trajectory[-1], inversion.sigmas[-1]))
         return io.NodeOutput(replace(inversion, mask=mask), latent | {"samples": noisy})

@@ -20,6 +20,7 @@ from ....stem_kernels.ddim import (
     first_non_finite_frame,
     inversion_timesteps,
     move_exploding,
+    select_timesteps,
     to_exploding,
     to_preserving,
 )
@@ -55,6 +56,7 @@ def invert(
     steps: int,
     convention: NoiseConvention,
     storage: Storage = "memory",
+    kept_steps: int = 0,
 ) -> Inversion:
     """DDIM inversion of a video (paper Eq. 3 and Alg. 1, line 5).
 
@@ -66,14 +68,20 @@ def invert(
         convention: "next" estimates the noise of the current latent at the timestep that it moves to, as the reference
             implementations do; "current" at its own timestep, as the paper prints it.
         storage: where the trajectory is kept (see `new_trajectory`).
+        kept_steps: keep the latents of a schedule of so many steps alone, for edits of as many; 0 keeps all.
+
+    Raises:
+        ValueError: the steps to keep are not among those of the inversion.
     """
     timesteps = inversion_timesteps(steps)
-    sigmas = noise_levels(model, timesteps)
-    trajectory = invert_between(SourceGuider(model, source), samples, sigmas, timesteps, convention, storage)
+    kept = select_timesteps(timesteps, kept_steps)
+    timesteps = timesteps[: timesteps.index(kept[-1]) + 1]
+    sigmas, guider = noise_levels(model, timesteps), SourceGuider(model, source)
+    trajectory = invert_between(guider, samples, sigmas, timesteps, convention, storage, kept)
     return Inversion(
         trajectory=trajectory,
-        timesteps=timesteps,
-        sigmas=tuple(sigmas.tolist()),
+        timesteps=kept,
+        sigmas=tuple(noise_levels(model, kept).tolist()),
         convention=convention,
         source=source,
         model=model,
@@ -88,12 +96,15 @@ def invert_between(
     timesteps: Sequence[int],
     convention: NoiseConvention,
     storage: Storage = "memory",
+    kept: Sequence[int] | None = None,
 ) -> Tensor:
-    """The latents at every one of the ascending `sigmas`, `z` [len(sigmas), n, 4, h, w], float32 on the CPU.
+    """The latents at the ascending `sigmas`, `z` [len(sigmas), n, 4, h, w], float32 on the CPU.
 
-    `samples` is a LATENT's content, taken to lie at `sigmas[0]`; `timesteps` names the others in messages.
+    `samples` is a LATENT's content, taken to lie at `sigmas[0]`; `timesteps` are those of the others. Of these, only
+    the latents of `kept` are returned, if given.
     """
-    shape = (len(sigmas), *samples.shape)
+    places = {timestep: place for place, timestep in enumerate(timesteps if kept is None else kept, start=1)}
+    shape = (len(places) + 1, *samples.shape)
     trajectory = new_trajectory(shape, storage, Path(folder_paths.get_temp_directory()))
 
     def sampler(model: Callable, x: Tensor, sigmas: Tensor, extra_args: dict, callback: Any, disable: Any) -> Tensor:
@@ -108,7 +119,8 @@ def invert_between(
             denoised = model(seen, declared * seen.new_ones(seen.shape[0]), **extra_args)
             x = move_exploding(x, (seen - denoised) / declared, sigma, sigma_next)
             _check_finite(x, f"Inversion step {i + 1} of {len(sigmas) - 1} (timestep {timesteps[i]})")
-            trajectory[i + 1] = to_preserving(x, sigma_next)
+            if timesteps[i] in places:
+                trajectory[places[timesteps[i]]] = to_preserving(x, sigma_next)
             callback({"x": x, "i": i, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
         return x
 

@@ -74,6 +74,23 @@ def test_inversion_is_the_ddim_recursion_on_the_networks_own_estimates(loaded, v
         assert relative(ours[i + 1], z) < 1e-4
 
 
+@pytest.mark.parametrize("storage", ["memory", "file"])
+def test_of_many_steps_those_of_an_edit_can_be_kept_alone(loaded, video, storage):
+    prompt = loaded.prompt("a hill")
+    whole = invert(loaded.model, prompt, video, 20, "next")
+    kept = invert(loaded.model, prompt, video, 20, "next", storage, 5)
+    assert kept.timesteps == inversion_timesteps(5) and len(kept.trajectory) == 6
+    assert kept.sigmas == (whole.sigmas[0], *(whole.sigmas[whole.entry(t)] for t in kept.timesteps))
+    assert torch.equal(kept.trajectory[0], whole.trajectory[0])
+    for timestep in kept.timesteps:
+        assert torch.equal(kept.at(timestep), whole.at(timestep))
+
+
+def test_steps_that_the_inversion_does_not_have_cannot_be_kept(loaded, video):
+    with pytest.raises(ValueError, match=r"3 steps do not match the inversion.*\[1, 2, 5, 10\]"):
+        invert(loaded.model, loaded.prompt(""), video, 10, "next", kept_steps=3)
+
+
 def test_the_two_conventions_differ(loaded, video):
     trajectories = [
         invert(loaded.model, loaded.prompt("a hill"), video, STEPS, convention).trajectory[-1]
