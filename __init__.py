@@ -23,6 +23,7 @@ from .nodes.tokenflow_edit import TokenFlowEdit
 from .nodes.video_flow import VideoFlow
 from .nodes.video_load import VideoLoad
 from .nodes.video_metrics import VideoMetrics
+from .nodes.word_attention import WordAttention
 
 # Old names of nodes, for workflows that still use them: arguments of `register_replacements`. None has been renamed.
 RENAMED_NODES: tuple[dict[str, Any], ...] = ()
@@ -53,6 +54,7 @@ class StemInversionExtension(ComfyExtension):
             CompareVideos,
             BasesPreview,
             FeaturePCA,
+            WordAttention,
         ]
 
 

@@ -15,7 +15,8 @@ from .folders import file_state, input_video_path, input_videos
 from .methods.seams.comfyui_versions import advanced, essential, found_by, is_unedited_file
 from .video import VideoError
 from .video.frame_selection import Selection, exact_rate
-from .video.loading import load_clip
+from .video.loading import Look, load_clip
+from .video.resizing import Framing
 from .video.sources import ClipSource, PicturesInMemory, VideoFile
 
 _NOT_LINKED = object()
@@ -35,7 +36,8 @@ class VideoLoad(io.ComfyNode):
             **essential(),
             description=(
                 "Loads part of a video as frames of one size, with the matching sound. Keeps only the frames it "
-                "returns in memory; before decoding, the log says how many there are and how much memory they take."
+                "returns in memory; before decoding, the log says how many there are and how much memory they take. "
+                "Interlaced clips are deinterlaced, and HDR becomes SDR."
             ),
             inputs=_inputs(),
             outputs=[
@@ -50,13 +52,17 @@ class VideoLoad(io.ComfyNode):
                 io.Video.Output(
                     display_name="video", tooltip="Exactly the returned frames and sound, to preview or save."
                 ),
+                io.Mask.Output(
+                    display_name="mask",
+                    tooltip="White where the clip is transparent, as Load Image has it. One black mask if it never is.",
+                ),
             ],
         )
 
     @classmethod
-    def validate_inputs(cls, file: str | None, video: Any = _NOT_LINKED) -> bool | str:
-        """The file must be one of the input folder's; it does not matter when a video is connected."""
-        if video is not _NOT_LINKED:
+    def validate_inputs(cls, file: str | None, video: Any = _NOT_LINKED, file_name: Any = _NOT_LINKED) -> bool | str:
+        """The file must be one of the input folder's; it does not matter when a video or a name is connected."""
+        if video is not _NOT_LINKED or file_name is not _NOT_LINKED:
             return True
         try:
             input_video_path(file)
@@ -66,8 +72,8 @@ class VideoLoad(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file: str | None, **kwargs: Any) -> str:
-        """A text that changes when the file on disk does. A connected video has its own node to say so."""
-        return "video" if "video" in kwargs else file_state(input_video_path(file))
+        """A text that changes when the file on disk does. What is connected has its own node to say so."""
+        return "connected" if kwargs.keys() & {"video", "file_name"} else file_state(input_video_path(file))
 
     @classmethod
     def execute(
@@ -82,6 +88,10 @@ class VideoLoad(io.ComfyNode):
         height: int = 512,
         fit: str = "crop",
         video: Input.Video | None = None,
+        crop_x: float = 0.5,
+        crop_y: float = 0.5,
+        background: str = "black",
+        file_name: Any = _NOT_LINKED,
     ) -> io.NodeOutput:
         if start_unit == "frame" and start != int(start):
             raise VideoError(
@@ -89,17 +99,17 @@ class VideoLoad(io.ComfyNode):
                 "set start_unit to 'seconds'."
             )
         clip = load_clip(
-            _clip(file, video),
+            _clip(file if file_name is _NOT_LINKED else file_name, video),
             Selection(Fraction(repr(float(start))), start_unit, frame_cap, every_nth, exact_rate(target_fps)),
             width,
             height,
-            fit,
+            Look(Framing(fit, crop_x, crop_y), float(background == "white")),
             interrupt=comfy.model_management.throw_exception_if_processing_interrupted,
             progress=comfy.utils.ProgressBar(1).update_absolute,
         )
         components = Types.VideoComponents(images=clip.images, audio=clip.audio, frame_rate=clip.rate)
         result = InputImpl.VideoFromComponents(components)
-        return io.NodeOutput(clip.images, float(clip.rate), len(clip.images), clip.audio, result)
+        return io.NodeOutput(clip.images, float(clip.rate), len(clip.images), clip.audio, result, clip.mask)
 
 
 def _inputs() -> list[io.Input]:
@@ -108,7 +118,7 @@ def _inputs() -> list[io.Input]:
             "file",
             options=input_videos(),
             upload=io.UploadType.video,
-            tooltip="A video in the input folder, or one to upload. Not used when a video is connected.",
+            tooltip="A video in the input folder, or one to upload. Not used when a video or a file_name is connected.",
         ),
         io.Float.Input(
             "start",
@@ -179,7 +189,29 @@ def _inputs() -> list[io.Input]:
             **advanced(),
         ),
         io.Video.Input("video", optional=True, tooltip="A video from another node, used instead of the file."),
+        _crop_share("crop_x", "left edge", "right edge"),
+        _crop_share("crop_y", "top", "bottom"),
+        choice(
+            "background",
+            ["black", "white"],
+            "What is seen through transparent parts of the clip.",
+            optional=True,
+            **advanced(),
+        ),
+        io.String.Input(
+            "file_name",
+            optional=True,
+            force_input=True,
+            tooltip="The name of a video in the input folder, from another node, used instead of the file.",
+        ),
     ]
+
+
+def _crop_share(name: str, least: str, most: str) -> io.Float.Input:
+    tooltip = f"Which part crop keeps: 0 that at the {least}, 0.5 the middle, 1 that at the {most}."
+    return io.Float.Input(
+        name, default=0.5, min=0.0, max=1.0, step=0.05, round=0.001, optional=True, tooltip=tooltip, **advanced()
+    )
 
 
 def _clip(file: str | None, video: Input.Video | None) -> ClipSource:
@@ -191,4 +223,5 @@ def _clip(file: str | None, video: Input.Video | None) -> ClipSource:
         content = video.get_stream_source()
         return VideoFile(content, os.path.basename(content) if isinstance(content, str) else _LINKED_NAME)
     components = video.get_components()
-    return PicturesInMemory(components.images, Fraction(components.frame_rate), components.audio, _LINKED_NAME)
+    rate, alpha = Fraction(components.frame_rate), getattr(components, "alpha", None)
+    return PicturesInMemory(components.images, rate, components.audio, _LINKED_NAME, alpha)

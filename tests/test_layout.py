@@ -27,7 +27,7 @@ def floors(folder: str, *rooms: str) -> dict[str, int]:
 
 NODES = """bases_preview.py compare_videos.py edit_video.py fatezero_edit.py feature_pca.py frame_context.py
     inversion_sampler.py load_inversion.py reconstruct.py save_inversion.py stem_bases.py tokenflow_edit.py
-    video_flow.py video_load.py video_metrics.py"""
+    video_flow.py video_load.py video_metrics.py word_attention.py"""
 # A room may import itself and what lies on floors below it. A module belongs to the longest path that it lies under.
 METHODS = floors(
     "nodes/methods/", "seams", "batching", "attention", "stem", "inversion", "editing", "tokenflow fatezero"

@@ -21,15 +21,25 @@ def layer_and_step_inputs(layer: int) -> list[io.Input]:
             tooltip="Self-attention layer, in order of execution: 0 is the first of the encoder, -1 the last of the "
             "decoder, both at the finest resolution. SD 1.x and 2.x have 16 layers (6 is the coarsest), SDXL has 70.",
         ),
-        io.Float.Input(
-            "noise",
-            default=0.5,
-            min=0.0,
-            max=1.0,
-            step=0.01,
-            tooltip="Which step of the inversion: 0 the first, with hardly any noise, 1 the last.",
-        ),
+        noise_input(),
     ]
+
+
+def noise_input() -> io.Float.Input:
+    """The field `noise`."""
+    return io.Float.Input(
+        "noise",
+        default=0.5,
+        min=0.0,
+        max=1.0,
+        step=0.01,
+        tooltip="Which step of the inversion: 0 the first, with hardly any noise, 1 the last.",
+    )
+
+
+def step_at(inversion: Inversion, noise: float) -> int:
+    """The timestep a share `noise` into the inversion."""
+    return inversion.timesteps[round(noise * (len(inversion.timesteps) - 1))]
 
 
 def chosen_layer_and_step(
@@ -46,5 +56,5 @@ def chosen_layer_and_step(
             f"{purpose}: there is no layer {layer}; this model has {len(layers)}, 0 to {len(layers) - 1}, or "
             f"{-len(layers)} to -1 counted from the end."
         )
-    chosen, timestep = layers[layer], inversion.timesteps[round(noise * (len(inversion.timesteps) - 1))]
+    chosen, timestep = layers[layer], step_at(inversion, noise)
     return chosen, timestep, f"layer {chosen.index} ({chosen.name}), timestep {timestep}"

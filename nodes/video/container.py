@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -22,6 +22,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from . import VideoError
+from .colours import Colours, colours_of
 
 _HEAD_BYTES = 1024
 _KNOWN = "MP4, MOV, MKV, WebM, AVI, MPEG-TS, MPEG, WMV, FLV, Ogg, MXF, NUT, IVF, GIF or APNG"
@@ -58,6 +59,8 @@ _BROADCAST_FORMATS = {"mpegts", "mpeg"}
 _UNTIMED_FORMATS = {"avi"}
 # Their packets may hold pictures that are never shown, so packets cannot be counted in place of frames.
 _UNCOUNTABLE_CODECS = {"vp8"}
+# FFmpeg's own decoders of these pass over the transparency that Matroska and WebM keep beside a picture.
+_TRANSPARENT_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _DURATION_TAG = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
 
 Matrix = tuple[int, int, int, int]
@@ -72,7 +75,7 @@ class ClipInfo:
     `width` and `height` in pixels as shown, `pixel_aspect` a pixel's width over its height, `matrix` how stored
     pictures are turned to be shown. `rate` in frames a second, `tick` the timestamps' resolution in seconds,
     `first_pts` the timestamp of the first frame and `origin` the same in seconds. `frames` and `length` (seconds) are
-    what the file claims, None where it does not.
+    what the file claims, None where it does not. `interlaced` pictures hold two fields of different moments.
     Without `timed` the frames are taken to be evenly spaced; without `seekable` they are read from the first on. With
     `jumps` their times may leap forwards where another recording begins.
     """
@@ -91,6 +94,8 @@ class ClipInfo:
     timed: bool = True
     seekable: bool = True
     jumps: bool = False
+    interlaced: bool = False
+    colours: Colours = Colours()
 
     def time_of(self, pts: int) -> Fraction:
         """Seconds since the clip's first frame of a presentation timestamp.
@@ -150,11 +155,26 @@ def open_video(source: str | io.BytesIO, name: str) -> Iterator[tuple[InputConta
         yield container, stream
 
 
+def decoder_of(stream: VideoStream) -> Callable[[av.Packet], list[VideoFrame]]:
+    """What makes frames of the stream's packets."""
+    name = _TRANSPARENT_DECODERS.get(stream.codec_context.name)
+    if stream.metadata.get("alpha_mode") != "1" or name not in av.codecs_available:
+        return lambda packet: packet.decode()
+    return av.CodecContext.create(name, "r").decode
+
+
+def decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """All frames from where the container stands."""
+    decode = decoder_of(stream)
+    for packet in container.demux(stream):
+        yield from decode(packet)
+
+
 def probe(source: str | io.BytesIO, name: str) -> ClipInfo:
     """Read a clip's facts from its metadata and its first frame. Raises VideoError where there is no frame."""
     with open_video(source, name) as (container, stream):
         try:
-            first = next(container.decode(stream), None)
+            first = next(decoded(container, stream), None)
         except DAMAGE as error:
             raise VideoError(
                 f"{name}: the first frame cannot be decoded (FFmpeg: {reason(error)}). The file is damaged or cut off."
@@ -186,6 +206,8 @@ def probe(source: str | io.BytesIO, name: str) -> ClipInfo:
             timed=timed,
             seekable=timed and paired and format_name in _SEEKABLE_FORMATS,
             jumps=timed and format_name in _BROADCAST_FORMATS,
+            interlaced=bool(first.interlaced_frame),
+            colours=colours_of(container, stream, first),
         )
 
 

@@ -13,9 +13,9 @@ from . import VideoError
 _GROWTH = 1.5
 
 
-def bytes_needed(frames: int, size: tuple[int, int]) -> int:
-    """Bytes of `frames` float32 RGB pictures of (width, height)."""
-    return frames * size[0] * size[1] * 3 * 4
+def bytes_needed(frames: int, size: tuple[int, int], channels: int = 3) -> int:
+    """Bytes of `frames` float32 pictures of (width, height)."""
+    return frames * size[0] * size[1] * channels * 4
 
 
 def as_text(number: int) -> str:
@@ -29,19 +29,19 @@ def available_memory() -> int:
 
 
 class FrameBuffer:
-    """Pictures [frames, height, width, 3] float32 in 0..1, laid out in one piece as they come.
+    """Pictures [frames, height, width, channels] float32 in 0..1, laid out in one piece as they come.
 
     Sized for the number of frames that is expected, and grown if more come. `size` is (width, height). Raises
     VideoError where they do not fit into the free memory.
     """
 
-    def __init__(self, expected: int, size: tuple[int, int], name: str) -> None:
-        self._size, self._name = size, name
+    def __init__(self, expected: int, size: tuple[int, int], name: str, channels: int = 3) -> None:
+        self._size, self._name, self._channels = size, name, channels
         self._count = 0
         self._images = self._allocate(max(expected, 1))
 
     def append(self, picture: NDArray) -> None:
-        """Add a picture [height, width, 3]: uint8, or float32 in 0..1."""
+        """Add a picture [height, width, channels]: uint8, or float32 in 0..1."""
         if self._count == len(self._images):
             grown = self._allocate(int(self._count * _GROWTH) + 1)
             grown[: self._count] = self._images
@@ -60,12 +60,12 @@ class FrameBuffer:
 
     def _allocate(self, frames: int) -> Tensor:
         width, height = self._size
-        needed, free = bytes_needed(frames, self._size), available_memory()
+        needed, free = bytes_needed(frames, self._size, self._channels), available_memory()
         if needed > free:
-            fitting = free // bytes_needed(1, self._size)
+            fitting = free // bytes_needed(1, self._size, self._channels)
             lower = f"Lower frame_cap to {fitting} or less, or choose a smaller size."
             raise VideoError(
                 f"{self._name}: {frames} frames of {width}x{height} need {as_text(needed)} of memory, but only "
                 f"{as_text(free)} is free. {lower if fitting else 'Choose a smaller size.'}"
             )
-        return torch.empty(frames, height, width, 3)
+        return torch.empty(frames, height, width, self._channels)

@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from . import BrokenStreamError, VideoError
 from .frame_buffer import FrameBuffer, as_text, available_memory, bytes_needed
 from .frame_selection import Selection, ShownFrame, expected_count, hold_until_next, result_rate, select_frames
-from .resizing import Fit, fit_picture, target_size
+from .resizing import Framing, fit_picture, target_size
 from .sources import ClipSource
 
 logger = logging.getLogger(__name__)
@@ -27,11 +29,28 @@ _MISSING_SHARE = Fraction(1, 10)
 
 @dataclass(frozen=True)
 class LoadedClip:
-    """images [frames, height, width, 3] float32 in 0..1, their rate in frames a second, the sound of the same span."""
+    """A clip in memory.
+
+    Attributes:
+        images: [frames, height, width, 3] float32 in 0..1.
+        rate: their frames a second.
+        audio: the sound of the same span.
+        mask: [frames, height, width], 1 where the clip is transparent; one of zeros where it never is.
+    """
 
     images: Tensor
     rate: Fraction
     audio: dict[str, Any] | None
+    mask: Tensor
+
+
+@dataclass(frozen=True)
+class Look:
+    """How the pictures of a clip are shown: `framing` in a picture of another shape, transparent over `background`, a
+    shade of grey in 0..1."""
+
+    framing: Framing = Framing()
+    background: float = 0.0
 
 
 def load_clip(
@@ -39,13 +58,13 @@ def load_clip(
     selection: Selection,
     width: int = 0,
     height: int = 0,
-    fit: Fit = "crop",
+    look: Look = Look(),
     interrupt: Callable[[], None] = lambda: None,
     progress: Callable[[int, int], None] = lambda done, expected: None,
 ) -> LoadedClip:
     """Read the selected frames of a clip, decoding no more of it than they need.
 
-    `width` or `height` 0 follows the other side; both 0 keep the clip's size.
+    `width` or `height` 0 follows the other side; both 0 keep the clip's size. `look`: see there.
     `interrupt` is called for every frame that is decoded or returned, and may raise; `progress` with the number of
     frames done and expected. Raises VideoError where nothing would come out, the clip breaks off, or memory does not
     suffice.
@@ -54,11 +73,14 @@ def load_clip(
     size = target_size(width, height, info.width * info.pixel_aspect, info.height)
     expected = expected_count(source.count(interrupt), info.rate, selection)
     _announce(source, expected, size)
-    buffer = FrameBuffer(expected, size, info.name)
+    buffer, masks = FrameBuffer(expected, size, info.name), None
     progress(0, max(expected, 1))
     reading = _Reading()
-    for picture in _pictures(source, selection, size, fit, reading, interrupt):
+    for picture, transparency in _pictures(source, selection, size, look, reading, interrupt):
         buffer.append(picture)
+        if transparency is not None:
+            masks = masks or FrameBuffer(expected, size, f"the mask of {info.name}", 1)
+            masks.append(transparency)
         progress(len(reading.times), max(expected, len(reading.times)))
     times = reading.times
     if not selection.frame_cap or len(times) < selection.frame_cap:
@@ -68,7 +90,9 @@ def load_clip(
 
     rate = result_rate(times, info.rate, info.tick, selection)
     logger.info("Video Load: %s: %d frames at %.6g fps.", info.name, len(times), float(rate))
-    return LoadedClip(buffer.images(), rate, source.audio(times[0], len(times) / rate, interrupt))
+    audio = source.audio(times[0], len(times) / rate, interrupt)
+    mask = torch.zeros(1, size[1], size[0]) if masks is None else masks.images()[..., 0]
+    return LoadedClip(buffer.images(), rate, audio, mask)
 
 
 @dataclass
@@ -88,23 +112,37 @@ def _pictures(
     source: ClipSource,
     selection: Selection,
     size: tuple[int, int],
-    fit: Fit,
+    look: Look,
     reading: _Reading,
     interrupt: Callable[[], None],
-) -> Iterator[NDArray]:
-    """The selected pictures at their size, up to the end or a break of the clip. Repeated frames are resized once."""
+) -> Iterator[tuple[NDArray, NDArray | None]]:
+    """The selected pictures at their size, up to the end or a break of the clip, and of clips with transparency how
+    transparent they are. Repeated frames are resized once."""
     previous: ShownFrame | None = None
+    aspect = source.info.pixel_aspect
     with closing(source.frames(selection, interrupt)) as frames:
         try:
             for time, frame in select_frames(reading.watch(hold_until_next(frames)), selection):
                 interrupt()
                 if frame is not previous:
-                    picture = fit_picture(source.picture(frame), source.info.pixel_aspect, size, fit)
+                    picture, clear = _over_background(source.picture(frame), look.background)
+                    picture = fit_picture(picture, aspect, size, look.framing)
+                    clear = None if clear is None else fit_picture(clear, aspect, size, look.framing)
                     previous = frame
                 reading.times.append(time)
-                yield picture
+                yield picture, clear
         except BrokenStreamError as error:
             reading.failure = str(error)
+
+
+def _over_background(picture: NDArray, background: float) -> tuple[NDArray, NDArray | None]:
+    """A picture [h, w, 3], or [h, w, 4] over the background; and how transparent the latter is, [h, w, 1]."""
+    if picture.shape[-1] == 3:
+        return picture, None
+    white = 255 if picture.dtype == np.uint8 else 1
+    clear = white - picture[..., 3:]
+    shown = picture[..., :3] + (background * white - picture[..., :3]) * (clear.astype(np.float32) / white)
+    return (shown.round() if white == 255 else shown).astype(picture.dtype), clear
 
 
 def _announce(source: ClipSource, expected: int, size: tuple[int, int]) -> None:
@@ -121,6 +159,9 @@ def _announce(source: ClipSource, expected: int, size: tuple[int, int]) -> None:
         as_text(bytes_needed(expected, size)),
         as_text(available_memory()),
     )
+    fields = "it is interlaced, so the fields of each frame are joined by FFmpeg's bwdif" if info.interlaced else ""
+    for remark in filter(None, (info.colours.remark, fields)):
+        logger.warning("Video Load: %s: %s.", info.name, remark)
 
 
 def _check_whole(source: ClipSource, reading: _Reading) -> None:

@@ -40,31 +40,43 @@ def target_size(width: int, height: int, natural_width: Fraction, natural_height
     return _round_down(width), _round_down(height)
 
 
-def place(width: int, height: int, pixel_aspect: Fraction, size: tuple[int, int], fit: Fit) -> Placement:
-    """Where a picture of width·height pixels, each `pixel_aspect` times as wide as high, goes in one of `size`.
+@dataclass(frozen=True)
+class Framing:
+    """What becomes of a picture of another shape than the result's.
 
-    stretch: all of it, over all of `size`; crop: the middle part that has the shape of `size`; pad: all of it, in the
-    middle.
+    stretch: all of it, over all of the result; pad: all of it, in the middle; crop: a part that has the result's shape,
+    with `across` and `down` telling where it lies: 0 left or top, 1 right or bottom.
     """
+
+    fit: Fit = "crop"
+    across: float = 0.5
+    down: float = 0.5
+
+
+def place(width: int, height: int, pixel_aspect: Fraction, size: tuple[int, int], framing: Framing) -> Placement:
+    """Where a picture of width·height pixels, each `pixel_aspect` times as wide as high, goes in one of `size`."""
     whole = (Fraction(0), Fraction(0), Fraction(width), Fraction(height))
     shown_width = width * pixel_aspect
-    if fit == "crop":
-        return Placement(_centre_box(width, height, pixel_aspect, size), size, (0, 0))
-    if fit == "pad":
+    if framing.fit == "crop":
+        return Placement(_crop_box(width, height, pixel_aspect, size, framing), size, (0, 0))
+    if framing.fit == "pad":
         scale = min(size[0] / shown_width, Fraction(size[1], height))
         inner = (max(1, round(shown_width * scale)), max(1, round(height * scale)))
         return Placement(whole, inner, ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
     return Placement(whole, size, (0, 0))
 
 
-def fit_picture(picture: NDArray, pixel_aspect: Fraction, size: tuple[int, int], fit: Fit) -> NDArray:
-    """Bring a picture [h, w, 3] to [size[1], size[0], 3]: uint8 in 0..255 or float32 in 0..1, black where padded."""
-    placement = place(picture.shape[1], picture.shape[0], pixel_aspect, size, fit)
+def fit_picture(picture: NDArray, pixel_aspect: Fraction, size: tuple[int, int], framing: Framing) -> NDArray:
+    """Bring a picture [h, w, c] to [size[1], size[0], c]: uint8 in 0..255 or float32 in 0..1, 0 where padded.
+
+    It has 3 channels, or 1.
+    """
+    placement = place(picture.shape[1], picture.shape[0], pixel_aspect, size, framing)
     scaled = _resample(picture, placement)
     if placement.inner == size:
         return scaled
     (x, y), (width, height) = placement.offset, placement.inner
-    padded = np.zeros((size[1], size[0], 3), picture.dtype)
+    padded = np.zeros((size[1], size[0], picture.shape[2]), picture.dtype)
     padded[y : y + height, x : x + width] = scaled
     return padded
 
@@ -73,7 +85,9 @@ def _round_down(side: float | Fraction) -> int:
     return max(MULTIPLE, floor(side) // MULTIPLE * MULTIPLE)
 
 
-def _centre_box(width: int, height: int, pixel_aspect: Fraction, size: tuple[int, int]) -> tuple[Fraction, ...]:
+def _crop_box(
+    width: int, height: int, pixel_aspect: Fraction, size: tuple[int, int], framing: Framing
+) -> tuple[Fraction, ...]:
     # A picture that only loses the rest to a multiple of 8 keeps its pixels: nothing is scaled.
     if pixel_aspect == 1 and 0 <= width - size[0] < MULTIPLE and 0 <= height - size[1] < MULTIPLE:
         box_width, box_height = Fraction(size[0]), Fraction(size[1])
@@ -81,7 +95,7 @@ def _centre_box(width: int, height: int, pixel_aspect: Fraction, size: tuple[int
         box_width, box_height = height * Fraction(*size) / pixel_aspect, Fraction(height)
     else:
         box_width, box_height = Fraction(width), width * pixel_aspect / Fraction(*size)
-    left, top = (width - box_width) / 2, (height - box_height) / 2
+    left, top = (width - box_width) * Fraction(framing.across), (height - box_height) * Fraction(framing.down)
     # Half a pixel's offset would blur a box that falls on whole pixels.
     left = Fraction(floor(left)) if box_width.denominator == 1 else left
     top = Fraction(floor(top)) if box_height.denominator == 1 else top
@@ -95,8 +109,9 @@ def _resample(picture: NDArray, placement: Placement) -> NDArray:
     # Rounding to float must not put the box a hair beyond the picture.
     box = (float(left), float(top), min(float(right), picture.shape[1]), min(float(bottom), picture.shape[0]))
     if picture.dtype == np.uint8:
-        image = Image.fromarray(np.ascontiguousarray(picture))
-        return np.asarray(image.resize(placement.inner, Image.Resampling.LANCZOS, box=box))
-    planes = (Image.fromarray(np.ascontiguousarray(picture[..., channel])) for channel in range(3))
+        image = Image.fromarray(np.ascontiguousarray(picture if picture.shape[2] > 1 else picture[..., 0]))
+        scaled = np.asarray(image.resize(placement.inner, Image.Resampling.LANCZOS, box=box))
+        return scaled.reshape(*scaled.shape[:2], -1)
+    planes = (Image.fromarray(np.ascontiguousarray(picture[..., c])) for c in range(picture.shape[2]))
     scaled = [np.asarray(plane.resize(placement.inner, Image.Resampling.LANCZOS, box=box)) for plane in planes]
     return np.stack(scaled, axis=-1).clip(0, 1)

@@ -12,6 +12,7 @@ from typing import Any
 
 import av
 import numpy as np
+import torch
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -20,7 +21,9 @@ from torch import Tensor
 
 from . import BrokenStreamError, VideoError
 from .audio import cut_audio, read_audio
-from .container import DAMAGE, ClipInfo, open_video, probe, reason, turn_upright
+from .colours import Converter
+from .container import DAMAGE, ClipInfo, decoded, decoder_of, open_video, probe, reason, turn_upright
+from .filters import deinterlaced
 from .frame_selection import Selection, ShownFrame
 from .timeline import Timeline, starts_again
 
@@ -38,6 +41,7 @@ class VideoFile:
         self._source = source
         self.info = probe(source, name)
         self._timeline = Timeline(self.info.jumps)
+        self._convert = Converter(self.info.colours)
 
     @property
     def joined(self) -> bool:
@@ -57,13 +61,17 @@ class VideoFile:
         return count
 
     def frames(self, selection: Selection, interrupt: Interrupt) -> Generator[ShownFrame, None, None]:
-        """The frames from the selection's start, or from some frame before it, to the clip's end, in display order.
+        """The frames from the selection's start, or from some frame before it, to the clip's end, in display order and
+        deinterlaced.
 
         `end` is begin plus the frame's own duration. Indices count from the clip's first frame, except after a seek to
         a start in seconds. Where timestamps start again, the clip goes on. `interrupt` is called for each decoded frame
         and may raise.
         Raises BrokenStreamError where the decoder fails, after the frames before that.
         """
+        yield from deinterlaced(self._shown(selection, interrupt))
+
+    def _shown(self, selection: Selection, interrupt: Interrupt) -> Iterator[ShownFrame]:
         info = self.info
         self._timeline = Timeline(info.jumps)
         for index, frame in self._numbered(selection, interrupt):
@@ -75,10 +83,9 @@ class VideoFile:
             yield ShownFrame(index, begin, begin + length, frame)
 
     def picture(self, frame: ShownFrame) -> NDArray[np.uint8]:
-        """The RGB picture [height, width, 3] of a frame."""
-        # FFmpeg converts from the frame's own bit depth, colour matrix and range (limited or full).
+        """The RGB picture [height, width, 3] of a frame, or [height, width, 4] with its opacity."""
         try:
-            return turn_upright(frame.picture.to_ndarray(format="rgb24"), self.info.matrix)
+            return turn_upright(self._convert(frame.picture), self.info.matrix)
         except (*DAMAGE, ValueError) as error:
             raise BrokenStreamError(reason(error)) from error
 
@@ -96,7 +103,7 @@ class VideoFile:
                 return
         with open_video(self._source, self.info.name) as (container, stream):
             try:
-                for numbered in enumerate(container.decode(stream)):
+                for numbered in enumerate(decoded(container, stream)):
                     interrupt()
                     yield numbered
             except DAMAGE as error:
@@ -155,19 +162,23 @@ class VideoFile:
 
 
 class PicturesInMemory:
-    """Pictures [frames, height, width, channels] in 0..1 at an even rate, grey or in colour, with their AUDIO or None.
+    """Pictures [frames, height, width, channels] in 0..1 at an even rate, with their AUDIO or None.
 
-    Offers what a VideoFile does; its pictures are float32 in 0..1.
+    They are grey, in colour, or in colour with their opacity, which may also come as `alpha` of as many frames. Offers
+    what a VideoFile does; its pictures are float32 in 0..1.
     """
 
     joined = False
 
-    def __init__(self, images: Tensor, rate: Fraction, audio: dict[str, Any] | None, name: str) -> None:
+    def __init__(
+        self, images: Tensor, rate: Fraction, audio: dict[str, Any] | None, name: str, alpha: Tensor | None = None
+    ) -> None:
         if images.shape[0] == 0:
             raise VideoError(f"{name} contains 0 frames. Check the node that made it.")
         if rate <= 0:
             raise VideoError(f"{name} plays at {float(rate):g} frames per second. Set a rate above 0.")
         self._images = images if images.shape[-1] >= 3 else images[..., :1].expand(-1, -1, -1, 3)
+        self._alpha = alpha
         self._audio = audio
         count, height, width = images.shape[:3]
         self.info = ClipInfo(name=name, width=width, height=height, rate=rate, frames=count, length=count / rate)
@@ -181,7 +192,11 @@ class PicturesInMemory:
             yield ShownFrame(index, index / self.info.rate, (index + 1) / self.info.rate, picture)
 
     def picture(self, frame: ShownFrame) -> NDArray[np.float32]:
-        return frame.picture[..., :3].float().cpu().numpy()
+        picture = frame.picture.float().cpu()
+        if self._alpha is not None:
+            alpha = self._alpha[frame.index].float().cpu().reshape(*picture.shape[:2], 1)
+            picture = torch.cat([picture[..., :3], alpha], dim=-1)
+        return picture[..., :4].numpy()
 
     def audio(self, begin: Fraction, length: Fraction, interrupt: Interrupt) -> dict[str, Any] | None:
         return cut_audio(self._audio, begin, length)
@@ -220,11 +235,12 @@ def _from_keyframe(
 ) -> Iterator[VideoFrame]:
     """Frames from the last keyframe at or before the start that the container's index leads to."""
     keyframe, packets = _seek_keyframe(container, stream, start.pts)
+    decode = decoder_of(stream)
     if start.position is not None and not 0 <= (keyframe.pos or 0) <= start.position:
         raise _SeekMissedError
     arrived = False
     for packet in chain((keyframe,), packets):
-        for frame in packet.decode():
+        for frame in decode(packet):
             interrupt()
             # The first picture must be the keyframe's. A stream that refreshes gradually has none to show there, and
             # a picture shown before an open group's keyframe would lean on the group before it.

@@ -47,6 +47,6 @@ def test_prompts_are_dynamic_as_in_clip_text_encode_but_where_they_are_only_comp
         if getattr(field, "dynamic_prompts", None)
     }
     prompts = {
-        (node, field.id) for node, schema in SCHEMAS.items() for field in schema.inputs if field.id.endswith("_prompt")
+        (node, field.id) for node, schema in SCHEMAS.items() for field in schema.inputs if field.id.endswith("prompt")
     }
     assert dynamic == {(node, name) for node, name in prompts if node != "STEMVideoMetrics"}

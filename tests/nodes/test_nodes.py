@@ -87,6 +87,7 @@ def test_the_host_gets_all_nodes_from_the_packs_entry_point():
         "STEMCompareVideos",
         "STEMBasesPreview",
         "STEMFeaturePCA",
+        "STEMWordAttention",
     ]
     assert not hasattr(module, "NODE_CLASS_MAPPINGS")
 

@@ -80,15 +80,15 @@ def test_every_input_and_output_has_a_tooltip():
 
 
 def test_names_and_their_order_are_stable():
-    assert list(inputs()) == ["file", *REQUEST, "video"]
+    assert list(inputs()) == ["file", *REQUEST, "video", "crop_x", "crop_y", "background", "file_name"]
     VideoLoad.GET_SCHEMA()
-    assert VideoLoad.RETURN_TYPES == ["IMAGE", "FLOAT", "INT", "AUDIO", "VIDEO"]
-    assert VideoLoad.RETURN_NAMES == ["images", "fps", "frame_count", "audio", "video"]
+    assert VideoLoad.RETURN_TYPES == ["IMAGE", "FLOAT", "INT", "AUDIO", "VIDEO", "MASK"]
+    assert VideoLoad.RETURN_NAMES == ["images", "fps", "frame_count", "audio", "video", "mask"]
     assert VideoLoad.SCHEMA.node_id == "STEMVideoLoad"
 
 
 def test_the_outputs_agree_with_each_other(clip):
-    images, fps, count, audio, video = load(clip, start=5.0, frame_cap=6, every_nth=2, width=32)
+    images, fps, count, audio, video, mask = load(clip, start=5.0, frame_cap=6, every_nth=2, width=32)
     assert numbers(images) == [5, 7, 9, 11, 13, 15]
     assert images.shape == (count, 24, 32, 3) == (6, 24, 32, 3)
     assert fps == float(NTSC_FILM / 2)
@@ -97,10 +97,11 @@ def test_the_outputs_agree_with_each_other(clip):
     assert torch.equal(components.images, images)
     assert components.frame_rate == NTSC_FILM / 2
     assert components.audio is audio
+    assert torch.equal(mask, torch.zeros(1, 24, 32))
 
 
 def test_a_saved_video_holds_exactly_the_returned_frames(clip, tmp_path):
-    _, fps, _, audio, video = load(clip, start=5.0, frame_cap=6, width=64, height=48)
+    _, fps, _, audio, video, _ = load(clip, start=5.0, frame_cap=6, width=64, height=48)
     video.save_to(str(tmp_path / "saved.mp4"))
     saved, saved_audio, saved_fps = GetVideoComponents.execute(
         InputImpl.VideoFromFile(str(tmp_path / "saved.mp4"))
@@ -112,7 +113,7 @@ def test_a_saved_video_holds_exactly_the_returned_frames(clip, tmp_path):
 
 def test_a_silent_clip_goes_through_the_hosts_nodes(input_folder, tmp_path):
     write_clip(input_folder / "silent.mkv", 4, **LOSSLESS)
-    images, fps, _, audio, video = load("silent.mkv")
+    images, fps, _, audio, video, _ = load("silent.mkv")
     assert audio is None
     for number, result in enumerate((video, CreateVideo.execute(images, fps, audio).args[0])):
         path = tmp_path / f"{number}.mp4"
@@ -196,10 +197,39 @@ def test_a_changed_file_runs_the_node_again(clip, input_folder):
     assert fingerprint() != before
 
 
+def test_a_name_by_wire_is_read_instead_of_the_file(clip):
+    assert VideoLoad.validate_inputs(file="gone.mp4", file_name=None) is True
+    assert VideoLoad.fingerprint_inputs(file="gone.mp4", **REQUEST, file_name=None) == "connected"
+    images, *_ = load("gone.mp4", file_name=clip, start=20.0)
+    assert numbers(images) == [20, 21, 22, 23]
+    for name in (None, 5, "", "../clip.mov", "gone.mp4"):
+        with pytest.raises(VideoError):
+            load(clip, file_name=name)
+
+
+def test_transparent_parts_show_the_background_and_come_as_a_mask(input_folder):
+    picture = np.zeros((16, 16, 4), np.uint8)
+    picture[8:] = 255
+    write_clip(input_folder / "clear.mov", 2, size=(16, 16), codec="png", pix_fmt="rgba", pictures=[picture] * 2)
+    for background, value in (("black", 0), ("white", 1)):
+        images, *_, video, mask = load("clear.mov", background=background)
+        assert (images[:, :8] == value).all() and (images[:, 8:] == 1).all()
+        assert (mask[:, :8] == 1).all() and (mask[:, 8:] == 0).all() and mask.shape == (2, 16, 16)
+        assert torch.equal(video.get_components().images, images)
+
+
+def test_the_part_that_crop_keeps_can_be_chosen(input_folder):
+    picture = np.zeros((16, 48, 3), np.uint8)
+    picture[:, 16:32], picture[:, 32:] = 100, 200
+    write_clip(input_folder / "wide.mkv", 1, size=(48, 16), pictures=[picture], **LOSSLESS)
+    shown = [load("wide.mkv", width=16, height=16, crop_x=x, crop_y=0.1)[0] for x in (0.0, 0.5, 1.0)]
+    assert [images.mul(255).round().unique().tolist() for images in shown] == [[0], [100], [200]]
+
+
 def test_a_connected_video_makes_the_file_irrelevant(clip):
     # The host leaves a linked input's value out: it is None here.
     assert VideoLoad.validate_inputs(file="gone.mp4", video=None) is True
-    assert VideoLoad.fingerprint_inputs(file="gone.mp4", **REQUEST, video=None) == "video"
+    assert VideoLoad.fingerprint_inputs(file="gone.mp4", **REQUEST, video=None) == "connected"
     video = LoadVideo.execute(clip).args[0]
     images, *_ = load("gone.mp4", video=video, start=20.0)
     assert numbers(images) == list(range(20, FRAMES))

@@ -89,7 +89,7 @@ def read_words(source: Prompt, target: Prompt, wishes: WordWishes, steps: int, p
         ValueError: a word is not in its prompt, or the prompts cannot be matched as asked.
     """
     old, new = source.tokenized, target.tokenized
-    named = _columns(new, (*wishes.word_windows, *wishes.weights), "target", target.text, purpose)
+    named = columns_of(target, (*wishes.word_windows, *wishes.weights), "target prompt", purpose)
     replaces = wishes.control == "replace" or (wishes.control == "auto" and len(old.words) == len(new.words))
     try:
         mapping = (
@@ -135,7 +135,7 @@ def _mask_words(
     prompt: Prompt, role: str, named: Sequence[str], differing: Sequence[Word], wanted: bool, purpose: str
 ) -> _MaskWords:
     # named words are looked for even where they have no effect, so that a slip is told
-    found = _columns(prompt.tokenized, named, role, prompt.text, purpose)
+    found = columns_of(prompt, named, f"{role} prompt", purpose)
     if not wanted:
         unused = (f"note: {role}_blend_words have no effect, because no mask uses them",) if named else ()
         return _MaskWords((), unused)
@@ -150,20 +150,24 @@ def _changes(source: TokenizedPrompt, target: TokenizedPrompt) -> str:
     return f"changed words: {gone} -> {fresh}"
 
 
-def _columns(
-    prompt: TokenizedPrompt, phrases: Sequence[str], role: str, text: str, purpose: str
-) -> Mapping[str, tuple[int, ...]]:
-    found = match_phrases(prompt.words, phrases)
-    left_out = [word.text for word in prompt.words if not word.positions]
+def columns_of(prompt: Prompt, phrases: Sequence[str], which: str, purpose: str) -> Mapping[str, tuple[int, ...]]:
+    """The token columns of phrases in a prompt, which is called `which`.
+
+    Raises:
+        ValueError: a phrase is not in the prompt, or is an embedding that ComfyUI cannot find.
+    """
+    words = prompt.tokenized.words
+    found = match_phrases(words, phrases)
+    left_out = [word.text for word in words if not word.positions]
     if lost := match_phrases([Word(text, (0,)) for text in left_out], found.unmatched).positions:
         raise ValueError(
-            f"{purpose}: ComfyUI has no such embedding as '{next(iter(lost))}', so it left it out of the {role} "
-            "prompt. Put its file into models/embeddings, or remove the word from the prompt and the settings."
+            f"{purpose}: ComfyUI has no such embedding as '{next(iter(lost))}', so it left it out of the {which}. "
+            "Put its file into models/embeddings, or remove the word from the prompt and the settings."
         )
     if found.unmatched:
         missing = ", ".join(f"'{phrase}'" for phrase in found.unmatched)
         raise ValueError(
-            f"{purpose}: {missing} is not in the {role} prompt '{text}', so it would have no effect. Write it as in "
+            f"{purpose}: {missing} is not in the {which} '{prompt.text}', so it would have no effect. Write it as in "
             "the prompt (upper and lower case and punctuation do not matter), or remove it from the settings."
         )
     return found.positions

@@ -56,7 +56,7 @@ def observed_fits(inversion: Inversion, layer: AttentionLayer, timestep: int, pu
         raise ValueError(f"{purpose}: the INVERSION was made without STEM Bases, so it has no bases to show.")
     check_replayable(method, purpose)
     fitting = _ObservingFitting(method.settings, layer.index)
-    _evaluate(inversion, install(inversion.model, replace(method, fitting=fitting)), timestep)
+    evaluate(inversion, install(inversion.model, replace(method, fitting=fitting)), timestep)
     return fitting.seen
 
 
@@ -76,13 +76,13 @@ def observed_output(inversion: Inversion, layer: AttentionLayer, timestep: int, 
 
     model = inversion.model.clone()
     model.set_model_attn1_output_patch(look)
-    _evaluate(inversion, model, timestep)
+    evaluate(inversion, model, timestep)
     # batches of frames come one after the other
     return torch.cat(parts)
 
 
-def _evaluate(inversion: Inversion, model: Any, timestep: int) -> None:
-    """The step of the inversion that reached `timestep`, with MODEL."""
+def evaluate(inversion: Inversion, model: Any, timestep: int) -> None:
+    """Runs the step of the inversion that reached `timestep`, with MODEL."""
     entry = inversion.entry(timestep)
     samples = model.model.process_latent_out(inversion.trajectory[entry - 1])
     sigmas = torch.tensor(inversion.sigmas[entry - 1 : entry + 1])

@@ -59,7 +59,7 @@ def write_clip(
         sound = None if audio is None else _audio_stream(container, audio_codec, sample_rate, audio.shape[0])
         for number in range(frames):
             picture = numbered_picture(number, *size) if pictures is None else pictures[number]
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame = av.VideoFrame.from_ndarray(picture, format="rgba" if picture.shape[2] == 4 else "rgb24")
             frame.pts = number if times is None else times[number]
             frame.time_base = 1 / rate if times is None else Fraction(1, 1000)
             container.mux(stream.encode(frame))

@@ -29,9 +29,10 @@ from ....nodes.methods.stem.attention import StemSelfAttention
 from ....nodes.methods.stem.settings import PRESETS
 from ....nodes.methods.tokenflow.edit import TokenFlowSettings
 from ....nodes.methods.tokenflow.edit import edit as edit_tokenflow
-from ....nodes.metrics.pictures import labelled
+from ....nodes.metrics.pictures import LABEL_HEIGHT, labelled
 from ....nodes.video_flow import VideoFlow
 from ....nodes.video_metrics import VideoMetrics
+from ....nodes.word_attention import WordAttention
 from ....stem_kernels.frame_context import context_frames
 from ... import locations
 from ...demo.example import CAR, GREEN, MOTION, SCENE, SKETCH
@@ -45,6 +46,7 @@ BASES, CFG = 64, 4.0
 PRESET = FATEZERO_PRESETS["shape"]
 # The step of the inversion that previews look at, and a decoder layer of the finest resolution.
 NOISE, LAYER = 0.3, 13
+WORDS = ("striped", "blue")
 JPEG_QUALITY = 88
 
 
@@ -132,6 +134,15 @@ def pictures(example: Example) -> Iterator[tuple[str, Tensor]]:
     yield "STEMCompareVideos", slices[0]
     yield "STEMBasesPreview", _rows(("source", clip), ("bases", bases))
     yield "STEMFeaturePCA", _rows(("source", clip), ("components", components))
+    yield "STEMWordAttention", _rows(("source", clip), *_attention(example))
+
+
+def _attention(example: Example) -> Iterator[tuple[str, Tensor]]:
+    """Where some words of the clip's prompt are, as large as the clip."""
+    clip, prompt = example.loaded.clip, SCENE.caption
+    for word in WORDS:
+        picture, _, _ = WordAttention.execute(example.inversion, clip, prompt, word, 0.5, 0.3).args
+        yield word, repeat(picture[:, LABEL_HEIGHT:], "n h w c -> n (h 2) (w 2) c")
 
 
 def thumbnails(example: Example) -> Iterator[tuple[str, Tensor]]:
