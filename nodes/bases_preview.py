@@ -12,7 +12,6 @@ from .fields.shared import CATEGORY, InversionSocket
 from .methods.inversion.inspection import ObservedFit, observed_fits
 from .methods.inversion.inversion import Inversion
 from .methods.seams.comfyui_versions import advanced, found_by
-from .methods.seams.layer_map import size_at
 from .metrics.pictures import colours, enlarged
 from .metrics.plot import bars
 
@@ -59,8 +58,8 @@ class BasesPreview(io.ComfyNode):
     @classmethod
     def execute(cls, inversion: Inversion, layer: int, noise: float, head: int = 0) -> io.NodeOutput:
         where, timestep, title = chosen_layer_and_step(inversion, layer, noise, PURPOSE)
-        fits = [_of_head(fit, head) for fit in observed_fits(inversion, where, timestep, PURPOSE)]
-        height, width = size_at(where.level, inversion.size)
+        observed, (height, width) = observed_fits(inversion, where, timestep, PURPOSE)
+        fits = [_of_head(fit, head) for fit in observed]
         # every pixel is the mixture of the colours of its bases
         em = inversion.stem.em
         mixed = [responsibilities(fit.features, fit.bases, em) @ colours(fit.bases.centres) for fit in fits]

@@ -13,7 +13,6 @@ from .fields.shared import CATEGORY, FlowSocket, InversionSocket
 from .methods.inversion.inspection import observed_output
 from .methods.inversion.inversion import Inversion
 from .methods.seams.comfyui_versions import found_by
-from .methods.seams.layer_map import size_at
 from .metrics.optical_flow import OpticalFlow
 from .metrics.pictures import colours, enlarged, heat
 from .metrics.warping import moved
@@ -68,12 +67,9 @@ class FeaturePCA(io.ComfyNode):
                 f"{PURPOSE}: the flow covers {flow.shape[0]} frames, but the INVERSION has {inversion.frames}. Connect "
                 "Optical Flow to the frames that were inverted."
             )
-        height, width = size_at(where.level, inversion.size)
         whole = tuple(PIXELS * side for side in inversion.size)
-        tokens = rearrange(observed_output(inversion, where, timestep, PURPOSE), "n p c -> (n p) c")
-        features, coloured = (
-            rearrange(values, "(n h w) c -> n h w c", h=height, w=width) for values in (tokens, colours(tokens))
-        )
+        features = observed_output(inversion, where, timestep, PURPOSE)
+        coloured = colours(features.flatten(0, 2)).unflatten(0, features.shape[:3])
         picture = enlarged(coloured, whole)
         if features.shape[0] < 2:
             return io.NodeOutput(picture, torch.zeros(1, *whole, 3), f"{title}\none frame has no neighbour")

@@ -26,6 +26,17 @@ def word_attention(q: Tensor, k: Tensor, heads: int, columns: Sequence[int]) -> 
     return maps[..., list(columns)].sum(dim=-1).mean(dim=1)
 
 
+def mean_attention(maps: Sequence[Tensor]) -> Tensor:
+    """Mean over layers of their attention [..., h, w]; where sizes differ, at the largest of them."""
+    size = max((tuple(found.shape[-2:]) for found in maps), key=lambda of: of[0] * of[1])
+    return torch.stack([found if tuple(found.shape[-2:]) == size else _resized(found, size) for found in maps]).mean(0)
+
+
+def _resized(attention: Tensor, size: tuple[int, int]) -> Tensor:
+    planes = attention.flatten(0, -3)[:, None]
+    return interpolate(planes, size, mode="bilinear", align_corners=False).reshape(*attention.shape[:-2], *size)
+
+
 def attention_mask(
     attention: Tensor, size: tuple[int, int], threshold: float, resizing: Resizing = "nearest"
 ) -> Tensor:

@@ -13,7 +13,7 @@ from comfyui_stem.nodes.methods.attention.frame_context import FrameContextAtten
 from comfyui_stem.nodes.methods.attention.installing import install
 from comfyui_stem.nodes.methods.inversion.inspection import observed_fits, observed_output
 from comfyui_stem.nodes.methods.inversion.sampling import invert
-from comfyui_stem.nodes.methods.seams.layer_map import self_attention_layers, size_at
+from comfyui_stem.nodes.methods.seams.layer_map import self_attention_layers
 from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
 from comfyui_stem.nodes.methods.stem.settings import PRESETS, StemSettings
 from comfyui_stem.nodes.metrics.optical_flow import OpticalFlow
@@ -51,8 +51,9 @@ def test_every_layer_shows_its_bases_on_every_frame(inversion, layer, size):
 
 def test_the_fit_that_is_shown_is_that_of_the_inversion(loaded, video, inversion):
     layer, timestep = layers_of(inversion)[13], inversion.timesteps[1]
-    (fit,) = observed_fits(inversion, layer, timestep, "Test")
-    (again,) = observed_fits(inverted(loaded, video, frames_per_batch=2), layer, timestep, "Test")
+    (fit,), size = observed_fits(inversion, layer, timestep, "Test")
+    (again,), same = observed_fits(inverted(loaded, video, frames_per_batch=2), layer, timestep, "Test")
+    assert size == same == (8, 12)
     torch.testing.assert_close(again.bases.centres, fit.bases.centres, rtol=1e-4, atol=1e-4)
     z = responsibilities(fit.features, fit.bases, SMALL.em)
     torch.testing.assert_close(z.sum(0), fit.bases.mass, rtol=1e-4, atol=1e-4)
@@ -102,7 +103,7 @@ def test_outputs_of_a_layer_are_those_of_all_frames_in_order(loaded, video, meth
     model = loaded.model if method is None else install(loaded.model, method)
     inversion = invert(model, loaded.prompt("a hill"), video, 2, "next")
     output = observed_output(inversion, layers_of(inversion)[15], inversion.timesteps[0], "Test")
-    assert output.shape[:2] == (FRAMES, 8 * 12)
+    assert output.shape[:3] == (FRAMES, 8, 12)
     first = invert(model, loaded.prompt("a hill"), video[:1], 2, "next")
     if method is None:
         alone = observed_output(first, layers_of(inversion)[15], first.timesteps[0], "Test")
@@ -145,11 +146,6 @@ def test_features_that_move_with_the_video_are_alike_along_its_flow():
 def test_a_flow_of_other_frames_is_refused(inversion):
     with pytest.raises(ValueError, match="the flow covers 3 frames, but the INVERSION has 5"):
         FeaturePCA.execute(inversion, 15, 0.5, flow=flow(0, frames=3))
-
-
-@pytest.mark.parametrize(("level", "size"), [(0, (45, 80)), (1, (23, 40)), (2, (12, 20)), (3, (6, 10))])
-def test_sizes_of_levels_round_up(level, size):
-    assert size_at(level, (45, 80)) == size
 
 
 def video_of(*values, height=20, width=30):

@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 from comfyui_stem.stem_kernels.attention import attention_probabilities
-from comfyui_stem.stem_kernels.masks import attention_mask, blend, word_attention
+from comfyui_stem.stem_kernels.masks import attention_mask, blend, mean_attention, word_attention
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn.functional import interpolate
 
 
 def peak_at(y, x, height=6, width=10):
@@ -59,3 +60,12 @@ def test_blending_takes_the_edit_in_the_mask_and_the_source_outside_to_the_bit()
     assert blend(edited, source, mask)[0, 0].tolist() == [[1.5, -0.25], [-0.25, 1.5]]
     assert torch.equal(blend(edited, source, torch.ones_like(mask)), edited)
     assert torch.equal(blend(edited, source, torch.zeros_like(mask)), source)
+
+
+def test_the_mean_of_layers_is_taken_at_the_largest_of_their_sizes():
+    small, large = torch.rand(3, 2, 4), torch.rand(3, 4, 8)
+    assert torch.equal(mean_attention([small, small + 1]), torch.stack([small, small + 1]).mean(0))
+    expected = (large + interpolate(small[:, None], (4, 8), mode="bilinear", align_corners=False)[:, 0]) / 2
+    torch.testing.assert_close(mean_attention([small, large]), expected)
+    words = mean_attention([small[None].expand(5, -1, -1, -1), large[None].expand(5, -1, -1, -1)])
+    torch.testing.assert_close(words, expected[None].expand(5, -1, -1, -1))

@@ -31,7 +31,8 @@ class FusedStep:
         frames: of the clip.
         source: the record of the source pass.
         fuse_self: whether the source's self-attention replaces that of the edit.
-        keep_own: by level, the pixels that keep their own self-attention, bool [n, p, 1]; empty for none.
+        keep_own: by height and width of a layer, the pixels that keep their own self-attention, bool [n, p, 1]; empty
+            for none.
         control: of the cross-attention.
         watched: token columns of the target whose attention is noted, for the mask; empty for none.
     """
@@ -40,7 +41,7 @@ class FusedStep:
     frames: int
     source: SourceRecord
     fuse_self: bool
-    keep_own: dict[int, Tensor]
+    keep_own: dict[tuple[int, int], Tensor]
     control: CrossControl
     watched: Sequence[int] = ()
 
@@ -101,11 +102,12 @@ class FateZeroAttention(SelfAttentionMethod):
         fused = step.fuse_self and layer.level in self.levels and (cond == POSITIVE or self.fuse_unconditional)
         if not fused:
             return self.own.attend_pixels(*rows, layer, step.timestep, options)
+        size = _check_size(layer, step, extra_options)
         source = torch.cat([part.attend_pixels(rows[-1], options) for part in step.source.maps[layer.index]])
-        if layer.level not in step.keep_own:
+        if not step.keep_own:
             return source
         own = self.own.attend_pixels(*rows, layer, step.timestep, options)
-        return torch.where(step.keep_own[layer.level], own, source)
+        return torch.where(step.keep_own[size], own, source)
 
     def controls(self, layer: AttentionLayer) -> bool:
         return layer.level in self.levels or layer.gives_masks
@@ -133,12 +135,27 @@ def _controlled(q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, step: Fu
         return comfyui_attention(q, k, v, extra_options)
     out = torch.zeros_like(q)
     if control.reads_source:
+        _check_size(layer, step, extra_options)
         source = step.source.cross[layer.index]
         queries, keys = source.queries.to(v.dtype), source.keys.to(v.dtype)
         out += comfyui_attention(queries, keys, control.source_values(v), extra_options)
     if control.reads_edit:
         out += comfyui_attention(q, k, control.edit_values(v), extra_options)
     return out
+
+
+def _check_size(layer: AttentionLayer, step: FusedStep, extra_options: dict) -> tuple[int, int]:
+    """Height and width of a layer's features, which must be those of the source; the host's own nodes can shrink them
+    inside the network."""
+    size, source = tuple(extra_options["activations_shape"][-2:]), step.source.cross[layer.index].size
+    if size != source:
+        raise ValueError(
+            f"FateZero Edit: the features of layer {layer.name} are {size[1]}x{size[0]} in the edit and "
+            f"{source[1]}x{source[0]} in the inversion, so the source's attention does not fit. A node that changes "
+            "sizes inside the network (such as PatchModelAddDownscale) is on one of the two MODELs: use it, with the "
+            "same settings, on both or on neither."
+        )
+    return size
 
 
 def _state(tokens: Tensor, extra_options: dict) -> tuple[FateZeroRun, FusedStep]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ....stem_kernels.cross_control import CrossControl
 from ....stem_kernels.ddim import select_timesteps, to_exploding
-from ....stem_kernels.masks import Resizing, attention_mask, word_attention
+from ....stem_kernels.masks import Resizing, attention_mask, mean_attention, word_attention
 from ....stem_kernels.prompt_alignment import Window, window_range
 from ..attention.frame_context import OWN_FRAME
 from ..attention.installing import install
@@ -207,7 +207,7 @@ class FateZeroGuider(EditGuider):
 
     def _note_masks(self, plan: StepPlan, source: Tensor, noted: list[Tensor], size: tuple[int, int]) -> None:
         """The mask of the latents after a step, from the attention of the source's and of the edit's words."""
-        target = torch.stack(noted).mean(dim=0) if noted else None
+        target = mean_attention(noted) if noted else None
         source, target = self.latent_attention(source, target)
         mask = self._latent_mask(source, target if plan.blends_latents else None, size)
         if plan.blends_latents:
@@ -245,16 +245,18 @@ class FateZeroGuider(EditGuider):
     def _source_attention(self, record: SourceRecord) -> Tensor:
         """Attention of the source's pixels to its words, [n, h, w] at the level of the masks."""
         cross = [record.cross[layer.index] for layer in self.layers if layer.gives_masks]
-        maps = [word_attention(one.queries, one.keys, one.heads, self.words.source_words) for one in cross]
-        return torch.stack(maps).mean(dim=0).unflatten(1, cross[0].size)
+        words = self.words.source_words
+        return mean_attention(
+            [word_attention(one.queries, one.keys, one.heads, words).unflatten(1, one.size) for one in cross]
+        )
 
     def _mask(self, attention: Tensor, size: tuple[int, int]) -> Tensor:
         return attention_mask(attention, size, self.settings.threshold, self.settings.resizing)
 
-    def _keep_own(self, attention: Tensor, record: SourceRecord) -> dict[int, Tensor]:
-        sizes = {layer.level: record.cross[layer.index].size for layer in self.layers if layer.index in record.cross}
-        fused = {level: size for level, size in sizes.items() if level in self.settings.levels}
-        return {level: self._mask(attention, size).flatten(1)[..., None] for level, size in fused.items()}
+    def _keep_own(self, attention: Tensor, record: SourceRecord) -> dict[tuple[int, int], Tensor]:
+        fused = [layer.index for layer in self.layers if layer.level in self.settings.levels]
+        sizes = {record.cross[layer].size for layer in fused if layer in record.cross}
+        return {size: self._mask(attention, size).flatten(1)[..., None] for size in sizes}
 
     def _latent_mask(self, source: Tensor, target: Tensor | None, size: tuple[int, int]) -> Tensor:
         """Where either side's words are, bool [n, h, w]."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ....stem_kernels.masks import word_attention
+from ....stem_kernels.masks import mean_attention, word_attention
 from ..attention.frame_context import OWN_FRAME
 from ..attention.installing import install, installed_method
 from ..attention.method import check_replayable
@@ -55,4 +55,4 @@ def watched_words(
     check_replayable(method, purpose)
     watching = WatchedWords(method, frozenset(), purpose, columns)
     evaluate(replace(inversion, source=prompt), install(inversion.model, watching), timestep)
-    return torch.stack([torch.cat(batches, dim=1) for batches in watching.seen.values()]).mean(dim=0)
+    return mean_attention([torch.cat(batches, dim=1) for batches in watching.seen.values()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -45,8 +46,10 @@ class _ObservingFitting(Fitting):
         return bases
 
 
-def observed_fits(inversion: Inversion, layer: AttentionLayer, timestep: int, purpose: str) -> list[ObservedFit]:
-    """The fits of a layer at a timestep, one for each chunk of frames that has bases of its own.
+def observed_fits(
+    inversion: Inversion, layer: AttentionLayer, timestep: int, purpose: str
+) -> tuple[list[ObservedFit], tuple[int, int]]:
+    """The fits of a layer at a timestep, one for each chunk of frames that has bases of its own; its height and width.
 
     Raises:
         ValueError: the inversion has no bases, or those of a step cannot be had without the steps before it.
@@ -56,29 +59,36 @@ def observed_fits(inversion: Inversion, layer: AttentionLayer, timestep: int, pu
         raise ValueError(f"{purpose}: the INVERSION was made without STEM Bases, so it has no bases to show.")
     check_replayable(method, purpose)
     fitting = _ObservingFitting(method.settings, layer.index)
-    evaluate(inversion, install(inversion.model, replace(method, fitting=fitting)), timestep)
-    return fitting.seen
+    model, sizes = install(inversion.model, replace(method, fitting=fitting)), []
+    _on_output(model, layer, lambda output, size: sizes.append(size))
+    evaluate(inversion, model, timestep)
+    return fitting.seen, sizes[0]
 
 
 def observed_output(inversion: Inversion, layer: AttentionLayer, timestep: int, purpose: str) -> Tensor:
-    """Self-attention output of a layer at a timestep, after its output projection: [n, p, c] float32 on the CPU.
+    """Self-attention output of a layer at a timestep, after its output projection: [n, h, w, c] float32 on the CPU.
 
     Raises:
         ValueError: the attention of a step cannot be had without the steps before it.
     """
     check_replayable(installed_method(inversion.model), purpose)
     parts: list[Tensor] = []
-
-    def look(output: Tensor, extra_options: dict) -> Tensor:
-        if key_of(extra_options) == layer.key:
-            parts.append(output.float().cpu())
-        return output
-
     model = inversion.model.clone()
-    model.set_model_attn1_output_patch(look)
+    _on_output(model, layer, lambda output, size: parts.append(output.float().cpu().unflatten(1, size)))
     evaluate(inversion, model, timestep)
     # batches of frames come one after the other
     return torch.cat(parts)
+
+
+def _on_output(model: Any, layer: AttentionLayer, look: Callable[[Tensor, tuple[int, int]], None]) -> None:
+    """Lets `look` see the self-attention output of a layer, [rows, p, c], with its height and width."""
+
+    def patch(output: Tensor, extra_options: dict) -> Tensor:
+        if key_of(extra_options) == layer.key:
+            look(output, tuple(extra_options["activations_shape"][-2:]))
+        return output
+
+    model.set_model_attn1_output_patch(patch)
 
 
 def evaluate(inversion: Inversion, model: Any, timestep: int) -> None:

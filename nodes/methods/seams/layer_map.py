@@ -52,14 +52,6 @@ class AttentionLayer:
         return self.level == _MASK_LEVEL
 
 
-def size_at(level: int, size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of the features of a level, for a latent of `size`: every halving rounds up."""
-    height, width = size
-    for _ in range(level):
-        height, width = -(-height // 2), -(-width // 2)
-    return height, width
-
-
 def self_attention_layers(unet: Any) -> tuple[AttentionLayer, ...]:
     """The layers of a UNet, found by walking its blocks. Only the structure is read, never a weight.
 

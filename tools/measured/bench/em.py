@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import torch
 
-from ....nodes.methods.seams.layer_map import size_at
 from ....stem_kernels.backends.choice import chosen
 from ....stem_kernels.em import EMSettings, fit_bases
 from .results import VideoSize
@@ -23,7 +22,9 @@ CHANNELS = (320, 640, 1280, 1280)
 def layer_shapes(video: VideoSize) -> list[tuple[int, int]]:
     """Tokens of all frames, and channels, of the sixteen layers of SD 1.5."""
     latent = (video.height // 8, video.width // 8)
-    return [(video.frames * math.prod(size_at(level, latent)), CHANNELS[level]) for level in LEVELS]
+    # every halving rounds up
+    tokens = [math.prod(-(-side // 2**level) for side in latent) for level in LEVELS]
+    return [(video.frames * count, CHANNELS[level]) for count, level in zip(tokens, LEVELS, strict=True)]
 
 
 def workloads(video: VideoSize, settings: EMSettings, dtype: torch.dtype, device: str) -> list[Workload]:
