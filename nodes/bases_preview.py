@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import comfy.utils
 import torch
 from comfy_api.latest import io
 from einops import rearrange
@@ -17,6 +18,8 @@ from .metrics.plot import bars
 
 PURPOSE = "Bases Preview"
 PIXELS = 8
+# Pixels whose bases are looked up at a time.
+ROWS = 1 << 14
 
 
 class BasesPreview(io.ComfyNode):
@@ -60,9 +63,13 @@ class BasesPreview(io.ComfyNode):
         where, timestep, title = chosen_layer_and_step(inversion, layer, noise, PURPOSE)
         observed, (height, width) = observed_fits(inversion, where, timestep, PURPOSE)
         fits = [_of_head(fit, head) for fit in observed]
-        # every pixel is the mixture of the colours of its bases
-        em = inversion.stem.em
-        mixed = [responsibilities(fit.features, fit.bases, em) @ colours(fit.bases.centres) for fit in fits]
+        advance, mixed = comfy.utils.ProgressBar(sum(len(fit.features) for fit in fits)).update, []
+        for fit in fits:
+            shades = colours(fit.bases.centres)
+            for rows in fit.features.split(ROWS):
+                # every pixel is the mixture of the colours of its bases
+                mixed.append(responsibilities(rows, fit.bases, inversion.stem.em) @ shades)
+                advance(len(rows))
         maps = rearrange(torch.cat(mixed), "(n h w) rgb -> n h w rgb", h=height, w=width)
         picture = enlarged(maps, (PIXELS * inversion.size[0], PIXELS * inversion.size[1]))
         masses = torch.cat([fit.bases.mass for fit in fits]).sort(descending=True).values

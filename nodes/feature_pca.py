@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import comfy.utils
 import torch
 from comfy_api.latest import io
 from einops import rearrange
@@ -69,7 +70,8 @@ class FeaturePCA(io.ComfyNode):
             )
         whole = tuple(PIXELS * side for side in inversion.size)
         features = observed_output(inversion, where, timestep, PURPOSE)
-        coloured = colours(features.flatten(0, 2)).unflatten(0, features.shape[:3])
+        rows = features.flatten(0, 2)
+        coloured = colours(rows, comfy.utils.ProgressBar(2 * len(rows)).update).unflatten(0, features.shape[:3])
         picture = enlarged(coloured, whole)
         if features.shape[0] < 2:
             return io.NodeOutput(picture, torch.zeros(1, *whole, 3), f"{title}\none frame has no neighbour")

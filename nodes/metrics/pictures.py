@@ -17,6 +17,8 @@ LABEL_HEIGHT = 18
 _GAP = 4
 # Frames that are resized at a time.
 _BATCH = 16
+# Rows of features that are worked through at a time.
+_ROWS = 1 << 16
 # Share of the values beyond which a colour is cut off at either end, so that single outliers do not grey all others.
 _CUT = 0.01
 
@@ -113,22 +115,31 @@ def heat(values: Tensor) -> Tensor:
     return torch.stack([(3 * values - start).clamp(0, 1) for start in (0, 1, 2)], dim=-1)
 
 
-def principal_components(features: Tensor, count: int = 3) -> Tensor:
+def principal_components(features: Tensor, count: int = 3, advance: Advance = unwatched) -> Tensor:
     """Features [m, c] along their directions of greatest variance, float64 [m, count]; zeros where c is smaller.
 
-    Signs are fixed so that the largest entry of a direction is positive: equal features give equal colours.
+    Signs are fixed so that the largest entry of a direction is positive: equal features give equal colours. Advances by
+    2 m rows.
     """
-    centred = features.double() - features.double().mean(dim=0, keepdim=True)
-    _, directions = torch.linalg.eigh(centred.T @ centred)  # ascending
+    mean = features.mean(dim=0, keepdim=True, dtype=torch.float64)
+    scatter = mean.new_zeros(features.shape[1], features.shape[1])
+    for rows in features.split(_ROWS):
+        centred = rows.double() - mean
+        scatter += centred.T @ centred
+        advance(len(rows))
+    _, directions = torch.linalg.eigh(scatter)  # ascending
     directions = directions.flip(-1)[:, :count]
     largest = directions.gather(0, directions.abs().argmax(dim=0, keepdim=True))
-    found = centred @ (directions * largest.sign())
-    return pad(found, (0, count - found.shape[1]))
+    directions, found = directions * largest.sign(), []
+    for rows in features.split(_ROWS):
+        found.append((rows.double() - mean) @ directions)
+        advance(len(rows))
+    return pad(torch.cat(found), (0, count - directions.shape[1]))
 
 
-def colours(features: Tensor) -> Tensor:
-    """Features [m, c] as RGB, float32 [m, 3] in [0, 1]: similar ones have similar colours."""
-    components = principal_components(features)
+def colours(features: Tensor, advance: Advance = unwatched) -> Tensor:
+    """Features [m, c] as RGB, float32 [m, 3] in [0, 1]: similar ones have similar colours. Advances by 2 m rows."""
+    components = principal_components(features, advance=advance)
     low, high = (torch.quantile(components, share, dim=0) for share in (_CUT, 1 - _CUT))
     spread = (high - low).clamp_min(torch.finfo(components.dtype).tiny)
     return ((components - low) / spread).clamp(0, 1).where(high > low, torch.tensor(0.5, dtype=torch.float64)).float()

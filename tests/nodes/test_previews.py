@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import comfy.utils
 import pytest
 import torch
+from comfyui_stem.nodes import bases_preview
 from comfyui_stem.nodes.bases_preview import BasesPreview
 from comfyui_stem.nodes.compare_videos import CompareVideos
 from comfyui_stem.nodes.feature_pca import FeaturePCA, neighbour_likeness
@@ -16,6 +18,7 @@ from comfyui_stem.nodes.methods.inversion.sampling import invert
 from comfyui_stem.nodes.methods.seams.layer_map import self_attention_layers
 from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
 from comfyui_stem.nodes.methods.stem.settings import PRESETS, StemSettings
+from comfyui_stem.nodes.metrics import pictures
 from comfyui_stem.nodes.metrics.optical_flow import OpticalFlow
 from comfyui_stem.stem_kernels.em import EMSettings, responsibilities
 
@@ -146,6 +149,28 @@ def test_features_that_move_with_the_video_are_alike_along_its_flow():
 def test_a_flow_of_other_frames_is_refused(inversion):
     with pytest.raises(ValueError, match="the flow covers 3 frames, but the INVERSION has 5"):
         FeaturePCA.execute(inversion, 15, 0.5, flow=flow(0, frames=3))
+
+
+@pytest.mark.parametrize("node", [BasesPreview, FeaturePCA])
+def test_drawing_a_layer_shows_progress_and_can_be_interrupted(inversion, monkeypatch, node):
+    monkeypatch.setattr(bases_preview, "ROWS", 100)
+    monkeypatch.setattr(pictures, "_ROWS", 100)
+    shown = []
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, *more, **o: shown.append((value, total)))
+    whole = node.execute(inversion, 15, 0.5).args[0]
+    rows = FRAMES * 8 * 12 * (2 if node is FeaturePCA else 1)
+    drawn = [value for value, total in shown if total == rows]
+    assert drawn == sorted(drawn) and len(drawn) >= rows // 100 and drawn[-1] == rows
+    monkeypatch.undo()
+    torch.testing.assert_close(node.execute(inversion, 15, 0.5).args[0], whole)
+
+    def interrupt(value, total, *more, **others):
+        if total == rows:
+            raise InterruptedError
+
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", interrupt)
+    with pytest.raises(InterruptedError):
+        node.execute(inversion, 15, 0.5)
 
 
 def video_of(*values, height=20, width=30):

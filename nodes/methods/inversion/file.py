@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import comfy.model_management
+import comfy.utils
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -132,8 +133,11 @@ def load_inversion(file: Path, model: Any, purpose: str) -> Inversion:
 
 def _all_finite(trajectory: Tensor) -> bool:
     """One frame at a time: the file is mapped, and may be larger than the memory."""
-    for frame in trajectory.flatten(0, 1):
+    frames = trajectory.flatten(0, 1)
+    progress = comfy.utils.ProgressBar(len(frames))
+    for frame in frames:
         comfy.model_management.throw_exception_if_processing_interrupted()
+        progress.update(1)
         if not bool(torch.isfinite(frame).all()):
             return False
     return True
