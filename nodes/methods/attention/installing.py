@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import comfy.model_management
 import comfy.model_patcher
+import torch
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
@@ -122,6 +124,9 @@ def _controlled(method: SelfAttentionMethod, layers: Sequence[AttentionLayer]) -
 
 def _replace_patch(method: SelfAttentionMethod, attend: Callable, layer: AttentionLayer) -> Callable:
     def replace(q: Tensor, k: Tensor, v: Tensor, extra_options: dict) -> Tensor:
+        # a call of the network may take minutes; nothing to trace where it is compiled
+        if not torch.compiler.is_compiling():
+            comfy.model_management.throw_exception_if_processing_interrupted()
         return attend(q, k, v, layer, extra_options)
 
     mark(replace, method)

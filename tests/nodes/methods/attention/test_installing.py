@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 
+import comfy.model_management
 import pytest
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer
@@ -11,6 +12,7 @@ from comfyui_stem.nodes.methods.inversion.sampling import invert
 from comfyui_stem.nodes.methods.seams.layer_map import feature_block, self_attention_layers
 from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
 from comfyui_stem.nodes.methods.stem.settings import StemSettings
+from comfyui_stem.stem_kernels.em import EMSettings
 
 
 def attention_patches(model):
@@ -113,3 +115,21 @@ def test_conditionings_on_several_devices_at_a_time_are_refused(loaded, video):
     model.set_additional_models("multigpu", [loaded.model.clone()])
     with pytest.raises(ValueError, match="on several devices at the same time .*Disconnect that node"):
         invert(model, loaded.prompt("a hill"), video, 1, "next")
+
+
+@pytest.mark.parametrize("frames_per_batch", [None, 2])
+def test_an_interrupted_run_ends_before_the_next_layer(loaded, video, frames_per_batch):
+    seen = []
+
+    def interrupt(output, extra_options):
+        seen.append(extra_options["block"])
+        if len(seen) == 3:
+            comfy.model_management.interrupt_current_processing()
+        return output
+
+    method = StemSelfAttention.from_settings(StemSettings(em=EMSettings(num_bases=4)), frames_per_batch)
+    model = install(loaded.model, method)
+    model.set_model_attn1_output_patch(interrupt)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        invert(model, loaded.prompt("a hill"), video, 2, "next")
+    assert len(seen) == 3
