@@ -33,7 +33,7 @@ PIXELS = {
     "h264": ("yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuvj420p"),
     "mpeg4": ("yuv420p",),
     "mpeg2": ("yuv420p", "yuv422p"),
-    "vp9": ("yuv420p", "yuv444p", "yuv420p10le"),
+    "vp9": ("yuv420p", "yuv444p"),
     "ffv1": ("yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le"),
     "prores": ("yuv422p10le",),
     "mjpeg": ("yuvj420p", "yuvj422p"),
@@ -81,7 +81,6 @@ def possible(container, codec, pixels, tags, times, sound, turned, before):
         # these formats, or their names, say it themselves
         and (tags == "none" or codec not in ("mjpeg", "mpeg4", "prores"))
         and (tags == "none" or container not in ("avi", "flv", "mpg", "nut"))
-        and (tags == "none" or (codec, pixels) != ("vp9", "yuv420p10le"))  # libvpx refuses these together
         and (tags in ("none", "BT.709, full") if pixels.startswith("yuvj") else tags != "BT.709, full")
         and (times == "even" or container not in ("avi", "mpg"))
         and (times in ("even", "late") or codec != "mpeg2")
