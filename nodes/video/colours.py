@@ -17,6 +17,8 @@ from .filters import graph_for
 # FFmpeg's numbers of ITU-T H.273: colour matrices, and the transfer functions of HDR with FFmpeg's names.
 _BT709, _UNSPECIFIED, _BT601 = 1, 2, 5
 _HDR = {16: ("PQ", "smpte2084"), 18: ("HLG", "arib-std-b67")}
+# swscale's flags: bilinear, exact rounding, chroma interpolated at full width. Its fast ways are off by up to 3 of 255.
+_EXACT = 0x2 | 0x40000 | 0x2000 | 0x4000
 # Tags in which ComfyUI stores a workflow: its Save Video used to write BT.601 of any size, without saying so.
 _COMFYUI_TAGS = {"prompt", "workflow"}
 
@@ -77,7 +79,8 @@ class Converter:
             frame = self._sdr(frame)
         # swscale knows the frame's bit depth and range (limited or full), and its matrix where it has a tag.
         assumed = frame.colorspace == _UNSPECIFIED and not frame.format.is_rgb
-        return frame.to_ndarray(format=wanted, **({"src_colorspace": self._colours.untagged} if assumed else {}))
+        matrix = {"src_colorspace": self._colours.untagged} if assumed else {}
+        return frame.to_ndarray(format=wanted, interpolation=_EXACT, **matrix)
 
     def _sdr(self, frame: VideoFrame) -> VideoFrame:
         shape = (frame.width, frame.height, frame.format.name)

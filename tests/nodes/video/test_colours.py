@@ -80,7 +80,7 @@ HD, SD, PORTRAIT, WIDE, PAL = (1280, 720), (640, 480), (720, 1280), (1280, 536),
 def test_a_colour_is_read_by_its_tags_and_without_them_as_players_do(tmp_path, size, tag, meant, full):
     path = tmp_path / "red.mp4"
     write_plain(path, [codes_of(RED, meant, bool(full))], size, matrix=tag, full=full)
-    np.testing.assert_allclose(middle(load(path)), RED, atol=3.2 / 255)
+    np.testing.assert_allclose(middle(load(path)), RED, atol=1.6 / 255)
 
 
 def test_an_assumed_matrix_is_said(tmp_path, caplog):
