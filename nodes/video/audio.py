@@ -59,7 +59,7 @@ def read_audio(
                 break
             if begin > run_up and _seek(container, stream, begin - run_up) and _fill(sink, stream, interrupt):
                 break
-    return {"waveform": sink.samples.unsqueeze(0), "sample_rate": sink.sample_rate}
+    return {"waveform": finite(sink.samples).unsqueeze(0), "sample_rate": sink.sample_rate}
 
 
 def cut_audio(audio: dict[str, Any] | None, begin: Fraction, length: Fraction) -> dict[str, Any] | None:
@@ -67,10 +67,15 @@ def cut_audio(audio: dict[str, Any] | None, begin: Fraction, length: Fraction) -
     if audio is None:
         return None
     rate = int(audio["sample_rate"])
-    waveform = audio["waveform"].float()
+    waveform = finite(audio["waveform"].float())
     first, count = round(begin * rate), round(length * rate)
     piece = waveform[..., first : first + count]
     return {"waveform": torch.nn.functional.pad(piece, (0, count - piece.shape[-1])), "sample_rate": rate}
+
+
+def finite(samples: Tensor) -> Tensor:
+    """Samples without NaN (silence instead) and infinity (full scale): ComfyUI cannot write them."""
+    return torch.nan_to_num(samples, nan=0.0, posinf=1.0, neginf=-1.0)
 
 
 class _Waveform:

@@ -55,8 +55,8 @@ DAMAGE = (av.error.FFmpegError, IndexError, OverflowError)
 _SEEKABLE_FORMATS = {"mov", "matroska", "mpegts", "flv", "nut", "mxf"}
 # Recordings of broadcasts: pieces are joined byte by byte, and clocks are set anew.
 _BROADCAST_FORMATS = {"mpegts", "mpeg"}
-# Their timestamps count stored pictures, not shown ones; the rate is constant by definition.
-_UNTIMED_FORMATS = {"avi"}
+# Their timestamps count stored pictures, which tell when one is shown only where a decoder neither reorders nor waits.
+_COUNTING_FORMATS = {"avi"}
 # Their packets may hold pictures that are never shown, so packets cannot be counted in place of frames.
 _UNCOUNTABLE_CODECS = {"vp8"}
 # FFmpeg's own decoders of these pass over the transparency that Matroska and WebM keep beside a picture.
@@ -182,7 +182,8 @@ def probe(source: str | io.BytesIO, name: str) -> ClipInfo:
         if first is None:
             raise VideoError(f"{name} contains a video stream with 0 frames. The file is damaged or cut off.")
         format_name = _format_of(_read_head(source))
-        timed = first.pts is not None and format_name not in _UNTIMED_FORMATS
+        waits = stream.codec_context.has_b_frames or first.pts
+        timed = first.pts is not None and not (waits and format_name in _COUNTING_FORMATS)
         # The two fields of an interlaced picture may have a packet each.
         paired = not first.interlaced_frame and stream.codec_context.name not in _UNCOUNTABLE_CODECS
         origin = first.pts * stream.time_base if timed else Fraction(0)

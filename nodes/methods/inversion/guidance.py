@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ....stem_kernels.prompt_alignment import Window, window_range
+from ..seams.patch_marks import origin
 from .inversion import Inversion
 
 
@@ -60,16 +61,18 @@ class ScheduledGuider(comfy.samplers.CFGGuider):
 
     def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict | None = None, seed: Any = None) -> Tensor:
         guided = self.schedule.number(self.timestep_of(timestep)) in self.guided_steps
-        return comfy.samplers.sampling_function(
-            self.inner_model,
-            x,
-            timestep,
-            self.conds["negative"],
-            self.conds["positive"],
-            self.cfg if guided else 1.0,
-            model_options=model_options or {},
-            seed=seed,
-        )
+        options = model_options or {}
+        conds = self.conds["negative"], self.conds["positive"], self.cfg if guided else 1.0
+        try:
+            return comfy.samplers.sampling_function(self.inner_model, x, timestep, *conds, options, seed)
+        except RuntimeError as error:
+            if "Boolean value of Tensor" not in str(error):
+                raise
+            patches = " or ".join(_guidance_patches(options))
+            raise ValueError(
+                f"{self.purpose}: {patches} changes guidance for one picture at a time, and fails on a batch (in "
+                "ComfyUI's own samplers too); here all frames come together. Disconnect that node from the MODEL chain."
+            ) from error
 
     def timestep_of(self, sigma: Tensor) -> int:
         """The timestep of the schedule that has the noise level `sigma` [frames].
@@ -87,3 +90,10 @@ class ScheduledGuider(comfy.samplers.CFGGuider):
                 "the inversion."
             )
         return timesteps[nearest]
+
+
+def _guidance_patches(model_options: dict) -> list[str]:
+    """Where the functions of other nodes come from that change guidance."""
+    kinds = ("sampler_cfg_function", "sampler_pre_cfg_function", "sampler_post_cfg_function")
+    found = [model_options.get(kind) or [] for kind in kinds]
+    return [origin(patch) for of in found for patch in (of if isinstance(of, list) else [of])]

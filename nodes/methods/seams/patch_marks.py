@@ -26,4 +26,7 @@ def origin(patch: object) -> str:
     """Where another node's patch comes from, for messages."""
     function = getattr(patch, "__func__", patch)
     name = getattr(function, "__qualname__", type(patch).__qualname__)
-    return f"another node's patch ({getattr(function, '__module__', None) or type(patch).__module__}.{name})"
+    module = getattr(function, "__module__", None) or type(patch).__module__
+    # ComfyUI names the modules of packs by their paths
+    module = module.replace("\\", "/").rpartition("/")[2]
+    return f"another node's patch ({module}.{name})"

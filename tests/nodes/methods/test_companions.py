@@ -15,8 +15,10 @@ import torch._dynamo
 from comfy.ldm.modules.attention import optimized_attention
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode
+from comfy_extras.nodes_eps import TemporalScoreRescaling
 from comfy_extras.nodes_freelunch import FreeU, FreeU_V2
 from comfy_extras.nodes_hypertile import HyperTile
+from comfy_extras.nodes_lumina2 import RenormCFG
 from comfy_extras.nodes_model_merging import ModelMergeSimple
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from comfy_extras.nodes_perpneg import PerpNeg
@@ -302,6 +304,16 @@ def test_guidance_that_runs_the_network_once_more_is_refused_by_edits(loaded, ru
     model = GUIDANCE_NODES[name](loaded)
     for run in (runs.tokenflow, runs.fatezero):
         with pytest.raises(ValueError, match="already replaced by another node's patch|another node runs the model"):
+            run(model)
+
+
+@pytest.mark.parametrize("kind", [(RenormCFG, 100.0, 1.0), (TemporalScoreRescaling, 0.95, 1.0)])
+def test_guidance_for_one_picture_at_a_time_is_refused_by_its_name(loaded, runs, kind):
+    model = node(kind[0], loaded.model, *kind[1:])
+    runs.ddim(model)  # has no guidance
+    reconstructed = functools.partial(runs.guided, method=FrameContextAttention((0,)))
+    for run in (runs.tokenflow, runs.fatezero, reconstructed):
+        with pytest.raises(ValueError, match=r"another node's patch \(comfy_extras.nodes_(lumina2|eps)\..* one picture at a time"):
             run(model)
 
 

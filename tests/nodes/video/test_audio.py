@@ -119,3 +119,14 @@ def test_a_gap_in_the_sound_is_silent_and_what_follows_keeps_its_place(tmp_path)
             container.mux(stream.encode(frame))
     waveform = read(path, 0, 3)["waveform"][0, 0]
     assert torch.equal(waveform, torch.cat([torch.full((RATE,), 0.25), torch.zeros(RATE), torch.full((RATE,), 0.25)]))
+
+
+def test_samples_that_comfyui_cannot_write_are_made_silent_or_full_scale(tmp_path):
+    sound = np.linspace(-0.5, 0.5, 8000, dtype=np.float32)[None].copy()
+    sound[0, 4000:4010], sound[0, 5000], sound[0, 6000] = np.nan, np.inf, -np.inf
+    path = write_clip(tmp_path / "odd.mov", 24, rate=Fraction(24), audio=sound, audio_codec="pcm_f32le")
+    expected = torch.nan_to_num(torch.from_numpy(sound), 0.0, 1.0, -1.0)
+    found = read_audio(str(path), "odd", Fraction(0), Fraction(1), lambda: None)
+    assert torch.equal(found["waveform"][0], expected)
+    audio = {"waveform": torch.from_numpy(sound)[None], "sample_rate": 8000}
+    assert torch.equal(cut_audio(audio, Fraction(0), Fraction(1))["waveform"][0], expected)
