@@ -313,7 +313,9 @@ def test_guidance_for_one_picture_at_a_time_is_refused_by_its_name(loaded, runs,
     runs.ddim(model)  # has no guidance
     reconstructed = functools.partial(runs.guided, method=FrameContextAttention((0,)))
     for run in (runs.tokenflow, runs.fatezero, reconstructed):
-        with pytest.raises(ValueError, match=r"another node's patch \(comfy_extras.nodes_(lumina2|eps)\..* one picture at a time"):
+        with pytest.raises(
+            ValueError, match=r"another node's patch \(comfy_extras.nodes_(lumina2|eps)\..* one picture at a time"
+        ):
             run(model)
 
 
