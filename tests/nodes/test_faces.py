@@ -15,12 +15,16 @@ FROZEN = json.loads((pathlib.Path(__file__).parents[1] / "data" / "widgets.json"
 SCHEMAS = {schema.node_id: schema for schema in schemas()}
 
 
+def is_widget(field):
+    return isinstance(field, io.WidgetInput) and not field.force_input
+
+
 def widgets(schema):
     """Names of the widgets in the page's order: those of required inputs first."""
     names = []
     for optional in (False, True):
         for field in schema.inputs:
-            if isinstance(field, io.WidgetInput) and bool(field.optional) == optional:
+            if is_widget(field) and bool(field.optional) == optional:
                 names.append(field.id)
                 if getattr(field, "control_after_generate", None):
                     names.append("control_after_generate")
@@ -35,7 +39,7 @@ def test_widgets_keep_their_names_and_places():
 def test_a_person_sees_eight_widgets_at_most_and_the_others_come_after_them():
     for node, schema in SCHEMAS.items():
         ordered = sorted(schema.inputs, key=lambda field: bool(field.optional))
-        hidden = [bool(field.advanced) for field in ordered if isinstance(field, io.WidgetInput)]
+        hidden = [bool(field.advanced) for field in ordered if is_widget(field)]
         assert hidden == sorted(hidden) and hidden.count(False) <= 8, node
 
 

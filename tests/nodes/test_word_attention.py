@@ -14,6 +14,7 @@ from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
 from comfyui_stem.nodes.methods.stem.settings import StemSettings
 from comfyui_stem.nodes.word_attention import WordAttention
 from comfyui_stem.stem_kernels.em import EMSettings
+from comfyui_stem.stem_kernels.masks import attention_mask
 
 SOURCE, TARGET = "a silver jeep, on a road", "a silver castle, on a road"
 FRAMES = 5
@@ -77,12 +78,12 @@ def test_the_attention_to_all_tokens_adds_up_to_one(loaded, inversion):
 
 
 def test_another_prompt_can_be_looked_for(loaded, inversion):
-    picture, mask, text = WordAttention.execute(
-        inversion, loaded.clip, TARGET, "castle, silver castle", 1.0, 0.9999
-    ).args
-    assert "castle: " in text and "silver castle: " in text
-    wide = WordAttention.execute(inversion, loaded.clip, TARGET, "castle, silver castle", 1.0, 0.1).args[1]
-    assert (mask <= wide).all() and mask.sum() < wide.sum()
+    words, last = "castle, silver castle", inversion.timesteps[-1]
+    attention = watched_words(inversion, loaded.prompt(TARGET), {"a": (3,), "b": (2, 3)}, last, "Test").sum(0)
+    for threshold in (0.1, 0.95, 1.0):
+        _, mask, text = WordAttention.execute(inversion, loaded.clip, TARGET, words, 1.0, threshold).args
+        assert "\ncastle: " in text and "\nsilver castle: " in text
+        assert torch.equal(mask, attention_mask(attention, (64, 96), threshold).float())
 
 
 @pytest.mark.parametrize(
