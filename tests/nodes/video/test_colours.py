@@ -116,24 +116,23 @@ def hlg(nits):
     return np.where(scene <= 1 / 12, np.sqrt(3 * scene), bright)
 
 
+TO_BT2020 = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]])
+
+
 @pytest.mark.parametrize(("curve", "trc"), [(pq, 16), (hlg, 18)])
 def test_hdr_becomes_sdr_with_203_nits_as_white(tmp_path, caplog, curve, trc):
     nits = np.array([5, 20, 100, 203, 600])
     codes = [codes_of([code] * 3, BT2020, bits=10) for code in curve(nits)]
+    if curve is pq:  # (200, 40, 60) of BT.709, by way of BT.2020
+        codes.append(codes_of(pq(TO_BT2020 @ RED**2.4 * 203), BT2020, bits=10))
     path = write_plain(tmp_path / "hdr.mp4", codes, SD, matrix=BT2020, trc=trc, primaries=9, form="yuv420p10le")
     with caplog.at_level(logging.WARNING):
         shown = load(path).images.mean((1, 2)).numpy()
     assert "it is HDR" in caplog.text
     expected = np.minimum(1, nits / 203) ** (1 / 2.4)
-    np.testing.assert_allclose(shown, np.repeat(expected[:, None], 3, 1), atol=3 / 255)
-
-
-def test_a_colour_of_hdr_is_that_colour_in_sdr(tmp_path):
-    """(200, 40, 60) of BT.709 as 8 bits, by way of BT.2020 and PQ."""
-    to_bt2020 = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]])
-    codes = [codes_of(pq(to_bt2020 @ RED**2.4 * 203), BT2020, bits=10)]
-    path = write_plain(tmp_path / "hdr.mp4", codes, SD, matrix=BT2020, trc=16, primaries=9, form="yuv420p10le")
-    np.testing.assert_allclose(middle(load(path)), RED, atol=9 / 255)  # swscale compresses strong colours a little
+    np.testing.assert_allclose(shown[: len(nits)], np.repeat(expected[:, None], 3, 1), atol=3 / 255)
+    if curve is pq:
+        np.testing.assert_allclose(shown[-1], RED, atol=9 / 255)  # swscale compresses strong colours a little
 
 
 def test_hdr_is_said_where_ffmpeg_cannot_convert_it(tmp_path, caplog, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from types import SimpleNamespace
 
 import pytest
 from comfyui_stem.nodes.methods.fatezero.presets import PRESETS
@@ -55,9 +56,17 @@ def test_an_inversion_is_reconstructed_by_every_denoiser_at_every_scale(run, var
 
 def test_inversions_are_compared_with_the_guidance_that_the_editors_ship_with(run, monkeypatch):
     settings = {}
-    for module, name in ((runner_module, "tokenflow"), (runner_module.fatezero, "fatezero")):
-        real = module.edit
-        monkeypatch.setattr(module, "edit", lambda *a, n=name, r=real: (settings.update({n: a[-1]}), r(*a))[1])
+
+    def noted(name):
+        def edit(model, inversion, *more):
+            settings[name] = more[-1]
+            latents = model.model.process_latent_out(inversion.trajectory[0])
+            return latents if name == "tokenflow" else SimpleNamespace(samples=latents)
+
+        return edit
+
+    monkeypatch.setattr(runner_module, "edit", noted("tokenflow"))
+    monkeypatch.setattr(runner_module.fatezero, "edit", noted("fatezero"))
     run[0](Item("variant", CASE, BASELINE, editors=("tokenflow", "fatezero")))
     default = {one.id: getattr(one, "default", None) for one in TokenFlowEdit.define_schema().inputs}
     assert settings["tokenflow"].cfg_window == (default["cfg_start_percent"], default["cfg_end_percent"])
