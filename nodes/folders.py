@@ -151,6 +151,11 @@ def free_path(prefix: str, purpose: str) -> tuple[Path, str, str]:
     check(os.path.join(output, FOLDER, prefix))  # before ComfyUI makes folders
     try:
         where = folder_paths.get_save_image_path(f"{FOLDER}/{prefix}", output)
+    except OSError as error:
+        raise ValueError(
+            f"{purpose}: the output folder cannot be written to ({error}). Make it writable, or start ComfyUI with "
+            "another --output-directory."
+        ) from None
     except Exception as error:  # ComfyUI raises a bare Exception
         raise ValueError(f"{purpose}: '{prefix[:200]}' is not a name within the output folder ({error}).") from None
     folder, stem, counter, subfolder, _ = where

@@ -77,10 +77,13 @@ class Converter:
         wanted = "rgba" if has_alpha(frame.format) else "rgb24"
         if self._colours.hdr:
             frame = self._sdr(frame)
-        # swscale knows the frame's bit depth and range (limited or full), and its matrix where it has a tag.
-        assumed = frame.colorspace == _UNSPECIFIED and not frame.format.is_rgb
-        matrix = {"src_colorspace": self._colours.untagged} if assumed else {}
-        return frame.to_ndarray(format=wanted, interpolation=_EXACT, **matrix)
+        # PyAV before 17 heeds range and matrix only where they are given, and the matrix only where that of the result,
+        # which RGB does not have, is another.
+        matrix = self._colours.untagged if frame.colorspace == _UNSPECIFIED else frame.colorspace
+        told = {"src_colorspace": matrix, "dst_colorspace": _BT601 if matrix == _BT709 else _BT709}
+        if frame.color_range:
+            told["src_color_range"] = frame.color_range
+        return frame.to_ndarray(format=wanted, interpolation=_EXACT, **told)
 
     def _sdr(self, frame: VideoFrame) -> VideoFrame:
         shape = (frame.width, frame.height, frame.format.name)

@@ -133,3 +133,12 @@ def test_an_inversion_is_found_by_its_own_name_or_by_that_of_windows(input_folde
         (input_folder / "inversions" / "a\\b.safetensors").write_bytes(b"")
         assert "a\\b.safetensors" in saved_inversions()
         assert inversion_path("a\\b.safetensors", "Load Inversion").name == "a\\b.safetensors"
+
+
+def test_an_output_folder_that_cannot_be_written_to_is_said(monkeypatch):
+    def refused(*_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(folder_paths, "get_save_image_path", refused)
+    with pytest.raises(ValueError, match="Save Inversion: the output folder cannot be written to .*Read-only"):
+        free_path("clip", "Save Inversion")

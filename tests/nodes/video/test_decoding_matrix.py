@@ -146,7 +146,7 @@ def write(folder, container, codec, pixels, tags, times, sound, turned, before, 
         stream = file.add_stream(name, rate=RATE, options=options)
         stream.width, stream.height, stream.pix_fmt = *SIZE, pixels
         if before:
-            small.disposition, stream.disposition = 0, av.stream.Disposition.default
+            small.disposition, stream.disposition = 0, av.stream.Disposition.default.value
         if matrix is not None:
             stream.codec_context.colorspace, stream.codec_context.color_range = matrix, span
         heard = None if not sound else file.add_stream(SOUNDS.get(container, "pcm_s16le"), rate=SAMPLES, layout="mono")
@@ -225,7 +225,7 @@ def test_frames_times_sound_and_colours_are_those_of_the_file(tmp_path, case):
     theirs = np.round(theirs[..., :3] * (theirs[..., 3:] / 255))
     inside = [np.abs(np.arange(side) - side / 2 + 0.5) > 4 for side in pictures.shape[1:3]]
     inside = np.ix_(range(FRAMES), *map(np.flatnonzero, inside))  # not where ways to interpolate chroma differ
-    assert np.abs(pictures - theirs)[inside].max() <= (5 if case["fields"] else 3)
+    assert np.abs(pictures - theirs)[inside].max() <= (8 if case["fields"] else 3)
     times = [frame.begin for frame in source.frames(Selection(), lambda: None)]
     if case["container"] != "mpg" and (case["container"], case["codec"]) != ("avi", "h264"):  # worked out while reading
         tick = source.info.tick
