@@ -34,11 +34,15 @@ def deinterlaced(shown: Iterable[ShownFrame]) -> Iterator[ShownFrame]:
 
     Everything from the first such frame on goes through the filter, which passes whole pictures on as they are.
     """
-    graph, waiting = None, deque()
+    graph, of_graph, waiting = None, None, deque()
     try:
         for frame in shown:
+            shape = frame.picture.width, frame.picture.height, frame.picture.format.name
+            if graph is not None and shape != of_graph:  # another recording, joined to this one
+                yield from _rest(graph, waiting)
+                graph = None
             if graph is None and frame.picture.interlaced_frame:
-                graph = graph_for(frame.picture, ("bwdif", "mode=send_frame:deint=interlaced"))
+                graph, of_graph = graph_for(frame.picture, ("bwdif", "mode=send_frame:deint=interlaced")), shape
             if graph is None:
                 yield frame
                 continue

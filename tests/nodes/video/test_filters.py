@@ -8,8 +8,8 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from comfyui_stem.nodes.video.filters import graph_for
-from comfyui_stem.nodes.video.frame_selection import Selection
+from comfyui_stem.nodes.video.filters import deinterlaced, graph_for
+from comfyui_stem.nodes.video.frame_selection import Selection, ShownFrame
 from comfyui_stem.nodes.video.loading import load_clip
 from comfyui_stem.nodes.video.sources import VideoFile
 
@@ -85,3 +85,20 @@ def test_a_clip_of_whole_pictures_is_not_filtered(tmp_path):
     images = load_clip(VideoFile(str(path), "whole"), Selection()).images
     assert not VideoFile(str(path), "whole").info.interlaced
     assert np.abs(images.numpy()[..., 0] * 255 - np.stack([bars(number) for number in range(FRAMES)])).max() <= 1
+
+
+def test_recordings_of_other_sizes_that_are_joined_are_all_shown():
+    def frames(width, height):
+        for _ in range(3):
+            grey = av.VideoFrame.from_ndarray(np.full((height, width), 100, np.uint8), "gray").reformat(
+                format="yuv420p"
+            )
+            graph = graph_for(grey, ("setfield", "tff"))
+            graph.push(grey)
+            yield graph.pull()
+
+    pictures = [*frames(64, 48), *frames(128, 96), *frames(64, 48)]
+    shown = [ShownFrame(n, Fraction(n), Fraction(n + 1), picture) for n, picture in enumerate(pictures)]
+    found = list(deinterlaced(shown))
+    assert [frame.index for frame in found] == list(range(9))
+    assert [frame.picture.width for frame in found] == [64] * 3 + [128] * 3 + [64] * 3
