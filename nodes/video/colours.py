@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import av
 from av.container import InputContainer
 from av.filter import Graph
-from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from .filters import graph_for
+from .filters import graph_for, shape_of
 
 # FFmpeg's numbers of ITU-T H.273: colour matrices, and the transfer functions of HDR with FFmpeg's names.
 _BT709, _UNSPECIFIED, _BT601 = 1, 2, 5
@@ -60,9 +59,10 @@ def colours_of(container: InputContainer, stream: VideoStream, frame: VideoFrame
     return Colours(_BT709, remark="its colour matrix is not given, so BT.709 is assumed, as players do for HD")
 
 
-def has_alpha(form: VideoFormat) -> bool:
-    """Whether pictures of a format can be transparent; a palette holds its transparency itself."""
-    return form.name == "pal8" or any(component.is_alpha for component in form.components)
+def _rgb_for(frame: VideoFrame) -> str:
+    """FFmpeg's name of RGB, with opacity where a frame can be transparent (a palette holds its transparency itself)."""
+    form = frame.format
+    return "rgba" if form.name == "pal8" or any(part.is_alpha for part in form.components) else "rgb24"
 
 
 class Converter:
@@ -74,21 +74,19 @@ class Converter:
         self._shape: tuple = ()
 
     def __call__(self, frame: VideoFrame) -> NDArray:
-        wanted = "rgba" if has_alpha(frame.format) else "rgb24"
         if self._colours.hdr:
-            frame = self._sdr(frame)
+            return self._sdr(frame).to_ndarray()
         # PyAV before 17 heeds range and matrix only where they are given, and the matrix only where that of the result,
         # which RGB does not have, is another.
         matrix = self._colours.untagged if frame.colorspace == _UNSPECIFIED else frame.colorspace
         told = {"src_colorspace": matrix, "dst_colorspace": _BT601 if matrix == _BT709 else _BT709}
         if frame.color_range:
             told["src_color_range"] = frame.color_range
-        return frame.to_ndarray(format=wanted, interpolation=_EXACT, **told)
+        return frame.to_ndarray(format=_rgb_for(frame), interpolation=_EXACT, **told)
 
     def _sdr(self, frame: VideoFrame) -> VideoFrame:
-        shape = (frame.width, frame.height, frame.format.name)
-        if shape != self._shape:
-            self._graph, self._shape = _to_sdr(frame, self._colours.hdr), shape
+        if shape_of(frame) != self._shape:
+            self._graph, self._shape = _to_sdr(frame, self._colours.hdr), shape_of(frame)
         self._graph.push(frame)
         return self._graph.pull()
 
@@ -98,4 +96,4 @@ def _to_sdr(frame: VideoFrame, transfer: str) -> Graph:
     options = f"in_transfer={transfer}:in_primaries=bt2020:out_transfer=bt709:out_primaries=bt709"
     if frame.colorspace == _UNSPECIFIED:
         options += ":in_color_matrix=bt2020"
-    return graph_for(frame, ("scale", options), ("format", "rgba" if has_alpha(frame.format) else "rgb24"))
+    return graph_for(frame, ("scale", options), ("format", _rgb_for(frame)))

@@ -29,20 +29,25 @@ def graph_for(frame: VideoFrame, *filters: tuple[str, str]) -> Graph:
     return graph
 
 
+def shape_of(frame: VideoFrame) -> tuple[int, int, str]:
+    """What a frame has to have in common with the one that a graph was made for: width, height and pixel format."""
+    return frame.width, frame.height, frame.format.name
+
+
 def deinterlaced(shown: Iterable[ShownFrame]) -> Iterator[ShownFrame]:
     """The same frames; those that hold two fields of different moments show the first one, completed by `bwdif`.
 
     Everything from the first such frame on goes through the filter, which passes whole pictures on as they are.
     """
-    graph, of_graph, waiting = None, None, deque()
+    graph, shape, waiting = None, None, deque()
     try:
         for frame in shown:
-            shape = frame.picture.width, frame.picture.height, frame.picture.format.name
-            if graph is not None and shape != of_graph:  # another recording, joined to this one
+            if graph is not None and shape_of(frame.picture) != shape:  # another recording, joined to this one
                 yield from _rest(graph, waiting)
                 graph = None
             if graph is None and frame.picture.interlaced_frame:
-                graph, of_graph = graph_for(frame.picture, ("bwdif", "mode=send_frame:deint=interlaced")), shape
+                graph = graph_for(frame.picture, ("bwdif", "mode=send_frame:deint=interlaced"))
+                shape = shape_of(frame.picture)
             if graph is None:
                 yield frame
                 continue

@@ -125,15 +125,15 @@ class VideoFile:
         try:
             with open_video(self._source, info.name) as (container, stream):
                 for packet in _packets(container, stream, interrupt):
-                    decoded = packet.pts if packet.dts is None else packet.dts
+                    read_at = packet.pts if packet.dts is None else packet.dts
                     if packet.pts is None:
                         return None
-                    if before is not None and starts_again(before, decoded * info.tick, info.jumps):
+                    if before is not None and starts_again(before, read_at * info.tick, info.jumps):
                         return None
-                    before = decoded * info.tick
+                    before = read_at * info.tick
                     position = packet.pos if info.jumps else None
                     times.append(packet.pts)
-                    if len(times) > wanted + _REORDERED_PACKETS if target is None else decoded > target:
+                    if len(times) > wanted + _REORDERED_PACKETS if target is None else read_at > target:
                         break
         except DAMAGE:
             return None

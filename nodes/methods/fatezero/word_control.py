@@ -158,6 +158,7 @@ def columns_of(prompt: Prompt, phrases: Sequence[str], which: str, purpose: str)
     """
     words = prompt.tokenized.words
     found = match_phrases(words, phrases)
+    # words without tokens, looked for as if they had one
     left_out = [word.text for word in words if not word.positions]
     if lost := match_phrases([Word(text, (0,)) for text in left_out], found.unmatched).positions:
         raise ValueError(

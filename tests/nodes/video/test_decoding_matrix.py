@@ -17,7 +17,7 @@ from comfyui_stem.nodes.video.filters import graph_for
 from comfyui_stem.nodes.video.frame_selection import Selection
 from comfyui_stem.nodes.video.loading import load_clip
 from comfyui_stem.nodes.video.sources import VideoFile
-from comfyui_stem.tools.robustness.inputs.clip_factory import set_display_matrix
+from comfyui_stem.tools.robustness.inputs.clip_factory import set_display_matrix, write_audio
 
 FRAMES, RATE, SAMPLES = 9, 25, 48000
 SIZE = (64, 48)
@@ -168,21 +168,11 @@ def write(folder, container, codec, pixels, tags, times, sound, turned, before, 
             file.mux(stream.encode(frame))
         file.mux(stream.encode())
         if heard is not None:
-            write_sound(file, heard, onset(TIMES[times][0]))
+            write_audio(file, heard, onset(TIMES[times][0]), SAMPLES)
     if turned:
         cosine, sine = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[turned]
         set_display_matrix(path, (cosine, sine, -sine, cosine))
     return path
-
-
-def write_sound(file, stream, samples):
-    converter = av.AudioResampler(format=stream.format.name, layout="mono", rate=SAMPLES)
-    for first in range(0, samples.shape[1], 1152):
-        piece = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[:, first : first + 1152]), "fltp", "mono")
-        piece.sample_rate, piece.pts, piece.time_base = SAMPLES, first, Fraction(1, SAMPLES)
-        for converted in converter.resample(piece):
-            file.mux(stream.encode(converted))
-    file.mux(stream.encode())
 
 
 def second_reading(path, meant):

@@ -31,7 +31,6 @@ from .timing import Workload
 SOURCE, TARGET = "a photo of a cat on a chair", "a photo of a dog on a chair"
 TIMESTEP = 501
 CFG = 7.5
-PUBLISHED_LEVELS = frozenset((1, 2, 3))
 PURPOSE = "make bench"
 
 
@@ -66,10 +65,10 @@ def plain_step(loaded: Loaded, video: VideoSize) -> Callable[[], Tensor]:
 
 
 def fatezero_step(
-    loaded: Loaded, method: Any, video: VideoSize, levels: frozenset[int] = PUBLISHED_LEVELS
+    loaded: Loaded, method: Any, video: VideoSize, levels: frozenset[int] = FateZeroSettings.levels
 ) -> Callable[[], object]:
-    """One step of a style edit with FateZero, with the attention of all `levels` fused, from an inversion through
-    `method`."""
+    """One step of a style edit with FateZero, with the attention of all `levels` (the published ones) fused, from an
+    inversion through `method`."""
     inversion = made_up_inversion(install(loaded.model, method), loaded, video)
     source, target = (read_prompt(loaded.clip, text, "a", PURPOSE) for text in (SOURCE, TARGET))
     words = read_words(source, target, WordWishes("refine", 1.0), 1, PURPOSE)

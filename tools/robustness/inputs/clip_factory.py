@@ -65,7 +65,7 @@ def write_clip(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
         if sound is not None:
-            _write_audio(container, sound, audio, sample_rate)
+            write_audio(container, sound, audio, sample_rate)
     return path
 
 
@@ -74,7 +74,8 @@ def _audio_stream(container: Any, codec: str, sample_rate: int, channels: int) -
     return container.add_stream(codec, rate=sample_rate, layout=layout)
 
 
-def _write_audio(container: Any, stream: Any, audio: np.ndarray, sample_rate: int) -> None:
+def write_audio(container: Any, stream: Any, audio: np.ndarray, sample_rate: int) -> None:
+    """Encode sound [channels, samples] in -1..1 into a stream of a container."""
     piece = 1024
     layout = {1: "mono", 2: "stereo", 6: "5.1"}[audio.shape[0]]
     for first in range(0, audio.shape[1], piece):
