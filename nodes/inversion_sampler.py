@@ -69,6 +69,14 @@ class InversionSampler(io.ComfyNode):
                     optional=True,
                     **advanced(),
                 ),
+                choice(
+                    "keep_trajectory_as",
+                    ["float32", "float16"],
+                    "The precision in which these latents are kept. float16 needs half the memory; edits from the two "
+                    "look the same (74 dB or more apart where it was measured).",
+                    optional=True,
+                    **advanced(),
+                ),
             ],
             outputs=[
                 InversionSocket.Output(
@@ -92,12 +100,15 @@ class InversionSampler(io.ComfyNode):
         noise_convention: str = "next",
         keep_trajectory_in: str = "memory",
         kept_steps: int = 0,
+        keep_trajectory_as: str = "float32",
     ) -> io.NodeOutput:
         check_model(model, PURPOSE)
         check_conditioning(positive, "source", PURPOSE)
         samples, mask = check_latent(latent, PURPOSE), latent.get("noise_mask")
         if mask is not None:
             mask = checked_mask(mask, len(samples), PURPOSE)
-        inversion = invert(model, positive, samples, steps, noise_convention, keep_trajectory_in, kept_steps)
-        noisy = model.model.process_latent_out(to_exploding(inversion.trajectory[-1], inversion.sigmas[-1]))
+        inversion = invert(
+            model, positive, samples, steps, noise_convention, keep_trajectory_in, kept_steps, keep_trajectory_as
+        )
+        noisy = model.model.process_latent_out(to_exploding(inversion.latent(-1), inversion.sigmas[-1]))
         return io.NodeOutput(replace(inversion, mask=mask), latent | {"samples": noisy})

@@ -38,7 +38,7 @@ class EditGuider(ScheduledGuider):
         )
         descending = self.schedule.descending
         if self.mask is not None:
-            start = blend(start, self.inversion.trajectory[self.inversion.entry(descending[0])], self.mask)
+            start = blend(start, self.inversion.latent(self.inversion.entry(descending[0])), self.mask)
         sigmas = denoising_sigmas(self.inversion, descending[::-1], tail)
         return denoise(self, start, sigmas, descending, self.purpose, self.after_move)
 
@@ -57,7 +57,7 @@ class EditGuider(ScheduledGuider):
         """`z` of the inversion that an edit has reached when it has left a timestep, [n, 4, h, w]."""
         timesteps = self.schedule.timesteps
         reached = timesteps.index(timestep) - 1
-        return self.inversion.trajectory[self.inversion.entry(timesteps[reached]) if reached >= 0 else 0]
+        return self.inversion.latent(self.inversion.entry(timesteps[reached]) if reached >= 0 else 0)
 
     @property
     def source_conds(self) -> list:

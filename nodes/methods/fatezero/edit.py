@@ -93,7 +93,7 @@ def edit(
     """
     timesteps = select_timesteps(inversion.timesteps, settings.steps)
     guider = FateZeroGuider(model, inversion, words, settings, StepSchedule(timesteps, len(timesteps)))
-    start = inversion.trajectory[inversion.entry(timesteps[-1])]
+    start = inversion.latent(inversion.entry(timesteps[-1]))
     samples = guider.edit(positive, negative, start, settings.tail)
     changed = guider.masks.mean(samples)
     return Edited(samples, changed if settings.mask is None else changed * settings.mask)
@@ -235,7 +235,7 @@ class FateZeroGuider(EditGuider):
     def _replay(self, timestep: int, x: Tensor, sigma: Tensor, model_options: dict) -> SourceRecord:
         """The inversion's evaluation at this timestep, run again."""
         entry = self.inversion.entry(timestep) - (self.inversion.convention == "next")
-        source = to_exploding(self.inversion.trajectory[entry].to(x), sigma[0])
+        source = to_exploding(self.inversion.latent(entry).to(x), sigma[0])
         options = replay_options(self.source, model_options)
         record = options["transformer_options"][RUN].record
         with weights_of(self.source, self.model_patcher, x.shape, self.loaded_models) as network:

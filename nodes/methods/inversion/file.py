@@ -18,7 +18,6 @@ import comfy.model_management
 import comfy.utils
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..attention.installing import install, installed_method, remove
@@ -26,6 +25,7 @@ from ..seams.refusals import check_conditioning
 from .description import KEY, Description, PlainValue, describe, read_description
 from .inversion import Inversion
 from .matching import check_identity, check_noise_levels
+from .writing import TYPES, write_tensors
 
 _TRAJECTORY, _EMBEDDING, _MASK, _OPTION = "trajectory", "embedding", "mask", "option."
 # Numbers in a prompt's tensors: 500 tokens of 8,192 are fewer.
@@ -36,7 +36,7 @@ _A_DAY = 24 * 3600
 
 
 def save_inversion(inversion: Inversion, file: Path) -> None:
-    """Writes a file; it appears under its name only when it is complete.
+    """Writes a file; it appears under its name only when it is complete, and nothing is left of an interrupted one.
 
     Raises:
         ValueError: the disk is full or not writable, or the conditioning holds what cannot be written.
@@ -47,14 +47,15 @@ def save_inversion(inversion: Inversion, file: Path) -> None:
         tensors[_MASK] = inversion.mask.cpu().contiguous()
     plain: dict[str, Any] = {}
     for name, value in options.items():
-        if isinstance(value, Tensor):
+        if isinstance(value, Tensor) and value.dtype in TYPES:
             tensors[_OPTION + name] = value.cpu().contiguous()
         elif isinstance(value, PlainValue):
             plain[name] = value
         else:
+            kind = f"tensor of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(
-                f"Save Inversion: the source conditioning holds '{name}', a {type(value).__name__}, which cannot be "
-                "saved. Invert with a plain CLIP Text Encode."
+                f"Save Inversion: the source conditioning holds '{name}', a {kind}, which cannot be saved. Invert with "
+                "a plain CLIP Text Encode."
             )
     try:
         description = describe(
@@ -71,15 +72,11 @@ def save_inversion(inversion: Inversion, file: Path) -> None:
         raise ValueError(f"Save Inversion: {error}.") from None
     try:
         _remove_abandoned(file.parent)
-        # safetensors may write to a file of another name first, which is then in this folder too
         with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=file.parent) as folder:
-            unfinished, like_others = Path(folder, "inversion"), Path(folder, "mode")
-            save_file(tensors, unfinished, metadata={KEY: description})
-            # safetensors may have made it for its owner alone
-            like_others.touch()
-            shutil.copymode(like_others, unfinished)
+            unfinished = Path(folder, "inversion")
+            write_tensors(tensors, unfinished, {KEY: description})
             os.replace(unfinished, file)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise ValueError(
             f"Save Inversion: {file.name[:100]} could not be written ({error}). Free some space, or "
             "choose another name."
@@ -171,16 +168,16 @@ def _check_shapes(described: Description, slices: dict[str, Any]) -> None:
         raise ValueError(f"it holds other tensors: {', '.join(odd)[:100]}")
     shape, dtype = shapes[_TRAJECTORY]
     steps = len(described.timesteps) + 1
-    if len(shape) != 5 or shape[0] != steps or shape[2] != 4 or min(shape) < 1 or dtype != "F32":
-        raise ValueError(f"its trajectory is {shape} of {dtype}; [{steps}, frames, 4, height, width] of F32 is needed")
+    if len(shape) != 5 or shape[0] != steps or shape[2] != 4 or min(shape) < 1 or dtype not in ("F32", "F16"):
+        raise ValueError(
+            f"its trajectory is {shape} of {dtype}; [{steps}, frames, 4, height, width] of F32 or F16 is needed"
+        )
     frames = shape[1]
     shape, dtype = shapes.get(_MASK, ([1, 1, 1], "F32"))
     if len(shape) != 3 or shape[0] not in (1, frames) or min(shape) < 1 or dtype != "F32":
         raise ValueError(f"its mask is {shape} of {dtype}; [1 or {frames}, height, width] of F32 is needed")
     for name, (shape, dtype) in shapes.items():
-        if name not in (_TRAJECTORY, _MASK) and (
-            math.prod(shape) > _MOST_OF_A_PROMPT or dtype not in ("F32", "F16", "BF16")
-        ):
+        if name not in (_TRAJECTORY, _MASK) and (math.prod(shape) > _MOST_OF_A_PROMPT or dtype not in TYPES.values()):
             raise ValueError(f"'{name}' is {shape} of {dtype}, which cannot be part of a prompt")
     shape = shapes[_EMBEDDING][0]
     if len(shape) != 3 or shape[0] != 1 or min(shape) < 1:

@@ -94,6 +94,6 @@ def _on_output(model: Any, layer: AttentionLayer, look: Callable[[Tensor, tuple[
 def evaluate(inversion: Inversion, model: Any, timestep: int) -> None:
     """Runs the step of the inversion that reached `timestep`, with MODEL."""
     entry = inversion.entry(timestep)
-    samples = model.model.process_latent_out(inversion.trajectory[entry - 1])
+    samples = model.model.process_latent_out(inversion.latent(entry - 1))
     sigmas = torch.tensor(inversion.sigmas[entry - 1 : entry + 1])
     invert_between(SourceGuider(model, inversion.source), samples, sigmas, [timestep], inversion.convention)

@@ -37,9 +37,9 @@ class Inversion:
     """A video, inverted.
 
     Attributes:
-        trajectory: [steps + 1, n, 4, h, w], float32 on the CPU or in a mapped file, in DDIM's variance-preserving space
-            (`z`). Entry 0 is the clean video, declared to be at `sigmas[0]`; entry i + 1 is the latent at
-            `timesteps[i]`.
+        trajectory: [steps + 1, n, 4, h, w], float32 or float16, on the CPU or in a mapped file, in DDIM's
+            variance-preserving space (`z`). Entry 0 is the clean video, declared to be at `sigmas[0]`; entry i + 1 is
+            the latent at `timesteps[i]`.
         timesteps: [steps], ascending.
         sigmas: [steps + 1], ComfyUI's noise levels of the entries.
         convention: at which timestep the noise was estimated.
@@ -77,10 +77,14 @@ class Inversion:
         """Position in `trajectory` of the latent at a timestep."""
         return self.timesteps.index(timestep) + 1
 
+    def latent(self, entry: int) -> Tensor:
+        """`z` of an entry, [n, 4, h, w], float32."""
+        return self.trajectory[entry].float()
+
     def at(self, timestep: int, device: torch.device | str = "cpu") -> Tensor:
-        """ComfyUI's latent `x` at a timestep, [n, 4, h, w]."""
+        """ComfyUI's latent `x` at a timestep, [n, 4, h, w], float32."""
         entry = self.entry(timestep)
-        return to_exploding(self.trajectory[entry].to(device), self.sigmas[entry])
+        return to_exploding(self.trajectory[entry].to(device, torch.float32), self.sigmas[entry])
 
     def get_ram_usage(self) -> int:
         """Bytes held, for ComfyUI's cache."""

@@ -41,5 +41,5 @@ def reconstruct(
         guider = ScheduledGuider(model, inversion, StepSchedule(timesteps, len(timesteps)))
         guider.set_conds(positive, negative)
         guider.set_guidance(cfg, cfg_window)
-    start = inversion.trajectory[inversion.entry(timesteps[-1])]
+    start = inversion.latent(inversion.entry(timesteps[-1]))
     return denoise(guider, start, denoising_sigmas(inversion, timesteps, tail), timesteps[::-1], "Reconstruction")

@@ -28,7 +28,7 @@ from ..attention.installing import installed_method
 from ..batching.frame_batches import budget_of
 from .costs import Clock, tell_memory
 from .inversion import Inversion, NoiseConvention, identity_of, noise_levels
-from .trajectory import Storage, bytes_in_memory, new_trajectory
+from .trajectory import Precision, Storage, bytes_in_memory, new_trajectory
 
 Tail = Literal["alpha0", "zero"]
 
@@ -57,6 +57,7 @@ def invert(
     convention: NoiseConvention,
     storage: Storage = "memory",
     kept_steps: int = 0,
+    precision: Precision = "float32",
 ) -> Inversion:
     """DDIM inversion of a video (paper Eq. 3 and Alg. 1, line 5).
 
@@ -67,7 +68,7 @@ def invert(
         steps: number of steps T.
         convention: "next" estimates the noise of the current latent at the timestep that it moves to, as the reference
             implementations do; "current" at its own timestep, as the paper prints it.
-        storage: where the trajectory is kept (see `new_trajectory`).
+        storage, precision: where and as what the trajectory is kept (see `new_trajectory`).
         kept_steps: keep the latents of a schedule of so many steps alone, for edits of as many; 0 keeps all.
 
     Raises:
@@ -77,7 +78,7 @@ def invert(
     kept = select_timesteps(timesteps, kept_steps)
     timesteps = timesteps[: timesteps.index(kept[-1]) + 1]
     sigmas, guider = noise_levels(model, timesteps), SourceGuider(model, source)
-    trajectory = invert_between(guider, samples, sigmas, timesteps, convention, storage, kept)
+    trajectory = invert_between(guider, samples, sigmas, timesteps, convention, storage, kept, precision)
     return Inversion(
         trajectory=trajectory,
         timesteps=kept,
@@ -97,15 +98,16 @@ def invert_between(
     convention: NoiseConvention,
     storage: Storage = "memory",
     kept: Sequence[int] | None = None,
+    precision: Precision = "float32",
 ) -> Tensor:
-    """The latents at the ascending `sigmas`, `z` [len(sigmas), n, 4, h, w], float32 on the CPU.
+    """The latents at the ascending `sigmas`, `z` [len(sigmas), n, 4, h, w], on the CPU.
 
     `samples` is a LATENT's content, taken to lie at `sigmas[0]`; `timesteps` are those of the others. Of these, only
     the latents of `kept` are returned, if given.
     """
     places = {timestep: place for place, timestep in enumerate(timesteps if kept is None else kept, start=1)}
     shape = (len(places) + 1, *samples.shape)
-    trajectory = new_trajectory(shape, storage, Path(folder_paths.get_temp_directory()))
+    trajectory = new_trajectory(shape, storage, Path(folder_paths.get_temp_directory()), precision)
 
     def sampler(model: Callable, x: Tensor, sigmas: Tensor, extra_args: dict, callback: Any, disable: Any) -> Tensor:
         _check_finite(x, "The LATENT to invert")

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 Storage = Literal["memory", "file"]
-_BYTES = 4
+Precision = Literal["float32", "float16"]
 
 
-def new_trajectory(shape: Sequence[int], storage: Storage, folder: Path) -> Tensor:
-    """An empty float32 tensor on the CPU.
+def new_trajectory(shape: Sequence[int], storage: Storage, folder: Path, precision: Precision = "float32") -> Tensor:
+    """An empty tensor on the CPU.
 
     Args:
         storage: "file" maps a temporary file in `folder`, of which the system holds in memory what is in use. It goes
@@ -28,22 +28,24 @@ def new_trajectory(shape: Sequence[int], storage: Storage, folder: Path) -> Tens
     Raises:
         ValueError: the disk has no room for it, or the folder cannot be written to.
     """
+    dtype = getattr(torch, precision)
     if storage == "memory":
-        return torch.empty(*shape, dtype=torch.float32)
+        return torch.empty(*shape, dtype=dtype)
     file = folder / f"stem_trajectory_{uuid.uuid4().hex}.bin"
     count = math.prod(shape)
+    size = count * dtype.itemsize
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _reserve(file, count * _BYTES)
+        _reserve(file, size)
     except OSError as error:
         _deleted(file)
         free = shutil.disk_usage(next(parent for parent in file.parents if parent.is_dir())).free
         raise ValueError(
-            f"The trajectory needs a file of {count * _BYTES / 1e9:.2f} GB in {folder}, where {free / 1e9:.2f} GB is "
+            f"The trajectory needs a file of {size / 1e9:.2f} GB in {folder}, where {free / 1e9:.2f} GB is "
             f"free ({error}). Free some space, start ComfyUI with another --temp-directory, use fewer frames or steps, "
             "or keep the trajectory in memory."
         ) from None
-    trajectory = torch.from_file(str(file), shared=True, size=count, dtype=torch.float32)
+    trajectory = torch.from_file(str(file), shared=True, size=count, dtype=dtype)
     if not _deleted(file):
         weakref.finalize(trajectory.untyped_storage(), _deleted, file)
     return trajectory.reshape(*shape)

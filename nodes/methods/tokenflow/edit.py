@@ -110,14 +110,14 @@ def edit(
 
 def start_latent(inversion: Inversion, timestep: int, settings: TokenFlowSettings) -> Tensor:
     """`z` to start from at a timestep, [n, 4, h, w]."""
-    trajectory, alpha = inversion.trajectory, alpha_of(inversion.sigmas[inversion.entry(timestep)])
+    video, alpha = inversion.latent(0), alpha_of(inversion.sigmas[inversion.entry(timestep)])
     if settings.start_noise == "renoised":
-        return renoise(trajectory[0], trajectory[-1], alpha_of(inversion.sigmas[-1]), alpha)
+        return renoise(video, inversion.latent(-1), alpha_of(inversion.sigmas[-1]), alpha)
     if settings.start_noise == "shared":
         generator = keyed_generator(settings.seed, SHARED_NOISE, timestep)
-        noise = torch.randn(trajectory.shape[2:], generator=generator)
-        return add_noise(trajectory[0], noise, alpha)
-    return trajectory[inversion.entry(timestep)]
+        noise = torch.randn(video.shape[1:], generator=generator)
+        return add_noise(video, noise, alpha)
+    return inversion.latent(inversion.entry(timestep))
 
 
 class TokenFlowGuider(EditGuider):

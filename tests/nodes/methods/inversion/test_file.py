@@ -21,6 +21,7 @@ from comfyui_stem.nodes.methods.inversion.description import KEY
 from comfyui_stem.nodes.methods.inversion.file import load_inversion, save_inversion
 from comfyui_stem.nodes.methods.inversion.reconstruction import reconstruct
 from comfyui_stem.nodes.methods.inversion.sampling import invert
+from comfyui_stem.nodes.methods.inversion.writing import write_tensors
 from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
 from comfyui_stem.nodes.methods.stem.settings import PRESETS, StemSettings
 from comfyui_stem.nodes.methods.tokenflow.edit import TokenFlowSettings, edit
@@ -161,7 +162,7 @@ def test_a_failed_save_leaves_no_file(inversion, tmp_path, monkeypatch):
         file.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(inversion_file, "save_file", full)
+    monkeypatch.setattr(inversion_file, "write_tensors", full)
     with pytest.raises(ValueError, match="x.safetensors could not be written .*No space left"):
         save_inversion(inversion, tmp_path / "x.safetensors")
     assert list(tmp_path.iterdir()) == []
@@ -182,10 +183,10 @@ def test_while_a_file_is_written_nothing_is_beside_it_but_one_hidden_folder(inve
     seen = []
 
     def look(tensors, file, metadata):
-        save_file(tensors, file, metadata)
+        write_tensors(tensors, file, metadata)
         seen.extend(entry.name for entry in tmp_path.iterdir())
 
-    monkeypatch.setattr(inversion_file, "save_file", look)
+    monkeypatch.setattr(inversion_file, "write_tensors", look)
     save_inversion(inversion, tmp_path / "x.safetensors")
     assert [name[:12] for name in seen] == [".unfinished_"]
 
@@ -220,11 +221,24 @@ def test_on_a_full_disk_a_trajectory_in_a_file_says_so_and_leaves_nothing(loaded
     assert [file.name for file in full_folder.iterdir()] == ["ballast"]
 
 
-def test_conditioning_that_cannot_be_written_is_named(inversion, tmp_path):
+@pytest.mark.parametrize(
+    ("value", "kind"), [(object(), "object"), (torch.ones(2, dtype=torch.long), "tensor of torch.int64")]
+)
+def test_conditioning_that_cannot_be_written_is_named(inversion, tmp_path, value, kind):
     ((embedding, options),) = inversion.source
-    odd = replace(inversion, source=[[embedding, options | {"control": object()}]])
-    with pytest.raises(ValueError, match="holds 'control', a object, which cannot be saved"):
+    odd = replace(inversion, source=[[embedding, options | {"control": value}]])
+    with pytest.raises(ValueError, match=f"holds 'control', a {kind}, which cannot be saved"):
         save_inversion(odd, tmp_path / "x.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_half_precision_is_kept_in_a_file_of_half_the_size(loaded, inversion, file, tmp_path):
+    half = replace(inversion, trajectory=inversion.trajectory.half())
+    save_inversion(half, tmp_path / "half.safetensors")
+    read = load_inversion(tmp_path / "half.safetensors", loaded.model, "Test")
+    assert read.trajectory.dtype == torch.float16 and torch.equal(read.trajectory, half.trajectory)
+    saved = file.stat().st_size - (tmp_path / "half.safetensors").stat().st_size
+    assert abs(saved - half.trajectory.nbytes) < 64
 
 
 def rewritten(file, description=None, tensors=None):
@@ -310,7 +324,7 @@ def test_settings_of_bases_are_read_with_their_types(loaded, file, changes, why)
 @pytest.mark.parametrize(
     ("tensors", "why"),
     [
-        ({"trajectory": torch.zeros(3, 5, 4, 8, 12, dtype=torch.float16)}, "F32 is needed"),
+        ({"trajectory": torch.zeros(3, 5, 4, 8, 12, dtype=torch.float64)}, "of F64; .* of F32 or F16 is needed"),
         ({"trajectory": torch.zeros(4, 5, 4, 8, 12)}, r"\[3, frames, 4, height, width\]"),
         ({"embedding": torch.zeros(2, 77, 64)}, "its prompt is"),
         ({"embedding": torch.zeros(1, 77, 64, dtype=torch.int64)}, "which cannot be part of a prompt"),

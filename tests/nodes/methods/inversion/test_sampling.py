@@ -86,6 +86,17 @@ def test_of_many_steps_those_of_an_edit_can_be_kept_alone(loaded, video, storage
         assert torch.equal(kept.at(timestep), whole.at(timestep))
 
 
+@pytest.mark.parametrize("storage", ["memory", "file"])
+def test_latents_can_be_kept_in_half_precision_and_are_read_in_float32(loaded, video, storage):
+    prompt = loaded.prompt("a hill")
+    whole = invert(loaded.model, prompt, video, 4, "next")
+    half = invert(loaded.model, prompt, video, 4, "next", storage, precision="float16")
+    assert torch.equal(half.trajectory, whole.trajectory.half())
+    assert half.latent(2).dtype == half.at(whole.timesteps[1]).dtype == torch.float32
+    assert relative(half.at(whole.timesteps[1]), whole.at(whole.timesteps[1])) < 1e-3
+    assert relative(reconstruct(half, half.model, half.source), reconstruct(whole, whole.model, whole.source)) < 1e-2
+
+
 def test_steps_that_the_inversion_does_not_have_cannot_be_kept(loaded, video):
     with pytest.raises(ValueError, match=r"3 steps do not match the inversion.*\[1, 2, 5, 10\]"):
         invert(loaded.model, loaded.prompt(""), video, 10, "next", kept_steps=3)
