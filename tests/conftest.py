@@ -27,9 +27,9 @@ sys.modules["comfyui_stem"] = package
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from comfy.cli_args import args  # noqa: E402
+from comfyui_stem.batch.comfyui.client import HostClient  # noqa: E402
+from comfyui_stem.batch.comfyui.process import HostProcess, device_arguments  # noqa: E402
 from comfyui_stem.tools import locations  # noqa: E402
-from comfyui_stem.tools.host.client import HostClient  # noqa: E402
-from comfyui_stem.tools.host.process import HostProcess, device_arguments  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 args.cpu = not torch.cuda.is_available()

@@ -34,6 +34,9 @@ METHODS = floors(
 )
 NODES_FOLDER = floors("nodes/", "methods metrics video", "fields", "folders.py", NODES)
 PRODUCT = {"stem_kernels": -1, **NODES_FOLDER, "__init__.py": 9}
+BATCH = floors(
+    "batch/", "comfyui", "jobs.py", "results.py workflow.py", "worker.py", "pool.py", "progress.py", "run.py"
+) | {"batch/commands.py": 7, "batch/__main__.py": 8}
 TOOLS = floors("tools/", "launch.py locations.py", "host", "small_model", "demo", "shipped", "measured", "robustness")
 SIDES = {"": 0, "tools": 1, "tests": 2}  # what is neither a test nor a tool is the product
 WITHOUT_COMFYUI = ("stem_kernels", "nodes/metrics", "nodes/video")
@@ -116,7 +119,7 @@ def imports() -> list[Import]:
     return all_imports(ROOT)
 
 
-@pytest.mark.parametrize("floor", [PRODUCT, METHODS, TOOLS], ids=["product", "methods", "tools"])
+@pytest.mark.parametrize("floor", [PRODUCT, METHODS, BATCH, TOOLS], ids=["product", "methods", "batch", "tools"])
 def test_rooms_import_downwards_only(imports, floor):
     wrong = pointing_up(imports, floor)
     assert not wrong, "\n".join(wrong)
@@ -133,11 +136,18 @@ def test_a_room_that_does_not_know_comfyui_imports_none_of_it(imports, room):
     assert not wrong, "\n".join(wrong)
 
 
+def test_many_clips_are_run_from_outside_comfyui_and_share_no_code_with_its_nodes(imports):
+    out = [one for one in imports if one.file.startswith("batch/") and not one.target.startswith("batch/")]
+    assert not [str(one) for one in out if one.of_comfyui or one.target.endswith(".py")]
+    into = [one for one in imports if one.target.startswith("batch/")]
+    assert not [str(one) for one in into if one.file.split("/")[0] not in ("batch", "tools", "tests")]
+
+
 def test_no_modules_import_each_other_in_a_circle(imports):
     assert not circle(imports)
 
 
-@pytest.mark.parametrize("floor", [NODES_FOLDER, METHODS, TOOLS], ids=["nodes", "methods", "tools"])
+@pytest.mark.parametrize("floor", [NODES_FOLDER, METHODS, BATCH, TOOLS], ids=["nodes", "methods", "batch", "tools"])
 def test_a_folder_holds_exactly_its_rooms(floor):
     folder = (ROOT / next(iter(floor))).parent
     # of each entry that has code: an emptied folder may remain with a __pycache__ in it
@@ -146,7 +156,7 @@ def test_a_folder_holds_exactly_its_rooms(floor):
     }
 
 
-@pytest.mark.parametrize("side", ["nodes", "stem_kernels", "tools"])
+@pytest.mark.parametrize("side", ["batch", "nodes", "stem_kernels", "tools"])
 def test_a_test_lies_where_its_subject_does(side):
     folders = {test.parent.relative_to(ROOT / "tests") for test in (ROOT / "tests" / side).rglob("test_*.py")}
     assert folders

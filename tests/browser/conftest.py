@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from comfyui_stem.batch.comfyui.process import link
 from comfyui_stem.tools import locations
 from comfyui_stem.tools.demo import CLIP, FOLDER
 from comfyui_stem.tools.host.browser import BROWSERS, browser_path, opened_page
-from comfyui_stem.tools.host.process import link
 
 
 @pytest.fixture(scope="module")

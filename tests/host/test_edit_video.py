@@ -9,9 +9,9 @@ import json
 import av
 import numpy as np
 import pytest
+from comfyui_stem.batch.comfyui.client import HostError
 from comfyui_stem.tools import locations
 from comfyui_stem.tools.demo.workflow import node_of
-from comfyui_stem.tools.host.client import HostError
 from comfyui_stem.tools.shipped.workflows import FOLDER
 from PIL import Image
 

@@ -7,11 +7,11 @@ import io
 
 import numpy as np
 import pytest
+from comfyui_stem.batch.comfyui.client import HostError
+from comfyui_stem.batch.comfyui.process import HostProcess, device_arguments
 from comfyui_stem.tools import locations
 from comfyui_stem.tools.demo import CLIP, FOLDER
 from comfyui_stem.tools.demo.workflow import TOKENFLOW, Choices, Wish, fill_in, load, node_titled, outputs_by_title
-from comfyui_stem.tools.host.client import HostError
-from comfyui_stem.tools.host.process import HostProcess, device_arguments
 from PIL import Image
 
 pytestmark = pytest.mark.host

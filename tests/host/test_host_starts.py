@@ -10,7 +10,7 @@ import urllib.parse
 
 import numpy as np
 import pytest
-from comfyui_stem.tools.host.client import HostError
+from comfyui_stem.batch.comfyui.client import HostError
 from comfyui_stem.tools.locations import ROOT
 from PIL import Image
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from comfy_api.latest import io
+from comfyui_stem.batch.comfyui.client import HostError
 from comfyui_stem.tools.demo.pictures import decode
-from comfyui_stem.tools.host.client import HostError
 
 pytestmark = pytest.mark.host
 replaces = hasattr(io, "NodeReplace")

@@ -6,9 +6,9 @@ import json
 from collections import Counter
 
 import pytest
+from comfyui_stem.batch.comfyui.process import link
 from comfyui_stem.tools import locations
 from comfyui_stem.tools.demo import CLIP
-from comfyui_stem.tools.host.process import link
 from comfyui_stem.tools.shipped.workflows import FOLDER
 
 pytestmark = pytest.mark.host

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ...batch.comfyui.client import HostClient, HostError
+from ...batch.comfyui.events import Event
+from ...batch.comfyui.process import HostProcess, device_arguments
 from .. import locations
-from ..host.client import HostClient, HostError
-from ..host.events import Event
-from ..host.process import HostProcess, device_arguments
 from . import example, pictures, report, workflow
 from .progress import ProgressLines
 from .workflow import EDIT, QUICK, SMALL_MODEL, Choices, DemoError, Wish

@@ -7,7 +7,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from ..host.events import Event
+from ...batch.comfyui.events import Event
 
 TITLE_WIDTH = 22
 BAR = "{desc} {percentage:3.0f} % |{bar:30}| {elapsed}"

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from ...batch.comfyui.process import HostProcess
 from ...nodes.metrics import closeness as video_metrics
-from ..host.process import HostProcess
 from .workflow import RECONSTRUCTION, ROUND_TRIP, SOURCE, Choices
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from ...batch.comfyui.client import Result
+from ...batch.comfyui.events import Event
+from ...batch.comfyui.process import HostProcess
 from ..demo import CLIP
 from ..demo.pictures import decode
 from ..demo.workflow import node_titled
-from ..host.client import Result
-from ..host.events import Event
-from ..host.process import HostProcess
 
 # A workflow in API form.
 Prompt = dict[str, dict]

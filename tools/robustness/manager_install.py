@@ -18,15 +18,15 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from ...batch.comfyui.client import HostError
+from ...batch.comfyui.process import HostProcess, device_arguments, link
 from .. import locations
 from ..demo import CLIP
 from ..demo.workflow import Wish
-from ..host.client import HostError
 from ..host.environment.commands import Commands
 from ..host.environment.packages import TEMPLATES, lines, name
 from ..host.environment.steps import SetupError
 from ..host.environment.virtual_environment import create, site_packages
-from ..host.process import HostProcess, device_arguments, link
 from ..locations import Locations
 from .soak import prompt_of
 

@@ -13,10 +13,11 @@ import psutil
 from scipy.stats import linregress, t
 from tqdm import trange
 
+from ...batch.comfyui.process import HostProcess
 from .. import locations
 from ..demo import CLIP
 from ..demo.workflow import STEM_FATEZERO, TOKENFLOW, Choices, Wish, fill_in, load, node_titled
-from ..host.process import HostProcess, temporary_host
+from ..host.temporary import temporary_host
 from ..shipped.workflows import FOLDER as WORKFLOWS
 
 FILE = locations.ROOT / "docs" / "soak.json"

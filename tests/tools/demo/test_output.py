@@ -10,10 +10,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from comfyui_stem.batch.comfyui.events import Event
 from comfyui_stem.tools.demo import pictures, report
 from comfyui_stem.tools.demo.progress import ProgressLines
 from comfyui_stem.tools.demo.workflow import EDIT, RECONSTRUCTION, ROUND_TRIP, SOURCE, Choices, DemoError
-from comfyui_stem.tools.host.events import Event
 from PIL import Image
 
 RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)

@@ -14,7 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ... import locations
-from ...host.process import temporary_host
+from ...host.temporary import temporary_host
 from ..host_under_test import HostUnderTest
 from . import beside, inside
 from .full_disk import full_disks

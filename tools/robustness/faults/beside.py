@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ....batch.comfyui.client import Result
 from ...demo.workflow import node_titled
-from ...host.client import Result
 from ..host_under_test import SECONDS, HostUnderTest, same
 from .graphs import NONE, SAMPLERS, Fault, Prompt, Sampler, in_the_way, prompt_of, prompt_with
 

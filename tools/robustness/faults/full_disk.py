@@ -15,7 +15,7 @@ import numpy as np
 
 from ... import locations
 from ...demo.workflow import node_titled
-from ...host.process import new_host
+from ...host.temporary import new_host
 from ..host_under_test import HostUnderTest, same
 from .graphs import NONE, SAMPLERS, Prompt, copying, loading, only, prompt_of, saving, small
 from .killed import FOLDER, LARGE, SMALL, enlarged

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ....batch.comfyui.client import Result
+from ....batch.comfyui.events import Event
 from ...demo.workflow import node_titled
-from ...host.client import Result
-from ...host.events import Event
 from ..host_under_test import HostUnderTest, same
 from .graphs import NONE, Fault, Prompt, Sampler, prompt_of
 

@@ -12,9 +12,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from ....batch.comfyui.client import HostError
 from ... import locations
-from ...host.client import HostError
-from ...host.process import new_host
+from ...host.temporary import new_host
 from ..host_under_test import HostUnderTest, same
 from .graphs import NONE, SAMPLERS, copying, loading, prompt_of, saving
 

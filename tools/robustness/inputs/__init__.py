@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ... import locations
-from ...host.process import temporary_host
+from ...host.temporary import temporary_host
 from ...measured.markdown import one_line, table
 from ..host_under_test import HostUnderTest
 from .edit_cases import EDITS

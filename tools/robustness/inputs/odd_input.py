@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...host.client import HostError
+from ....batch.comfyui.client import HostError
 from ..host_under_test import SECONDS, HostUnderTest, Prompt
 from . import clips
 from .clip_factory import read_number

@@ -9,9 +9,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from ....batch.comfyui.client import HostError
+from ....batch.comfyui.process import HostProcess
 from ... import locations
-from ...host.client import HostError
-from ...host.process import HostProcess
 from .api_form import WorkflowError, api_form
 from .node_schemas import read_schemas
 from .shipped_graphs import shipped

@@ -22,6 +22,8 @@ from .events import Event, Follower, describe_rejection
 REQUEST_SECONDS = 60
 HISTORY_SECONDS = 30
 CHUNK_BYTES = 1 << 20
+# Without a message for this long, ComfyUI is asked whether the workflow has ended: its websocket may go silent.
+QUIET_SECONDS = 20
 # It computes nothing and leaves no file.
 EMPTY_WORKFLOW = {
     "value": {"class_type": "PrimitiveInt", "inputs": {"value": 0}},
@@ -31,6 +33,10 @@ EMPTY_WORKFLOW = {
 
 class HostError(RuntimeError):
     """The host is not there, refused a workflow or failed in it; the message is for a person."""
+
+
+class HostLost(HostError):
+    """The host has gone away or answers no more, which says nothing about the workflow that it ran."""
 
 
 @dataclass(frozen=True)
@@ -148,18 +154,24 @@ class HostClient:
         on_event: Callable[[Event], None] | None = None,
         timeout: float | None = None,
         check: bool = True,
+        stall: float = math.inf,
     ) -> Result:
         """Queues a workflow in API form and follows it to its end.
 
         on_event is called as nodes start, advance and finish; it may call `interrupt`. After `timeout` seconds the
         workflow is interrupted and TimeoutError raised. With `check` a workflow that does not succeed raises HostError.
+
+        Raises:
+            HostLost: the host has gone, or no node has started, advanced or finished for `stall` seconds.
         """
-        result = asyncio.run(self._run(prompt, on_event or (lambda event: None), timeout))
+        result = asyncio.run(self._run(prompt, on_event or (lambda event: None), timeout, stall))
         if check and result.status != "success":
             raise HostError(result.error or f"The workflow ended as: {result.status}.")
         return result
 
-    async def _run(self, prompt: Mapping, on_event: Callable[[Event], None], timeout: float | None) -> Result:
+    async def _run(
+        self, prompt: Mapping, on_event: Callable[[Event], None], timeout: float | None, stall: float
+    ) -> Result:
         follower = Follower(prompt)
         client_id = uuid.uuid4().hex
         endless = aiohttp.ClientTimeout(total=None)
@@ -169,30 +181,42 @@ class HostClient:
             async with session.ws_connect(address, max_msg_size=0) as socket:
                 prompt_id = self.queue(prompt, client_id)
                 try:
-                    await asyncio.wait_for(follow(socket, prompt_id, follower, on_event), timeout)
+                    await asyncio.wait_for(self._follow(socket, prompt_id, follower, on_event, stall), timeout)
                 except asyncio.TimeoutError:  # noqa: UP041 - Python 3.10 knows them as two classes
                     self.interrupt()
                     raise TimeoutError(f"The workflow did not end in {timeout:g} s.") from None
         outputs = self.history(prompt_id)["outputs"]
         return Result(outputs, dict(follower.seconds), follower.status, follower.error)
 
-
-async def follow(
-    socket: aiohttp.ClientWebSocketResponse, prompt_id: str, follower: Follower, on_event: Callable[[Event], None]
-) -> None:
-    """Reads the websocket until the workflow has ended. HostError when the host goes away first."""
-    async for message in socket:
-        if message.type != aiohttp.WSMsgType.TEXT:
-            continue
-        content = json.loads(message.data)
-        data = content.get("data") or {}
-        if data.get("prompt_id", prompt_id) != prompt_id:
-            continue
-        for event in follower.handle(content.get("type", ""), data, time.monotonic()):
-            on_event(event)
-        if follower.status:
-            return
-    raise HostError("The host closed the connection before the workflow had ended; see its log.")
+    async def _follow(
+        self,
+        socket: aiohttp.ClientWebSocketResponse,
+        prompt_id: str,
+        follower: Follower,
+        on_event: Callable[[Event], None],
+        stall: float,
+    ) -> None:
+        """Reads the websocket until the workflow has ended."""
+        last = time.monotonic()
+        while follower.status is None:
+            try:
+                message = await asyncio.wait_for(socket.receive(), min(QUIET_SECONDS, stall))
+            except asyncio.TimeoutError:  # noqa: UP041 - Python 3.10 knows them as two classes
+                record = self.get_json(f"/history/{prompt_id}").get(prompt_id) or {}
+                messages = record.get("status", {}).get("messages", [])
+            else:
+                if message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR):
+                    raise HostLost("The host closed the connection before the workflow had ended; see its log.")
+                content = json.loads(message.data) if message.type == aiohttp.WSMsgType.TEXT else {}
+                messages = [(content.get("type", ""), content.get("data") or {})]
+            for kind, data in messages:
+                if data.get("prompt_id", prompt_id) != prompt_id:
+                    continue
+                for event in follower.handle(kind, data, time.monotonic()):
+                    last = time.monotonic()
+                    on_event(event)
+            if follower.status is None and time.monotonic() - last > stall:
+                raise HostLost(f"The host has made no progress for {stall:g} s.")
 
 
 def pieces(head: bytes, file: Path, tail: bytes) -> Iterator[bytes]:

@@ -7,7 +7,8 @@ import threading
 
 import pytest
 from aiohttp import web
-from comfyui_stem.tools.host.client import HostClient, HostError
+from comfyui_stem.batch.comfyui import client as client_module
+from comfyui_stem.batch.comfyui.client import HostClient, HostError, HostLost
 
 PROMPT = {"1": {"class_type": "Loader", "inputs": {}}, "2": {"class_type": "SaveImage", "inputs": {}}}
 SUCCESS = [
@@ -25,7 +26,7 @@ class FakeHost:
     def __init__(self, script, silent=False, node_errors=None):
         self.script, self.silent, self.node_errors = script, silent, node_errors or {}
         self.uploads, self.interrupts, self.deleted, self.history_asked = {}, 0, [], 0
-        self.queued = asyncio.Event()
+        self.queued, self.messages = asyncio.Event(), []
 
     async def socket(self, request):
         socket = web.WebSocketResponse()
@@ -48,7 +49,8 @@ class FakeHost:
     async def history(self, request):
         self.history_asked += 1
         late = self.history_asked < 3
-        return web.json_response({} if late else {"p": {"outputs": {"2": {"images": [{"filename": "a.png"}]}}}})
+        record = {"outputs": {"2": {"images": [{"filename": "a.png"}]}}, "status": {"messages": self.messages}}
+        return web.json_response({} if late or (self.silent and not self.messages) else {"p": record})
 
     async def upload(self, request):
         form = await request.post()
@@ -154,8 +156,30 @@ def test_a_workflow_that_the_host_would_run_in_part_is_taken_back(serve):
 
 
 def test_a_host_that_goes_away_is_noticed(serve):
-    with pytest.raises(HostError, match="closed the connection"):
+    with pytest.raises(HostLost, match="closed the connection"):
         serve(FakeHost(SUCCESS[:2])).run(PROMPT, timeout=20)
+
+
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [(("execution_success", {}), "success"), (("execution_error", {"exception_message": "why"}), "error")],
+)
+def test_the_end_of_a_run_is_seen_where_the_websocket_has_gone_silent(serve, monkeypatch, end, status):
+    monkeypatch.setattr(client_module, "QUIET_SECONDS", 0.05)
+    host = FakeHost(SUCCESS[:1], silent=True)
+    host.messages = [("execution_start", {}), end]
+    result = serve(host).run(PROMPT, timeout=20, check=False)
+    assert (result.status, bool(result.error)) == (status, status == "error")
+    assert result.outputs
+    host.silent = False
+
+
+def test_a_node_without_progress_is_given_up(serve, monkeypatch):
+    monkeypatch.setattr(client_module, "QUIET_SECONDS", 0.05)
+    host = FakeHost(SUCCESS[:1], silent=True)
+    with pytest.raises(HostLost, match="no progress for 0.3 s"):
+        serve(host).run(PROMPT, timeout=20, stall=0.3)
+    host.silent = False
 
 
 def test_a_run_that_takes_too_long_is_interrupted(serve):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
-from comfyui_stem.tools.host.client import HostError
-from comfyui_stem.tools.host.process import HostProcess, failed_imports, free_port, link, peak_resident_bytes
+from comfyui_stem.batch.comfyui import keeper
+from comfyui_stem.batch.comfyui.client import HostError
+from comfyui_stem.batch.comfyui.process import HostProcess, failed_imports, free_port, link, peak_resident_bytes
 
 SERVER = """
 import http.server, sys
@@ -52,6 +55,35 @@ def test_a_host_serves_its_base_folder_and_is_gone_afterwards(tmp_path):
     assert not is_running(pid)
     assert host.peak_memory_mb() > 1
     host.stop()
+
+
+def test_when_whoever_started_a_host_is_killed_the_host_and_its_children_go_too(tmp_path):
+    child = (
+        "import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']).pid)"
+    )
+    host = process(tmp_path, f"{child}\nsys.stdout.flush()\n{SERVER.replace('LOG', repr('ready'))}")
+    script = f"""
+import sys
+sys.path.insert(0, {str(Path(keeper.__file__).parents[2])!r})
+from batch.comfyui.process import HostProcess
+host = HostProcess({str(host.base)!r}, {str(tmp_path / "host")!r}, sys.executable, {{}}).start()
+print(host.process.pid, host.log_text().split()[0], flush=True)
+sys.stdin.read()
+"""
+    starter = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    pids = [int(pid) for pid in starter.stdout.readline().split()]
+    assert len(pids) == 2 and all(map(psutil.pid_exists, pids))
+    starter.kill()
+    starter.communicate()
+    psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=10)
+    assert not any(map(psutil.pid_exists, pids))
+
+
+def test_a_host_with_its_own_packs_and_models_gets_folders_for_files_alone(tmp_path):
+    (tmp_path / "host").mkdir()
+    host = HostProcess(tmp_path / "base", tmp_path / "host", Path(sys.executable), None)
+    assert "--base-directory" not in host.command
+    assert host.command[host.command.index("--output-directory") + 1] == str(tmp_path / "base" / "output")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGINT to ignore")

@@ -1,4 +1,4 @@
-"""Starts and stops a real ComfyUI on the loopback interface, in a base folder of its own."""
+"""Starts and stops a real ComfyUI on the loopback interface, with folders of its own."""
 
 from __future__ import annotations
 
@@ -8,30 +8,33 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
+import sys
 import time
 import urllib.error
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import psutil
 
-from .. import locations
 from .client import HostClient, HostError
+from .keeper import kill_tree
 
 STOP_SECONDS = 15
-FOLDERS = ("custom_nodes", "models/checkpoints", "input", "output", "temp", "user")
+FILES = ("input", "output", "temp", "user")
+KEEPER = Path(__file__).with_name("keeper.py")
 
 
 class HostProcess:
     """A host that runs between `start` and `stop`, or in a `with` block.
 
-    base: folder for everything the host reads and writes (models, input, output, custom nodes, log); made if missing.
+    base: folder for everything the host reads and writes (input, output, log; models and custom nodes too, unless they
+        are those of its installation); made if missing.
     host: folder that holds the host's main.py.
     python: the interpreter that runs it.
-    packs: custom node packs by the name they shall have in custom_nodes; linked, not copied.
-    checkpoints: files to link into the host's models/checkpoints.
+    packs: custom node packs by the name they shall have in custom_nodes; linked, not copied. None for the models and
+        packs that are installed in `host`.
+    checkpoints: files to link into the host's models/checkpoints, where that is in `base`.
     extra_args: further arguments of main.py, such as those of `device_arguments`.
     environment: further environment variables.
     """
@@ -41,31 +44,36 @@ class HostProcess:
         base: Path,
         host: Path,
         python: Path,
-        packs: Mapping[str, Path],
+        packs: Mapping[str, Path] | None,
         extra_args: Sequence[str] = (),
         checkpoints: Sequence[Path] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.base = Path(base).resolve()
-        self.packs = dict(packs)
+        self.packs = dict(packs or {})
         self.log = self.base / "host.log"
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.client = HostClient(self.url)
+        folders = ["--base-directory", str(self.base)]
+        if packs is None:
+            folders = [part for name in FILES for part in (f"--{name}-directory", str(self.base / name))]
         # fmt: off
         self.command = [
             str(python), str(Path(host) / "main.py"), "--listen", "127.0.0.1", "--port", str(self.port),
-            "--disable-auto-launch", "--base-directory", str(self.base), "--database-url", "sqlite:///:memory:",
-            "--disable-api-nodes", *extra_args,
+            "--disable-auto-launch", *folders, "--database-url", "sqlite:///:memory:", "--disable-api-nodes",
+            *extra_args,
         ]
         # fmt: on
         self.environment = host_environment(environment or {})
         self.process: subprocess.Popen | None = None
+        self._keeper: subprocess.Popen | None = None
+        self._heeds_interrupts = False
         self._peak_bytes = 0
         self._lay_out(checkpoints)
 
     def _lay_out(self, checkpoints: Sequence[Path]) -> None:
-        for folder in FOLDERS:
+        for folder in (*FILES, "custom_nodes", "models/checkpoints"):
             (self.base / folder).mkdir(parents=True, exist_ok=True)
         for name, folder in self.packs.items():
             link(Path(folder).resolve(), self.base / "custom_nodes" / name)
@@ -85,7 +93,16 @@ class HostProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                # so that Ctrl-C reaches whoever has started it alone, who decides what becomes of it
+                start_new_session=True,
             )
+        # who is in the background of a shell ignores SIGINT, who is a worker of Ray blocks it; both hand that down
+        self._heeds_interrupts = os.name != "nt" and not (
+            signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            or signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        )
+        keeper = [sys.executable, str(KEEPER), str(self.process.pid)]
+        self._keeper = subprocess.Popen(keeper, stdin=subprocess.PIPE, start_new_session=True)
         try:
             self._wait(time.monotonic() + timeout)
             if failed := failed_imports(self.log_text(), self.packs):
@@ -110,21 +127,25 @@ class HostProcess:
     def stop(self) -> None:
         """Ends the host: asks first, and ends it by force when it has not gone after STOP_SECONDS. May be repeated."""
         if self.process is None or self.process.poll() is not None:
+            self._dismiss_keeper()
             return
         self.peak_memory_mb()
         try:
-            # a process in the background of a shell, and so its host, may have been told to ignore SIGINT
-            if os.name == "nt" or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-                self.process.terminate()
-            else:
-                self.process.send_signal(signal.SIGINT)
+            self.process.send_signal(signal.SIGINT if self._heeds_interrupts else signal.SIGTERM)
             self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             pass
         finally:
             if self.process.poll() is None:
-                self.process.kill()
+                kill_tree(self.process.pid)
                 self.process.wait()
+            self._dismiss_keeper()
+
+    def _dismiss_keeper(self) -> None:
+        if self._keeper is not None:
+            self._keeper.kill()
+            self._keeper.communicate()
+            self._keeper = None
 
     def __enter__(self) -> HostProcess:
         return self.start()
@@ -148,22 +169,6 @@ class HostProcess:
         if self.process is not None and self.process.poll() is None:
             self._peak_bytes = max(self._peak_bytes, peak_resident_bytes(self.process.pid))
         return self._peak_bytes / 1e6
-
-
-def new_host(base: Path, packs: Mapping[str, Path] = locations.PACKS) -> HostProcess:
-    """A host of the set-up with the generated tiny checkpoint, whose files are in `base`; not started."""
-    where = locations.from_environment()
-    return HostProcess(base, where.host, where.host_python, packs, device_arguments(), [where.checkpoint])
-
-
-@contextmanager
-def temporary_host(purpose: str, packs: Mapping[str, Path] = locations.PACKS) -> Iterator[HostProcess]:
-    """The same, running, in folders that go with it."""
-    with (
-        tempfile.TemporaryDirectory(prefix=f"stem-{purpose}-", ignore_cleanup_errors=True) as base,
-        new_host(Path(base), packs) as host,
-    ):
-        yield host
 
 
 def peak_resident_bytes(pid: int) -> int:
@@ -191,14 +196,19 @@ def host_environment(extra: Mapping[str, str]) -> dict[str, str]:
     return {**environment, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", **extra}
 
 
-def device_arguments() -> list[str]:
-    """The arguments without which main.py does not start on a machine that has no accelerator."""
-    import torch  # two seconds that only those who ask spend
+@cache
+def device_arguments(python: str = sys.executable) -> list[str]:
+    """The arguments without which main.py does not start on a machine that has no accelerator.
 
-    accelerators = (torch.cuda, torch.backends.mps, getattr(torch, "xpu", None))
-    if any(accelerator is not None and accelerator.is_available() for accelerator in accelerators):
-        return []
-    return ["--cpu"]
+    python: the interpreter whose torch it will run with.
+    """
+    question = (
+        "import torch; print(any(part.is_available() for part in (torch.cuda, torch.backends.mps, "
+        "getattr(torch, 'xpu', None)) if part is not None))"
+    )
+    # in a process of its own: torch takes two seconds and hundreds of MB
+    answer = subprocess.run([python, "-c", question], capture_output=True, text=True, check=False)
+    return ["--cpu"] if answer.stdout.strip() == "False" else []
 
 
 def link(source: Path, target: Path) -> None:

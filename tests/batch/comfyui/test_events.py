@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from comfyui_stem.tools.host.events import Event, Follower, describe_rejection
+from comfyui_stem.batch.comfyui.events import Event, Follower, describe_rejection
 
 PROMPT = {
     "1": {"class_type": "CheckpointLoaderSimple", "inputs": {}, "_meta": {"title": "Load Checkpoint"}},

@@ -1,0 +1,374 @@
+"""The loop over Ray's actors: the next clip goes to the next worker that is ready.
+
+Placement, membership and restarts are Ray's. Here is what becomes of a clip: done, failed by its own fault, or run
+again because a machine, an actor or a ComfyUI went away under it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .jobs import Job, JobsError
+from .worker import Outcome
+from .workflow import Workflow
+
+# Losses of a clip's machine that are not the clip's fault; one that kills its worker each time must end.
+MOST_LOSSES = 5
+# Tries to start ComfyUI, of a worker that has not run one.
+MOST_STARTS = 3
+# A worker that a clip's own time limit has not ended is taken for hung this much later.
+GRACE_SECONDS = 120
+_RETRY_SECONDS = 2
+
+
+@dataclass(frozen=True)
+class PoolSettings:
+    """How many workers, on what.
+
+    Attributes:
+        workers: actors.
+        cpus, gpus: that Ray reserves for each.
+        address: of a cluster, or "local" for this machine.
+        seconds: that a clip may take, as the worker was told.
+        dashboard: whether Ray's page of the run is served.
+    """
+
+    workers: int
+    cpus: float
+    gpus: float
+    address: str = "local"
+    seconds: float = 6 * 3600
+    dashboard: bool = False
+
+
+@dataclass(frozen=True)
+class WorkerClass:
+    """What the actors run: a class, and the arguments that it is made with.
+
+    root: the folder of the pack, the same on every machine. module: below it, with dots.
+    """
+
+    module: str
+    name: str
+    arguments: Mapping[str, Any]
+    root: str = str(Path(__file__).resolve().parents[1])
+
+
+@dataclass
+class Attempts:
+    """Of one clip."""
+
+    losses: int = 0
+    less_memory: bool = False
+
+
+@dataclass
+class Slot:
+    """A worker as the driver sees it."""
+
+    number: int
+    actor: Any
+    starts: int = 0
+    job: Job | None = None
+    since: float = 0.0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    retry_at: float = 0.0
+    state: str = "waiting"
+
+
+@dataclass
+class State:
+    """Of a run, for whoever shows it."""
+
+    todo: deque[Job]
+    counts: Counter = field(default_factory=Counter)
+    reasons: Counter = field(default_factory=Counter)
+    slots: list[Slot] = field(default_factory=list)
+    # None while clips are sent; then why none is sent any more
+    stopped: str | None = None
+
+
+def start_ray(settings: PoolSettings) -> Any:
+    """Ray, connected; the module. JobsError where it is not installed, or a cluster has no token."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Ray's processes listen on all interfaces, on one machine too, so that none answers without a token.
+    os.environ["RAY_AUTH_MODE"] = "token"
+    known = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if settings.address == "local":
+        if not known:
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    elif not known and not (Path.home() / ".ray" / "auth_token").is_file():
+        raise JobsError(
+            f"The cluster at {settings.address} needs a token. Start every node with RAY_AUTH_MODE=token and the token "
+            "of `ray get-auth-token --generate`, and have the same token here (~/.ray/auth_token or RAY_AUTH_TOKEN)."
+        )
+    # Ray reads its environment as it is imported
+    try:
+        import ray
+    except ImportError:
+        raise JobsError(
+            'Runs of many clips need Ray, which is not installed: pip install "ray>=2.50". (The nodes do not need it.)'
+        ) from None
+    options: dict[str, Any] = {"address": settings.address, "log_to_driver": False, "logging_level": "error"}
+    if settings.address == "local":
+        options |= {"include_dashboard": settings.dashboard, "_temp_dir": os.environ.get("RAY_TMPDIR") or None}
+    try:
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise JobsError(f"Ray does not answer at {settings.address}: {error}") from None
+    return ray
+
+
+def actor_class(ray: Any, settings: PoolSettings) -> Any:
+    """The actor. Its class is local, so that it travels to machines on which nothing has been imported yet."""
+
+    class Worker:
+        def __init__(self, kind: dict) -> None:
+            # an exception here would be final; all that can fail is in `ready`
+            self.kind, self.worker = kind, None
+
+        def ready(self, workflow: dict) -> dict:
+            if self.worker is None:
+                import importlib
+                import sys
+                import types
+
+                pack = types.ModuleType("comfyui_stem")
+                pack.__path__ = [self.kind["root"]]
+                sys.modules.setdefault("comfyui_stem", pack)
+                module = importlib.import_module(f"comfyui_stem.{self.kind['module']}")
+                self.worker = getattr(module, self.kind["name"])(**self.kind["arguments"])
+            return self.worker.ready(workflow)
+
+        def object_info(self) -> dict:
+            return self.worker.object_info()
+
+        def run(self, job: dict, workflow: dict, less_memory: bool) -> dict:
+            import dataclasses
+            import importlib
+
+            made = importlib.import_module("comfyui_stem.batch.jobs").Job(**job)
+            return dataclasses.asdict(self.worker.run(made, workflow, less_memory))
+
+        def interrupt(self) -> None:
+            if self.worker is not None:
+                self.worker.interrupt()
+
+        def stop(self) -> None:
+            if self.worker is not None:
+                self.worker.stop()
+
+    return ray.remote(
+        num_cpus=settings.cpus,
+        num_gpus=settings.gpus,
+        max_restarts=-1,
+        max_task_retries=0,
+        # a clip, and beside it the wish to interrupt it
+        max_concurrency=2,
+        # each on a machine of its own as far as there are some, so that one loss is one clip
+        scheduling_strategy="SPREAD",
+    )(Worker)
+
+
+class Pool:
+    """Runs jobs on workers of a cluster.
+
+    Args:
+        ray: the module, connected.
+        workflow: that all clips go through.
+        jobs: in the order in which they are sent.
+        on_event: is told what happens: sent, done, failed, lost, retried, worker or stopped, with details.
+        on_ready: looks at what a worker that has started says of itself; gives a reason not to use it, or None. A
+            JobsError that it raises ends the run.
+        may_send: None, or why no further clip can be sent (the disk is full).
+    """
+
+    def __init__(
+        self,
+        ray: Any,
+        settings: PoolSettings,
+        kind: WorkerClass,
+        workflow: Workflow,
+        jobs: Iterable[Job],
+        on_event: Callable[..., None],
+        on_ready: Callable[[Slot], str | None],
+        may_send: Callable[[], str | None],
+    ) -> None:
+        self.ray, self.settings, self.kind, self.workflow = ray, settings, kind, workflow
+        self.on_event, self.on_ready, self.may_send = on_event, on_ready, may_send
+        self.state = State(deque(jobs))
+        self._attempts: dict[str, Attempts] = {}
+        self._pending: dict[Any, Slot] = {}
+        self._shared_workflow: Any = None
+
+    def run(self, on_tick: Callable[[State], None]) -> State:
+        """Until every job is done or failed, or no more are sent and the last has ended; `on_tick` is called often.
+
+        Raises:
+            JobsError: no worker can be started; with what the last one said.
+        """
+        make = actor_class(self.ray, self.settings)
+        self._shared_workflow = self.ray.put(self.workflow)
+        count = min(self.settings.workers, len(self.state.todo))
+        self.state.slots = [Slot(number, make.remote(asdict(self.kind))) for number in range(count)]
+        for slot in self.state.slots:
+            self._start(slot)
+        while self._has_work():
+            done, _ = self.ray.wait(list(self._pending), num_returns=1, timeout=0.5) if self._pending else ([], [])
+            if not self._pending:
+                time.sleep(0.2)
+            for reference in done:
+                slot = self._pending.pop(reference)
+                (self._ran if slot.job is not None else self._started)(slot, reference)
+            self._look_after()
+            on_tick(self.state)
+        return self.state
+
+    def stop_sending(self, why: str) -> None:
+        """Clips under way end, no more are sent."""
+        if self.state.stopped is None:
+            self.state.stopped = why
+            self.on_event("stopped", reason=why)
+
+    def interrupt(self) -> None:
+        """Clips under way are broken off too; they are open again."""
+        for slot in self._busy():
+            slot.actor.interrupt.remote()
+
+    def close(self) -> None:
+        """Ends the workers and their ComfyUIs."""
+        goodbyes = [slot.actor.stop.remote() for slot in self.state.slots if slot.state != "retired"]
+        self.ray.wait(goodbyes, num_returns=len(goodbyes), timeout=30)
+        for slot in self.state.slots:
+            self.ray.kill(slot.actor)
+
+    def _busy(self) -> list[Slot]:
+        return [slot for slot in self.state.slots if slot.job is not None]
+
+    def _has_work(self) -> bool:
+        return bool(self._busy()) or (bool(self.state.todo) and self.state.stopped is None)
+
+    def _start(self, slot: Slot) -> None:
+        slot.state = "starting"
+        self._pending[slot.actor.ready.remote(self._shared_workflow)] = slot
+
+    def _started(self, slot: Slot, reference: Any) -> None:
+        try:
+            slot.facts = self.ray.get(reference)
+        except self.ray.exceptions.RayTaskError as error:
+            slot.starts += 1
+            reason = str(error.cause or error)
+            self.on_event("worker", number=slot.number, state="did not start", reason=reason)
+            if slot.starts < MOST_STARTS:
+                self._start(slot)
+            else:
+                self._retire(slot, reason)
+            return
+        except self.ray.exceptions.RayError as error:
+            self._wait_for(slot, error)
+            return
+        slot.starts = 0
+        self.on_event("worker", number=slot.number, state="ready", **slot.facts)
+        if reason := self.on_ready(slot):
+            self._retire(slot, reason)
+            return
+        slot.state = "ready"
+        self._send(slot)
+
+    def _retire(self, slot: Slot, reason: str) -> None:
+        slot.state = "retired"
+        self.on_event("worker", number=slot.number, state="retired", reason=reason)
+        if all(other.state == "retired" for other in self.state.slots):
+            raise JobsError(f"No worker can be used. The last one said: {reason}")
+
+    def _wait_for(self, slot: Slot, error: Exception) -> None:
+        """The actor is gone; Ray makes it again, here or on another machine, now or when there is one."""
+        slot.state, slot.retry_at = "lost", time.monotonic() + _RETRY_SECONDS
+        self.on_event("worker", number=slot.number, state="lost", reason=f"{type(error).__name__}: {error}"[:500])
+
+    def _send(self, slot: Slot) -> None:
+        if not self.state.todo or self.state.stopped is not None:
+            return
+        if why := self.may_send():
+            self.stop_sending(why)
+            return
+        job = self.state.todo.popleft()
+        slot.job, slot.since, slot.state = job, time.monotonic(), "busy"
+        less = self._attempts.get(job.id, Attempts()).less_memory
+        self._pending[slot.actor.run.remote(asdict(job), self._shared_workflow, less)] = slot
+        self.on_event("sent", id=job.id, worker=slot.number)
+
+    def _ran(self, slot: Slot, reference: Any) -> None:
+        job, slot.job = slot.job, None
+        seconds = round(time.monotonic() - slot.since, 3)
+        try:
+            outcome = Outcome(**self.ray.get(reference))
+        except self.ray.exceptions.RayTaskError as error:
+            # a fault of the worker's own code, which it would repeat
+            outcome = Outcome("failed", str(error.cause or error), "fault of the worker")
+        except self.ray.exceptions.RayError as error:
+            self._lost(job, f"{type(error).__name__}: {error}"[:500])
+            self._wait_for(slot, error)
+            return
+        self._settle(job, outcome, slot, seconds)
+        slot.state = "ready"
+        self._send(slot)
+
+    def _settle(self, job: Job, outcome: Outcome, slot: Slot, seconds: float) -> None:
+        attempts = self._attempts.setdefault(job.id, Attempts())
+        if outcome.state == "done":
+            self.state.counts["done"] += 1
+            del self._attempts[job.id]
+            self.on_event("done", id=job.id, worker=slot.number, seconds=seconds)
+        elif outcome.state == "lost":
+            self._lost(job, outcome.reason)
+        elif outcome.state == "out of memory" and not attempts.less_memory:
+            attempts.less_memory = True
+            self.state.todo.appendleft(job)
+            self.state.counts["retried"] += 1
+            self.on_event("retried", id=job.id, reason=outcome.reason)
+        elif outcome.state == "disk full":
+            self.state.todo.appendleft(job)
+            self.stop_sending(outcome.reason)
+        elif outcome.state == "interrupted":
+            self.state.todo.appendleft(job)
+        else:
+            self._failed(job, outcome)
+
+    def _lost(self, job: Job, reason: str) -> None:
+        attempts = self._attempts.setdefault(job.id, Attempts())
+        attempts.losses += 1
+        self.state.counts["lost"] += 1
+        self.on_event("lost", id=job.id, losses=attempts.losses, reason=reason)
+        if attempts.losses < MOST_LOSSES:
+            self.state.todo.appendleft(job)
+        else:
+            why = f"Its worker went away {attempts.losses} times while it ran. The last time: {reason}"
+            self._failed(job, Outcome("failed", why, "kills its worker"))
+
+    def _failed(self, job: Job, outcome: Outcome) -> None:
+        self._attempts.pop(job.id, None)
+        self.state.counts["failed"] += 1
+        self.state.reasons[outcome.kind] += 1
+        content = {"id": job.id, "kind": outcome.kind, "reason": outcome.reason, "row": job.row, **outcome.content}
+        self.on_event("failed", **content)
+
+    def _look_after(self) -> None:
+        """Gives work to those who wait for it, and gives up those who are hung."""
+        now = time.monotonic()
+        for slot in self.state.slots:
+            if slot.state == "lost" and now >= slot.retry_at:
+                self._start(slot)
+            elif slot.state == "ready":
+                self._send(slot)
+            elif slot.state == "busy" and now - slot.since > self.settings.seconds + GRACE_SECONDS:
+                # its reference fails, and Ray makes it again
+                self.ray.kill(slot.actor, no_restart=False)
+                slot.since = now

@@ -1,0 +1,313 @@
+"""One ComfyUI, and the clips that go through it one after the other. Ray makes an actor of it; it needs no Ray."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from .comfyui.client import HostError, HostLost, Result
+from .comfyui.process import HostProcess, device_arguments
+from .jobs import VIDEOS, Job
+from .results import Results
+from .workflow import Workflow, filled, title, with_less_memory
+
+PACK = Path(__file__).resolve().parents[1]
+# What a model's file is known by without being read as a whole.
+_ENDS = 1 << 20
+_MODELS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+_OUT_OF_MEMORY = ("OutOfMemory", "out of memory", "Allocation on device")
+_LOG_LINES = 30
+
+State = Literal["done", "failed", "out of memory", "lost", "disk full", "interrupted"]
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What a worker runs, and how.
+
+    Attributes:
+        results: the folder of the run, on storage that all machines see.
+        comfyui: folder that holds ComfyUI's main.py.
+        python: the interpreter that runs it.
+        packs: by the name that they get among its custom nodes; None for what is installed there, models too.
+        checkpoints: files that it shall have beside.
+        arguments: more of main.py.
+        environment: variables of its process.
+        seconds: that a clip may take.
+        stall: seconds without progress after which ComfyUI is started again.
+        recycle: ComfyUI is started again after so many clips; 0 for never.
+        keep: "videos", or "all" that the workflow saves.
+    """
+
+    results: str
+    comfyui: str
+    python: str
+    packs: Mapping[str, str] | None = None
+    checkpoints: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 6 * 3600
+    stall: float = 1800
+    recycle: int = 0
+    keep: Literal["videos", "all"] = "videos"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a clip.
+
+    Attributes:
+        state: "done" is on the disk; "failed" is the clip's own fault; "lost" is not.
+        reason: for a person.
+        kind: of failure, in a word or two.
+        content: the report of a clip that is done; else the end of ComfyUI's log.
+    """
+
+    state: State
+    reason: str = ""
+    kind: str = ""
+    content: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ComfyUIWorker:
+    """Starts its ComfyUI in `ready`, and again whenever it is gone."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = WorkerSettings(**settings)
+        self.results = Results(Path(self.settings.results))
+        self._host: HostProcess | None = None
+        self._folder: tempfile.TemporaryDirectory | None = None
+        self._clips = 0
+
+    def ready(self, workflow: Workflow) -> dict[str, Any]:
+        """Starts ComfyUI; says where it runs, and what models and code the workflow meets there.
+
+        Raises:
+            HostError: it does not start; with the end of its log.
+        """
+        host = self._running()
+        device = host.client.system_stats()
+        return {
+            "machine": socket.gethostname(),
+            "device": device["devices"][0]["name"],
+            "made_with": {
+                "comfyui": device["system"].get("comfyui_version"),
+                "pack": _hash_of_code(),
+                "models": self._models(workflow),
+            },
+        }
+
+    def object_info(self) -> dict[str, Any]:
+        """ComfyUI's nodes by name."""
+        return self._running().client.object_info()
+
+    def run(self, job: Job, workflow: Workflow, less_memory: bool = False) -> Outcome:
+        """Edits a clip and puts it among the results. What goes wrong is an outcome, not an exception."""
+        if self.results.is_done(job.id):
+            return Outcome("done", content=self.results.report(job.id) or {})
+        if self.settings.recycle and self._clips >= self.settings.recycle:
+            self.stop()
+        started = time.monotonic()
+        try:
+            host = self._running()
+        except HostError as error:
+            return Outcome("lost", str(error), "ComfyUI did not start")
+        self._clips += 1
+        try:
+            outcome = self._edited(host, job, with_less_memory(workflow) if less_memory else workflow, started)
+        finally:
+            self._clear(host)
+        if outcome.state in ("lost", "out of memory"):
+            self.stop()
+        return outcome
+
+    def interrupt(self) -> None:
+        """Ends the clip under way, which is then nowhere."""
+        if self._host is not None:
+            try:
+                self._host.client.interrupt()
+            except OSError:
+                pass
+
+    def stop(self) -> None:
+        """Ends ComfyUI and removes its files."""
+        if self._host is not None:
+            self._host.stop()
+            self._host = None
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+    def _running(self) -> HostProcess:
+        if self._host is not None and self._host.process.poll() is None:
+            return self._host
+        self.stop()
+        settings = self.settings
+        self._folder = tempfile.TemporaryDirectory(prefix="stem-batch-", ignore_cleanup_errors=True)
+        packs = settings.packs and {name: Path(folder) for name, folder in settings.packs.items()}
+        self._host = HostProcess(
+            Path(self._folder.name),
+            Path(settings.comfyui),
+            Path(settings.python),
+            packs,
+            [*device_arguments(settings.python), *settings.arguments],
+            [Path(file) for file in settings.checkpoints],
+            settings.environment,
+        )
+        self._clips = 0
+        try:
+            return self._host.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _edited(self, host: HostProcess, job: Job, workflow: Workflow, started: float) -> Outcome:
+        video = host.base / "input" / f"{job.id}{Path(job.video).suffix.lower()}"
+        try:
+            _brought(Path(job.video), video)
+            result = host.client.run(
+                filled(workflow, job, video.name),
+                timeout=self.settings.seconds,
+                stall=self.settings.stall,
+                check=False,
+            )
+        except TimeoutError as error:
+            # what does not end in time may not heed an interruption either
+            self.stop()
+            return self._failed(host, str(error), "time limit")
+        except (HostLost, OSError) as error:
+            return Outcome("lost", f"{error}", "ComfyUI is gone", {"log": _end_of_log(host)})
+        except HostError as error:
+            return self._failed(host, str(error), "refused")
+        if result.status == "interrupted":
+            return Outcome("interrupted", result.error or "")
+        if result.status != "success":
+            reason = result.error or ""
+            if any(word in reason for word in _OUT_OF_MEMORY):
+                peak = {"host_peak_memory_mb": host.peak_memory_mb()}
+                return Outcome("out of memory", reason, "out of memory", {"log": _end_of_log(host), **peak})
+            return self._failed(host, reason, "error")
+        return self._committed(host, job, workflow, result, started)
+
+    def _committed(self, host: HostProcess, job: Job, workflow: Workflow, result: Result, started: float) -> Outcome:
+        files = self._saved(host, workflow, result)
+        if not files:
+            return self._failed(host, "The workflow saved no video. It needs a Save Video.", "no video")
+        report = {
+            "id": job.id,
+            "video": job.video,
+            "values": dict(job.values),
+            "files": list(files),
+            "seconds": round(time.monotonic() - started, 2),
+            "seconds_by_node": {
+                title(workflow[node]): round(seconds, 3)
+                for node, seconds in result.seconds_by_node.items()
+                if node in workflow
+            },
+            "texts": {
+                title(workflow[node]): shown["text"]
+                for node, shown in result.outputs.items()
+                if node in workflow and shown.get("text")
+            },
+            "host_peak_memory_mb": round(host.peak_memory_mb()),
+            "machine": socket.gethostname(),
+        }
+        try:
+            self.results.commit(job.id, files, report)
+        except OSError as error:
+            return Outcome("disk full", f"{job.id} could not be written to {self.results.folder}: {error}")
+        return Outcome("done", content=report)
+
+    def _saved(self, host: HostProcess, workflow: Workflow, result: Result) -> dict[str, Path]:
+        """The files that the workflow has saved, by the names that they get among the results."""
+        saved: dict[str, Path] = {}
+        for node, kinds in result.outputs.items():
+            found = [file for files in kinds.values() for file in files if isinstance(file, dict)]
+            paths = [
+                host.base / "output" / file.get("subfolder", "") / file["filename"]
+                for file in found
+                if file.get("type") == "output"
+            ]
+            if self.settings.keep == "videos":
+                paths = [path for path in paths if path.suffix.lower() in VIDEOS]
+            name = _name_of(title(workflow[node])) if node in workflow else node
+            for number, path in enumerate(paths):
+                stem = name if len(paths) == 1 else f"{name}_{number:05d}"
+                while f"{stem}{path.suffix}" in saved:
+                    stem += "_"
+                saved[f"{stem}{path.suffix}"] = path
+        return saved
+
+    def _failed(self, host: HostProcess, reason: str, kind: str) -> Outcome:
+        return Outcome("failed", reason, kind, {"log": _end_of_log(host)})
+
+    def _clear(self, host: HostProcess) -> None:
+        """A clip's files do not stay for the next one, in whose name they might be taken."""
+        for name in ("input", "output", "temp"):
+            for entry in (host.base / name).glob("*"):
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry, ignore_errors=True)
+                else:
+                    entry.unlink(missing_ok=True)
+
+    def _models(self, workflow: Workflow) -> dict[str, str]:
+        """The model files that the workflow names, by size and a hash of both ends."""
+        base = self._host.base if self.settings.packs is not None else Path(self.settings.comfyui)
+        names = {
+            value
+            for entry in workflow.values()
+            for value in entry["inputs"].values()
+            if isinstance(value, str) and value.lower().endswith(_MODELS)
+        }
+        found = {}
+        for name in sorted(names):
+            for folder in (base / "models").glob("*"):
+                if (folder / name).is_file():
+                    found[name] = _hash_of_ends(folder / name)
+        return found
+
+
+def _name_of(node: str) -> str:
+    """A file's name from the title of the node that saves it: "Save edited video" makes edited.mp4."""
+    words = ["".join(letter for letter in word if letter.isalnum()) for word in node.lower().split()]
+    return "_".join(word for word in words if word not in ("", "save", "video", "the")) or "video"
+
+
+def _brought(file: Path, target: Path) -> None:
+    """Puts a video among ComfyUI's files, without copying where that can be; Video Load follows no symbolic links."""
+    try:
+        os.link(file, target)
+    except OSError:
+        shutil.copyfile(file, target)
+
+
+def _hash_of_ends(file: Path) -> str:
+    size = file.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with file.open("rb") as content:
+        digest.update(content.read(_ENDS))
+        content.seek(max(size - _ENDS, 0))
+        digest.update(content.read(_ENDS))
+    return digest.hexdigest()[:20]
+
+
+def _hash_of_code() -> str:
+    """Of the pack's code that a result depends on."""
+    digest = hashlib.sha256()
+    for folder in ("nodes", "stem_kernels"):
+        for file in sorted((PACK / folder).rglob("*.py")):
+            digest.update(file.relative_to(PACK).as_posix().encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:20]
+
+
+def _end_of_log(host: HostProcess) -> str:
+    return "\n".join(host.log_text().splitlines()[-_LOG_LINES:])
