@@ -11,10 +11,10 @@ def _pack() -> str:
     here = os.path.dirname(os.path.abspath(__file__))
     if sys.path and os.path.abspath(sys.path[0]) == here:
         del sys.path[0]
-    pack = types.ModuleType("comfyui_stem")
+    pack = types.ModuleType("stem_inversion")
     pack.__path__ = [os.path.dirname(here)]
-    sys.modules.setdefault("comfyui_stem", pack)
-    return "comfyui_stem.batch.commands"
+    sys.modules["stem_inversion"] = pack
+    return "stem_inversion.batch.commands"
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ MOST_LOSSES = 5
 MOST_STARTS = 3
 # A worker that a clip's own time limit has not ended is taken for hung this much later.
 GRACE_SECONDS = 120
-_RETRY_SECONDS = 2
+_RETRY_SECONDS = 1
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,15 @@ class PoolSettings:
 class WorkerClass:
     """What the actors run: a class, and the arguments that it is made with.
 
-    root: the folder of the pack, the same on every machine. module: below it, with dots.
+    module: below the pack, with dots. root: the folder of the pack, the same on every machine. package: what it is
+    imported as.
     """
 
     module: str
     name: str
     arguments: Mapping[str, Any]
     root: str = str(Path(__file__).resolve().parents[1])
+    package: str = __name__.partition(".")[0]
 
 
 @dataclass
@@ -140,10 +142,10 @@ def actor_class(ray: Any, settings: PoolSettings) -> Any:
                 import sys
                 import types
 
-                pack = types.ModuleType("comfyui_stem")
+                pack = types.ModuleType(self.kind["package"])
                 pack.__path__ = [self.kind["root"]]
-                sys.modules.setdefault("comfyui_stem", pack)
-                module = importlib.import_module(f"comfyui_stem.{self.kind['module']}")
+                sys.modules.setdefault(self.kind["package"], pack)
+                module = importlib.import_module(f"{self.kind['package']}.{self.kind['module']}")
                 self.worker = getattr(module, self.kind["name"])(**self.kind["arguments"])
             return self.worker.ready(workflow)
 
@@ -154,7 +156,7 @@ def actor_class(ray: Any, settings: PoolSettings) -> Any:
             import dataclasses
             import importlib
 
-            made = importlib.import_module("comfyui_stem.batch.jobs").Job(**job)
+            made = importlib.import_module(f"{self.kind['package']}.batch.jobs").Job(**job)
             return dataclasses.asdict(self.worker.run(made, workflow, less_memory))
 
         def interrupt(self) -> None:
@@ -262,6 +264,7 @@ class Pool:
     def _started(self, slot: Slot, reference: Any) -> None:
         try:
             slot.facts = self.ray.get(reference)
+            unusable = self.on_ready(slot)
         except self.ray.exceptions.RayTaskError as error:
             slot.starts += 1
             reason = str(error.cause or error)
@@ -275,10 +278,10 @@ class Pool:
             self._wait_for(slot, error)
             return
         slot.starts = 0
-        self.on_event("worker", number=slot.number, state="ready", **slot.facts)
-        if reason := self.on_ready(slot):
-            self._retire(slot, reason)
+        if unusable:
+            self._retire(slot, unusable)
             return
+        self.on_event("worker", number=slot.number, state="ready", **slot.facts)
         slot.state = "ready"
         self._send(slot)
 

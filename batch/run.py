@@ -61,14 +61,13 @@ class Run:
 
     def open_jobs(self) -> list[Job]:
         """Those that are neither done nor known to fail."""
-        done = sum(self.results.is_done(job.id) for job in self.jobs)
         todo = [job for job in self.jobs if not self.results.is_done(job.id)]
-        failed = [job for job in todo if self.results.failure(job.id)]
-        if done:
-            self.say(f"{done} of {len(self.jobs)} clips are done already.")
-        if failed:
-            self.say(f"{len(failed)} have failed before and are left out; `retry` runs them again.")
-        return [job for job in todo if job not in failed]
+        fresh = [job for job in todo if not self.results.failure(job.id)]
+        if len(todo) < len(self.jobs):
+            self.say(f"{len(self.jobs) - len(todo)} of {len(self.jobs)} clips are done already.")
+        if len(fresh) < len(todo):
+            self.say(f"{len(todo) - len(fresh)} have failed before and are left out; `retry` runs them again.")
+        return fresh
 
     def carry_out(self) -> int:
         """Runs what is open; returns the exit status."""
@@ -194,7 +193,13 @@ def run_jobs(
             raise JobsError(f"{results.folder} was made with another workflow. Name another folder for this one.")
         results.keep_run({**before, "workflow": fingerprint, "arguments": asdict(settings), "graph": workflow})
         results.keep_jobs(jobs)
-        return Run(results, workflow, jobs, settings, heart, say).carry_out()
+        try:
+            return Run(results, workflow, jobs, settings, heart, say).carry_out()
+        except OSError as error:
+            raise JobsError(
+                f"The results in {results.folder} cannot be written ({error}). What is done is kept; the same command "
+                "goes on when there is room."
+            ) from None
 
 
 def dry_run(workflow: Workflow, jobs: list[Job], settings: RunSettings) -> int:
