@@ -6,15 +6,13 @@ again because a machine, an actor or a ComfyUI went away under it.
 
 from __future__ import annotations
 
-import os
-import secrets
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
+from .cluster import PoolSettings, WorkerClass, actor_class
 from .jobs import Job, JobsError
 from .worker import Outcome
 from .workflow import Workflow
@@ -26,41 +24,6 @@ MOST_STARTS = 3
 # A worker that a clip's own time limit has not ended is taken for hung this much later.
 GRACE_SECONDS = 120
 _RETRY_SECONDS = 1
-
-
-@dataclass(frozen=True)
-class PoolSettings:
-    """How many workers, on what.
-
-    Attributes:
-        workers: actors.
-        cpus, gpus: that Ray reserves for each.
-        address: of a cluster, or "local" for this machine.
-        seconds: that a clip may take, as the worker was told.
-        dashboard: whether Ray's page of the run is served.
-    """
-
-    workers: int
-    cpus: float
-    gpus: float
-    address: str = "local"
-    seconds: float = 6 * 3600
-    dashboard: bool = False
-
-
-@dataclass(frozen=True)
-class WorkerClass:
-    """What the actors run: a class, and the arguments that it is made with.
-
-    module: below the pack, with dots. root: the folder of the pack, the same on every machine. package: what it is
-    imported as.
-    """
-
-    module: str
-    name: str
-    arguments: Mapping[str, Any]
-    root: str = str(Path(__file__).resolve().parents[1])
-    package: str = __name__.partition(".")[0]
 
 
 @dataclass
@@ -95,88 +58,6 @@ class State:
     slots: list[Slot] = field(default_factory=list)
     # None while clips are sent; then why none is sent any more
     stopped: str | None = None
-
-
-def start_ray(settings: PoolSettings) -> Any:
-    """Ray, connected; the module. JobsError where it is not installed, or a cluster has no token."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # Ray's processes listen on all interfaces, on one machine too, so that none answers without a token.
-    os.environ["RAY_AUTH_MODE"] = "token"
-    known = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    if settings.address == "local":
-        if not known:
-            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    elif not known and not (Path.home() / ".ray" / "auth_token").is_file():
-        raise JobsError(
-            f"The cluster at {settings.address} needs a token. Start every node with RAY_AUTH_MODE=token and the token "
-            "of `ray get-auth-token --generate`, and have the same token here (~/.ray/auth_token or RAY_AUTH_TOKEN)."
-        )
-    # Ray reads its environment as it is imported
-    try:
-        import ray
-    except ImportError:
-        raise JobsError(
-            'Runs of many clips need Ray, which is not installed: pip install "ray>=2.50". (The nodes do not need it.)'
-        ) from None
-    options: dict[str, Any] = {"address": settings.address, "log_to_driver": False, "logging_level": "error"}
-    if settings.address == "local":
-        options |= {"include_dashboard": settings.dashboard, "_temp_dir": os.environ.get("RAY_TMPDIR") or None}
-    try:
-        ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise JobsError(f"Ray does not answer at {settings.address}: {error}") from None
-    return ray
-
-
-def actor_class(ray: Any, settings: PoolSettings) -> Any:
-    """The actor. Its class is local, so that it travels to machines on which nothing has been imported yet."""
-
-    class Worker:
-        def __init__(self, kind: dict) -> None:
-            # an exception here would be final; all that can fail is in `ready`
-            self.kind, self.worker = kind, None
-
-        def ready(self, workflow: dict) -> dict:
-            if self.worker is None:
-                import importlib
-                import sys
-                import types
-
-                pack = types.ModuleType(self.kind["package"])
-                pack.__path__ = [self.kind["root"]]
-                sys.modules.setdefault(self.kind["package"], pack)
-                module = importlib.import_module(f"{self.kind['package']}.{self.kind['module']}")
-                self.worker = getattr(module, self.kind["name"])(**self.kind["arguments"])
-            return self.worker.ready(workflow)
-
-        def object_info(self) -> dict:
-            return self.worker.object_info()
-
-        def run(self, job: dict, workflow: dict, less_memory: bool) -> dict:
-            import dataclasses
-            import importlib
-
-            made = importlib.import_module(f"{self.kind['package']}.batch.jobs").Job(**job)
-            return dataclasses.asdict(self.worker.run(made, workflow, less_memory))
-
-        def interrupt(self) -> None:
-            if self.worker is not None:
-                self.worker.interrupt()
-
-        def stop(self) -> None:
-            if self.worker is not None:
-                self.worker.stop()
-
-    return ray.remote(
-        num_cpus=settings.cpus,
-        num_gpus=settings.gpus,
-        max_restarts=-1,
-        max_task_retries=0,
-        # a clip, and beside it the wish to interrupt it
-        max_concurrency=2,
-        # each on a machine of its own as far as there are some, so that one loss is one clip
-        scheduling_strategy="SPREAD",
-    )(Worker)
 
 
 class Pool:

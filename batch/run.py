@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from .cluster import PoolSettings, WorkerClass, start_ray
 from .jobs import Job, JobsError
-from .pool import Pool, PoolSettings, Slot, State, WorkerClass, start_ray
+from .pool import Pool, Slot, State
 from .progress import Progress
 from .results import Heart, Results
 from .worker import ComfyUIWorker, WorkerSettings

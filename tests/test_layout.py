@@ -35,7 +35,7 @@ METHODS = floors(
 NODES_FOLDER = floors("nodes/", "methods metrics video", "fields", "folders.py", NODES)
 PRODUCT = {"stem_kernels": -1, **NODES_FOLDER, "__init__.py": 9}
 BATCH = floors(
-    "batch/", "comfyui", "jobs.py", "results.py workflow.py", "worker.py", "pool.py", "progress.py", "run.py"
+    "batch/", "comfyui", "jobs.py", "results.py workflow.py cluster.py", "worker.py", "pool.py", "progress.py", "run.py"
 ) | {"batch/commands.py": 7, "batch/__main__.py": 8}
 TOOLS = floors("tools/", "launch.py locations.py", "host", "small_model", "demo", "shipped", "measured", "robustness")
 SIDES = {"": 0, "tools": 1, "tests": 2}  # what is neither a test nor a tool is the product

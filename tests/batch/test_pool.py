@@ -133,9 +133,9 @@ def test_without_a_token_a_cluster_is_not_even_asked(tmp_path):
     script = f"""
 import importlib, runpy, sys
 runpy.run_path({str(STUB)!r})
-pool = importlib.import_module("comfyui_stem.batch.pool")
+cluster = importlib.import_module("comfyui_stem.batch.cluster")
 try:
-    pool.start_ray(pool.PoolSettings(1, 1, 0, address="127.0.0.1:6379"))
+    cluster.start_ray(cluster.PoolSettings(1, 1, 0, address="127.0.0.1:6379"))
 except ValueError as error:
     print(error)
 """
