@@ -19,17 +19,13 @@ class PoolSettings:
     Attributes:
         workers: actors.
         cpus, gpus: that Ray reserves for each.
-        address: of a cluster, or "local" for this machine.
         seconds: that a clip may take, as the worker was told.
-        dashboard: whether Ray's page of the run is served.
     """
 
     workers: int
     cpus: float
     gpus: float
-    address: str = "local"
     seconds: float = 6 * 3600
-    dashboard: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,18 +43,21 @@ class WorkerClass:
     package: str = __name__.partition(".")[0]
 
 
-def start_ray(settings: PoolSettings) -> Any:
-    """Ray, connected; the module. JobsError where it is not installed, or a cluster has no token."""
+def start_ray(address: str = "local", dashboard: bool = False) -> Any:
+    """Ray, connected; the module. JobsError where it is not installed, or a cluster has no token.
+
+    address: of a cluster, or "local" for this machine. dashboard: whether Ray's page of the run is served.
+    """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     # Ray's processes listen on all interfaces, on one machine too, so that none answers without a token.
     os.environ["RAY_AUTH_MODE"] = "token"
     known = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    if settings.address == "local":
+    if address == "local":
         if not known:
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     elif not known and not (Path.home() / ".ray" / "auth_token").is_file():
         raise JobsError(
-            f"The cluster at {settings.address} needs a token. Start every node with RAY_AUTH_MODE=token and the token "
+            f"The cluster at {address} needs a token. Start every node with RAY_AUTH_MODE=token and the token "
             "of `ray get-auth-token --generate`, and have the same token here (~/.ray/auth_token or RAY_AUTH_TOKEN)."
         )
     # Ray reads its environment as it is imported
@@ -68,13 +67,13 @@ def start_ray(settings: PoolSettings) -> Any:
         raise JobsError(
             'Runs of many clips need Ray, which is not installed: pip install "ray>=2.50". (The nodes do not need it.)'
         ) from None
-    options: dict[str, Any] = {"address": settings.address, "log_to_driver": False, "logging_level": "error"}
-    if settings.address == "local":
-        options |= {"include_dashboard": settings.dashboard, "_temp_dir": os.environ.get("RAY_TMPDIR") or None}
+    options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "error"}
+    if address == "local":
+        options |= {"include_dashboard": dashboard, "_temp_dir": os.environ.get("RAY_TMPDIR") or None}
     try:
         ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise JobsError(f"Ray does not answer at {settings.address}: {error}") from None
+        raise JobsError(f"Ray does not answer at {address}: {error}") from None
     return ray
 
 

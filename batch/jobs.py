@@ -175,11 +175,16 @@ def _job(path: Path, where: str, values: Mapping[str, Any]) -> Job:
 def _name(video: Path, settings: Mapping[str, Any]) -> str:
     """The file's stem, and a hash of what the video and its settings hold."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-    size = video.stat().st_size
-    digest.update(str(size).encode())
-    with video.open("rb") as content:
-        digest.update(content.read(_ENDS))
-        content.seek(max(size - _ENDS, 0))
-        digest.update(content.read(_ENDS))
+    add_ends(digest, video, _ENDS)
     stem = re.sub(r"[^A-Za-z0-9_-]+", "_", video.stem)[:80] or "clip"
     return f"{stem.lstrip('-') or 'clip'}-{digest.hexdigest()[:8]}"
+
+
+def add_ends(digest: Any, file: Path, ends: int) -> None:
+    """Adds to a hash what tells a file from others without reading it all: its size, and so many bytes of both ends."""
+    size = file.stat().st_size
+    digest.update(str(size).encode())
+    with file.open("rb") as content:
+        digest.update(content.read(ends))
+        content.seek(max(size - ends, 0))
+        digest.update(content.read(ends))

@@ -99,8 +99,7 @@ class Pool:
         """
         make = actor_class(self.ray, self.settings)
         self._shared_workflow = self.ray.put(self.workflow)
-        count = min(self.settings.workers, len(self.state.todo))
-        self.state.slots = [Slot(number, make.remote(asdict(self.kind))) for number in range(count)]
+        self.state.slots = [Slot(number, make.remote(asdict(self.kind))) for number in range(self.settings.workers)]
         for slot in self.state.slots:
             self._start(slot)
         while self._has_work():

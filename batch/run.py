@@ -17,7 +17,7 @@ from .pool import Pool, Slot, State
 from .progress import Progress
 from .results import Heart, Results
 from .worker import ComfyUIWorker, WorkerSettings
-from .workflow import Workflow, checked, place
+from .workflow import Workflow, check_places, checked
 
 DONE, STOPPED, SOME_FAILED, NOT_ALL, INTERRUPTED = 0, 1, 3, 4, 130
 # Ended clips after which a share of failures says something.
@@ -76,15 +76,22 @@ class Run:
         todo = self.open_jobs()
         if not todo:
             return self._finish(None)
-        for column in {name for job in todo for name in job.values} | {"video"}:
-            place(self.workflow, column)
+        check_places(self.workflow, todo)
         asked = self.settings
-        ray = start_ray(PoolSettings(1, 1, 0, asked.address, dashboard=asked.dashboard))
+        ray = start_ray(asked.address, asked.dashboard)
         try:
             settings = self._pool_settings(ray.cluster_resources(), len(todo))
             kind = WorkerClass(*asked.kind, arguments=asdict(asked.worker))
-            pool = Pool(ray, settings, kind, self.workflow, todo, self._on_event, None, self._may_send)
-            pool.on_ready = lambda slot: self._on_ready(ray, pool, slot)
+            pool = Pool(
+                ray,
+                settings,
+                kind,
+                self.workflow,
+                todo,
+                self._on_event,
+                lambda slot: self._on_ready(ray, pool, slot),
+                self._may_send,
+            )
             return self._finish(self._loop(pool, len(todo)))
         finally:
             ray.shutdown()
@@ -94,9 +101,7 @@ class Run:
         workers = self.settings.workers or gpus or max(1, int(cpus // _CPUS))
         workers = min(workers, clips)
         each = 1 if gpus else max(1, min(_CPUS, int(cpus // workers)))
-        settings = PoolSettings(
-            workers, each, min(1, gpus), self.settings.address, self.settings.worker.seconds, self.settings.dashboard
-        )
+        settings = PoolSettings(workers, each, min(1, gpus), self.settings.worker.seconds)
         self.say(f"{clips} clips, {workers} workers, each with {'a GPU' if gpus else f'{each} CPUs'}.")
         self.results.event("started", clips=clips, workers=workers, resources=dict(resources))
         return settings
@@ -205,8 +210,7 @@ def run_jobs(
 
 def dry_run(workflow: Workflow, jobs: list[Job], settings: RunSettings) -> int:
     """Holds table and workflow against one ComfyUI on this machine; returns how many clips would run."""
-    for column in {name for job in jobs for name in job.values} | {"video"}:
-        place(workflow, column)
+    check_places(workflow, jobs)
     worker = ComfyUIWorker(**asdict(settings.worker))
     try:
         worker.ready(workflow)

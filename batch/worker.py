@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from .comfyui.client import HostError, HostLost, Result
+from .comfyui.client import HostError, HostLost, OutOfTime, Result
+from .comfyui.events import title_of
 from .comfyui.process import HostProcess, device_arguments
-from .jobs import VIDEOS, Job
+from .jobs import VIDEOS, Job, add_ends
 from .results import Results
-from .workflow import Workflow, filled, title, with_less_memory
+from .workflow import Workflow, filled, with_less_memory
 
 PACK = Path(__file__).resolve().parents[1]
 # What a model's file is known by without being read as a whole.
@@ -179,10 +180,11 @@ class ComfyUIWorker:
                 stall=self.settings.stall,
                 check=False,
             )
-        except TimeoutError as error:
+        except OutOfTime as error:
+            outcome = self._failed(host, str(error), "time limit")
             # what does not end in time may not heed an interruption either
             self.stop()
-            return self._failed(host, str(error), "time limit")
+            return outcome
         except (HostLost, OSError) as error:
             return Outcome("lost", f"{error}", "ComfyUI is gone", {"log": _end_of_log(host)})
         except HostError as error:
@@ -208,12 +210,12 @@ class ComfyUIWorker:
             "files": list(files),
             "seconds": round(time.monotonic() - started, 2),
             "seconds_by_node": {
-                title(workflow[node]): round(seconds, 3)
+                title_of(workflow, node): round(seconds, 3)
                 for node, seconds in result.seconds_by_node.items()
                 if node in workflow
             },
             "texts": {
-                title(workflow[node]): shown["text"]
+                title_of(workflow, node): shown["text"]
                 for node, shown in result.outputs.items()
                 if node in workflow and shown.get("text")
             },
@@ -238,7 +240,7 @@ class ComfyUIWorker:
             ]
             if self.settings.keep == "videos":
                 paths = [path for path in paths if path.suffix.lower() in VIDEOS]
-            name = _name_of(title(workflow[node])) if node in workflow else node
+            name = _name_of(title_of(workflow, node))
             for number, path in enumerate(paths):
                 stem = name if len(paths) == 1 else f"{name}_{number:05d}"
                 while f"{stem}{path.suffix}" in saved:
@@ -271,7 +273,9 @@ class ComfyUIWorker:
         for name in sorted(names):
             for folder in (base / "models").glob("*"):
                 if (folder / name).is_file():
-                    found[name] = _hash_of_ends(folder / name)
+                    digest = hashlib.sha256()
+                    add_ends(digest, folder / name, _ENDS)
+                    found[name] = digest.hexdigest()[:20]
         return found
 
 
@@ -287,16 +291,6 @@ def _brought(file: Path, target: Path) -> None:
         os.link(file, target)
     except OSError:
         shutil.copyfile(file, target)
-
-
-def _hash_of_ends(file: Path) -> str:
-    size = file.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with file.open("rb") as content:
-        digest.update(content.read(_ENDS))
-        content.seek(max(size - _ENDS, 0))
-        digest.update(content.read(_ENDS))
-    return digest.hexdigest()[:20]
 
 
 def _hash_of_code() -> str:

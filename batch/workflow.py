@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .comfyui.events import title_of
 from .jobs import Job, JobsError
 
 # Where a job's own columns go: the inputs in question, by the title or the class of their node; the first one is taken.
@@ -52,26 +53,21 @@ def load_workflow(file: Path) -> Workflow:
     return workflow
 
 
-def title(entry: Mapping[str, Any]) -> str:
-    """The title of a node, else its class."""
-    return (entry.get("_meta") or {}).get("title") or entry["class_type"]
-
-
 def place(workflow: Workflow, column: str) -> tuple[str, str]:
     """The node and the input that a column sets. JobsError says what the workflow has instead."""
     if column in _PLACES:
         for by, name, field in _PLACES[column]:
             for node, entry in workflow.items():
-                found = title(entry) if by == "title" else entry["class_type"]
+                found = title_of(workflow, node) if by == "title" else entry["class_type"]
                 # an input that is wired is set elsewhere
                 if found == name and field in entry["inputs"] and not isinstance(entry["inputs"][field], list):
                     return node, field
         wanted = " or ".join(f"'{name}.{field}'" for _, name, field in _PLACES[column])
         raise JobsError(f"The workflow has no place for the {column}: it needs {wanted}, with a value and no wire.")
     name, _, field = column.rpartition(".")
-    nodes = [node for node, entry in workflow.items() if title(entry) == name]
+    nodes = [node for node in workflow if title_of(workflow, node) == name]
     if len(nodes) != 1:
-        titles = ", ".join(sorted({title(entry) for entry in workflow.values()}))
+        titles = ", ".join(sorted({title_of(workflow, node) for node in workflow}))
         raise JobsError(
             f"The column {column!r} wants one node titled {name!r}; the workflow has {len(nodes)}. Its titles: "
             f"{titles}."
@@ -82,6 +78,12 @@ def place(workflow: Workflow, column: str) -> tuple[str, str]:
     if isinstance(inputs[field], list):
         raise JobsError(f"The column {column!r}: that input of {name!r} is wired to another node, so it has no value.")
     return nodes[0], field
+
+
+def check_places(workflow: Workflow, jobs: Iterable[Job]) -> None:
+    """JobsError when a column of the jobs, or their video, has no place in the workflow."""
+    for column in {name for job in jobs for name in job.values} | {"video"}:
+        place(workflow, column)
 
 
 def filled(workflow: Workflow, job: Job, video: str) -> Workflow:
@@ -109,9 +111,11 @@ def checked(workflow: Workflow, jobs: Iterable[Job], object_info: Mapping[str, d
     Raises:
         JobsError: a node is not installed, or a value is none that its field can have; with the row.
     """
-    for entry in workflow.values():
+    for node, entry in workflow.items():
         if entry["class_type"] not in object_info:
-            raise JobsError(f"This ComfyUI has no node {entry['class_type']} ({title(entry)}). Install its pack first.")
+            raise JobsError(
+                f"This ComfyUI has no node {entry['class_type']} ({title_of(workflow, node)}). Install its pack first."
+            )
     _check_files(workflow, object_info)
     made = []
     for job in jobs:
@@ -128,14 +132,15 @@ def checked(workflow: Workflow, jobs: Iterable[Job], object_info: Mapping[str, d
 
 def _check_files(workflow: Workflow, object_info: Mapping[str, dict]) -> None:
     """Raise when the workflow names a checkpoint that is not there, which every clip would fail with."""
-    for entry in workflow.values():
+    for node, entry in workflow.items():
         for field, value in entry["inputs"].items():
             specification = _specification(object_info[entry["class_type"]], field)
             options = _options(specification)
             if field.endswith("_name") and options is not None and isinstance(value, str) and value not in options:
                 known = ", ".join(map(str, options[:8])) or "none"
                 raise JobsError(
-                    f"{title(entry)}.{field} is {value!r}, which this ComfyUI does not have. It has: {known}."
+                    f"{title_of(workflow, node)}.{field} is {value!r}, which this ComfyUI does not have. It has: "
+                    f"{known}."
                 )
 
 

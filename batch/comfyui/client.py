@@ -39,6 +39,10 @@ class HostLost(HostError):
     """The host has gone away or answers no more, which says nothing about the workflow that it ran."""
 
 
+class OutOfTime(TimeoutError):
+    """A workflow did not end in the time that it was given."""
+
+
 @dataclass(frozen=True)
 class Result:
     """What became of a workflow.
@@ -159,7 +163,7 @@ class HostClient:
         """Queues a workflow in API form and follows it to its end.
 
         on_event is called as nodes start, advance and finish; it may call `interrupt`. After `timeout` seconds the
-        workflow is interrupted and TimeoutError raised. With `check` a workflow that does not succeed raises HostError.
+        workflow is interrupted and OutOfTime raised. With `check` a workflow that does not succeed raises HostError.
 
         Raises:
             HostLost: the host has gone, or no node has started, advanced or finished for `stall` seconds.
@@ -184,7 +188,7 @@ class HostClient:
                     await asyncio.wait_for(self._follow(socket, prompt_id, follower, on_event, stall), timeout)
                 except asyncio.TimeoutError:  # noqa: UP041 - Python 3.10 knows them as two classes
                     self.interrupt()
-                    raise TimeoutError(f"The workflow did not end in {timeout:g} s.") from None
+                    raise OutOfTime(f"The workflow did not end in {timeout:g} s.") from None
         outputs = self.history(prompt_id)["outputs"]
         return Result(outputs, dict(follower.seconds), follower.status, follower.error)
 
@@ -202,7 +206,10 @@ class HostClient:
             try:
                 message = await asyncio.wait_for(socket.receive(), min(QUIET_SECONDS, stall))
             except asyncio.TimeoutError:  # noqa: UP041 - Python 3.10 knows them as two classes
-                record = self.get_json(f"/history/{prompt_id}").get(prompt_id) or {}
+                try:
+                    record = self.get_json(f"/history/{prompt_id}").get(prompt_id) or {}
+                except OSError as error:
+                    raise HostLost(f"The host answers no more: {error}") from None
                 messages = record.get("status", {}).get("messages", [])
             else:
                 if message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR):

@@ -135,7 +135,7 @@ import importlib, runpy, sys
 runpy.run_path({str(STUB)!r})
 cluster = importlib.import_module("comfyui_stem.batch.cluster")
 try:
-    cluster.start_ray(cluster.PoolSettings(1, 1, 0, address="127.0.0.1:6379"))
+    cluster.start_ray("127.0.0.1:6379")
 except ValueError as error:
     print(error)
 """
@@ -183,7 +183,7 @@ def test_real_clips_come_out_whole_where_a_comfyui_is_killed_and_a_clip_is_broke
 
 
 def comfyui_of(driver):
-    """The ComfyUI that a run's worker has started; Ray's workers are no children of the driver's children alone."""
+    """The ComfyUI that a run's worker has started."""
     folder = str(locations.from_environment().host / "main.py")
     family = psutil.Process(driver).children(recursive=True)
     return next(one for one in family if folder in one.cmdline())

@@ -84,7 +84,7 @@ class Inversion:
     def at(self, timestep: int, device: torch.device | str = "cpu") -> Tensor:
         """ComfyUI's latent `x` at a timestep, [n, 4, h, w], float32."""
         entry = self.entry(timestep)
-        return to_exploding(self.trajectory[entry].to(device, torch.float32), self.sigmas[entry])
+        return to_exploding(self.latent(entry).to(device), self.sigmas[entry])
 
     def get_ram_usage(self) -> int:
         """Bytes held, for ComfyUI's cache."""
