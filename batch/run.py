@@ -6,7 +6,6 @@ import hashlib
 import json
 import signal
 import sys
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -16,6 +15,7 @@ from .jobs import Job, JobsError
 from .pool import Pool, Slot, State
 from .progress import Progress
 from .results import Heart, Results
+from .todo import Todo
 from .worker import ComfyUIWorker, WorkerSettings
 from .workflow import Workflow, check_places, checked
 
@@ -160,7 +160,7 @@ class Run:
                     f"{self.results.folder} was made with {_differences(before, made_with)}. Name another folder, or "
                     "use what it was made with."
                 )
-            pool.state.todo = deque(jobs)
+            pool.state.todo = Todo(jobs)
             self.made_with = made_with
             self.results.keep_run({**self.results.run(), "made_with": made_with})
         elif made_with != self.made_with:

@@ -171,7 +171,9 @@ class ComfyUIWorker:
             raise
 
     def _edited(self, host: HostProcess, job: Job, workflow: Workflow, started: float) -> Outcome:
-        video = host.base / "input" / f"{job.id}{Path(job.video).suffix.lower()}"
+        # the same name for the same video, so that ComfyUI knows it again, and its inversion
+        name = hashlib.sha256(job.video.encode()).hexdigest()[:20]
+        video = host.base / "input" / f"{name}{Path(job.video).suffix.lower()}"
         try:
             _brought(Path(job.video), video)
             result = host.client.run(
@@ -290,7 +292,7 @@ def _brought(file: Path, target: Path) -> None:
     try:
         os.link(file, target)
     except OSError:
-        shutil.copyfile(file, target)
+        shutil.copy2(file, target)
 
 
 def _hash_of_code() -> str:
