@@ -45,11 +45,11 @@ class Job:
         return self.video, tuple(sorted((name, str(value)) for name, value in self.values.items()))
 
 
-def read_jobs(path: Path, source: str | None = None, target: str | None = None) -> tuple[list[Job], list[str]]:
+def read_jobs(path: Path, common: Mapping[str, Any] | None = None) -> tuple[list[Job], list[str]]:
     """The jobs of a table or folder, in their order, and warnings.
 
     Args:
-        source, target: prompts of the clips that name none themselves.
+        common: columns of all clips, where a row does not say otherwise.
 
     Raises:
         JobsError: with the rows: a column is unknown, a video missing, an id unusable or used for two contents.
@@ -57,13 +57,12 @@ def read_jobs(path: Path, source: str | None = None, target: str | None = None) 
     rows = list(_rows(path))
     if not rows:
         raise JobsError(f"{path} holds no jobs. A table needs a row for each clip; a folder needs videos.")
-    prompts = {name: text for name, text in (("source", source), ("target", target)) if text}
     _check_columns(path, rows)
     jobs: dict[str, Job] = {}
     folded: dict[str, Job] = {}
     warnings = []
     for number, values in rows:
-        job = _job(path, number, prompts | values)
+        job = _job(path, number, {**(common or {}), **values})
         known = folded.get(job.id.casefold())
         if known is None:
             jobs[job.id] = folded[job.id.casefold()] = job

@@ -111,6 +111,10 @@ class Results:
         text = "".join(json.dumps(asdict(job)) + "\n" for job in jobs)
         _write_text(self.folder / "jobs.jsonl", text)
 
+    def holds_jobs(self) -> bool:
+        """Whether a run has begun here."""
+        return (self.folder / "jobs.jsonl").is_file()
+
     def jobs(self) -> list[Job]:
         """The jobs as they were read. JobsError where the folder holds no run."""
         try:

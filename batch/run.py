@@ -197,6 +197,7 @@ def run_jobs(
         before = results.run()
         if before.get("workflow") not in (None, fingerprint):
             raise JobsError(f"{results.folder} was made with another workflow. Name another folder for this one.")
+        _check_unchanged(results, jobs)
         results.keep_run({**before, "workflow": fingerprint, "arguments": asdict(settings), "graph": workflow})
         results.keep_jobs(jobs)
         try:
@@ -206,6 +207,17 @@ def run_jobs(
                 f"The results in {results.folder} cannot be written ({error}). What is done is kept; the same command "
                 "goes on when there is room."
             ) from None
+
+
+def _check_unchanged(results: Results, jobs: list[Job]) -> None:
+    """Raise when a clip that is done was made with other settings than it has now, which nobody would notice."""
+    known = {job.id: job.content for job in results.jobs()} if results.holds_jobs() else {}
+    for job in jobs:
+        if known.get(job.id, job.content) != job.content and results.is_done(job.id):
+            raise JobsError(
+                f"{job.row}: {job.id} is done, but with another video or other settings. Give the row another id, or "
+                f"delete {results.place(job.id)} to have it made again."
+            )
 
 
 def dry_run(workflow: Workflow, jobs: list[Job], settings: RunSettings) -> int:
