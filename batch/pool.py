@@ -106,15 +106,23 @@ class Pool:
         for slot in self.state.slots:
             self._start(slot)
         while self._has_work():
-            done, _ = self.ray.wait(list(self._pending), num_returns=1, timeout=0.5) if self._pending else ([], [])
-            if not self._pending:
-                time.sleep(0.2)
-            for reference in done:
+            for reference in self._ended():
                 slot = self._pending.pop(reference)
                 (self._ran if slot.job is not None else self._started)(slot, reference)
             self._look_after()
             on_tick(self.state)
         return self.state
+
+    def _ended(self) -> list[Any]:
+        """Waits a moment for something to end, and returns all that has: with thousands of workers, many at a time."""
+        waiting = list(self._pending)
+        if not waiting:
+            time.sleep(0.2)
+            return []
+        done, _ = self.ray.wait(waiting, num_returns=1, timeout=0.5)
+        if done and len(waiting) > 1:
+            done, _ = self.ray.wait(waiting, num_returns=len(waiting), timeout=0)
+        return done
 
     def stop_sending(self, why: str) -> None:
         """Clips under way end, no more are sent."""

@@ -100,9 +100,10 @@ class Run:
         gpus, cpus = int(resources.get("GPU", 0)), resources.get("CPU", 1)
         workers = self.settings.workers or gpus or max(1, int(cpus // _CPUS))
         workers = min(workers, clips)
-        each = 1 if gpus else max(1, min(_CPUS, int(cpus // workers)))
+        # a part of one where more are asked for than there are CPUs
+        each = 1 if gpus else min(_CPUS, int(cpus // workers) or cpus / workers)
         settings = PoolSettings(workers, each, min(1, gpus), self.settings.worker.seconds)
-        self.say(f"{clips} clips, {workers} workers, each with {'a GPU' if gpus else f'{each} CPUs'}.")
+        self.say(f"{clips} clips, {workers} workers, each with {'a GPU' if gpus else f'{each:g} CPUs'}.")
         self.results.event("started", clips=clips, workers=workers, resources=dict(resources))
         return settings
 
