@@ -213,12 +213,9 @@ def test_no_wire_runs_behind_a_group_that_it_has_nothing_to_do_with(ui):
     last = {one["id"]: one["parentId"] for one in ui["extra"]["linkExtensions"]}
     for link, source, output, target, field, _ in ui["links"]:
         (left, top), width = nodes[source]["pos"], nodes[source]["size"][0]
-        start, end = (
-            (left + width, top + 10 + 20 * output),
-            [at + 10 * axis for axis, at in enumerate(nodes[target]["pos"])],
-        )
-        if nodes[target]["inputs"][field].get("widget") is None:
-            end[1] += 20 * field
+        row = 0 if "widget" in nodes[target]["inputs"][field] else field
+        start = left + width, top + 10 + 20 * output
+        end = nodes[target]["pos"][0], nodes[target]["pos"][1] + 10 + 20 * row
         middle, at = [], last.get(link)
         while at is not None:
             assert link in points[at]["linkIds"]
@@ -228,9 +225,8 @@ def test_no_wire_runs_behind_a_group_that_it_has_nothing_to_do_with(ui):
         for group in ui["groups"]:
             x, y, wide, high = group["bounding"]
             inside = [a for a in drawn if x < a[0] < x + wide and y < a[1] < y + high]
-            own = any(
-                x < nodes[end]["pos"][0] < x + wide and y < nodes[end]["pos"][1] < y + high for end in (source, target)
-            )
+            ends = (nodes[number]["pos"] for number in (source, target))
+            own = any(x < a < x + wide and y < b < y + high for a, b in ends)
             assert own or not inside, (nodes[source]["type"], nodes[target]["type"], group["title"])
 
 

@@ -14,8 +14,8 @@ from .graph import Graph
 from .node_schemas import NodeSchema
 
 Point = tuple[int, int]
-# From one line to the next, above the groups and in the gaps.
-_ABOVE, _LINE, _BETWEEN = 25, 20, 8
+# Above the groups: the first line, and from one to the next.
+_ABOVE, _LINE = 25, 20
 # Nearer than this, a slot's height is as good as that of another.
 _LEVEL = 40
 
@@ -54,18 +54,19 @@ def wire(graph: Graph, schemas: Mapping[str, NodeSchema], layout: Layout, links:
     place = {node.id: number for number, column in enumerate(graph.columns) for group in column for node in group.nodes}
     group_of = {node.id: number for number, (group, _) in enumerate(layout.groups) for node in group.nodes}
     boxes = [box for _, box in layout.groups]
-    lanes: dict[tuple[int, int], int] = {}
+    ends = {link: slots(graph, schemas, layout, link) for link in links}
+    led = []
+    for link in links:
+        own = {group_of[link.source[0]], group_of[link.target[0]]}
+        if crosses(spline(*ends[link]), [box for number, box in enumerate(boxes) if number not in own]):
+            led.append(link)
+    sources = list(dict.fromkeys(link.source for link in led))
     known: dict[tuple, Reroute] = {}
     last = {}
-    for link in links:
-        start, end = slots(graph, schemas, layout, link)
-        own = {group_of[link.source[0]], group_of[link.target[0]]}
-        foreign = [box for number, box in enumerate(boxes) if number not in own]
-        if not crosses(spline(start, end), foreign):
-            continue
-        lane = lanes.setdefault(link.source, len(lanes))
-        points = _detour(start, end, columns[place[link.source[0]]], columns[place[link.target[0]] - 1], lane)
-        parent = None
+    for link in led:
+        lane, parent = sources.index(link.source), None
+        edges = columns[place[link.source[0]]], columns[place[link.target[0]] - 1]
+        points = _detour(*ends[link], *edges, lane, BETWEEN_GROUPS * (lane + 1) // (len(sources) + 1))
         for number in range(len(points)):
             key = link.source, tuple(points[: number + 1])
             reroute = known.setdefault(key, Reroute(len(known) + 1, parent, points[number]))
@@ -112,10 +113,12 @@ def _column(layout: Layout, groups: Sequence) -> int:
     return max(box.x + box.width for group, box in layout.groups if group in groups)
 
 
-def _detour(start: Point, end: Point, right: int, before: int, lane: int) -> list[Point]:
-    """The corners of a way from a slot to another. right: the edge of the source's column; before: that of the column
-    in front of the target's."""
-    aside = BETWEEN_GROUPS // 2 - 2 * _BETWEEN + lane * _BETWEEN
+def _detour(start: Point, end: Point, right: int, before: int, lane: int, aside: int) -> list[Point]:
+    """The corners of a way from a slot to another.
+
+    right: the edge of the source's column; before: that of the column in front of the target's. lane: counts the lines
+    above the groups; aside: how far from a column's edge this one turns.
+    """
     first, second, above = right + aside, before + aside, -_ABOVE - lane * _LINE
     if first == second:
         return [(first, start[1]), (first, end[1])]
