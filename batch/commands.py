@@ -102,7 +102,7 @@ def settings_of(options: argparse.Namespace) -> RunSettings:
             comfyui=str(comfyui.resolve()),
             python=options.python or sys.executable,
             packs=None if has_pack else {_NAME: str(PACK), **{pack.name: str(pack.resolve()) for pack in options.pack}},
-            checkpoints=tuple(str(options.checkpoint.resolve()) for _ in [0] if options.checkpoint),
+            models={"checkpoints": (str(options.checkpoint.resolve()),)} if options.checkpoint else {},
             arguments=tuple(options.argument),
             seconds=60 * options.minutes_per_clip,
             stall=60 * options.minutes_without_progress,
