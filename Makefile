@@ -1,6 +1,6 @@
 # `make` alone lists the commands. Everything that is installed goes into the git-ignored folder .setup.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo batch film train card quality bench soak faults manager inputs pages test lint format parity workflows \
+.PHONY: help setup demo batch film evaluate train card quality bench soak faults manager inputs pages test lint format parity workflows \
 	clean
 
 PYTHON3 ?= python3
@@ -14,7 +14,7 @@ HOST := $(or $(COMFYUI_HOST),$(abspath $(SETUP))/host)
 GOLDEN ?= $(wildcard ../shared/golden/a)
 
 # Quoted by the shell rather than by make, so that paths and prompts may hold spaces and quotation marks.
-export VIDEO CHECKPOINT SOURCE TARGET JOBS WORKFLOW OUT CUTS
+export VIDEO CHECKPOINT SOURCE TARGET JOBS WORKFLOW OUT CUTS CLIPS PROMPTS CLIP_VISION CLIP_TEXT FLOW
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,13 @@ batch: setup ## edit many clips: JOBS=jobs.csv WORKFLOW=workflow.json OUT=folder
 film: setup ## edit a film shot by shot: VIDEO=film.mp4 OUT=folder SOURCE="..." TARGET="..." [CUTS=cuts.csv] [WORKFLOW=workflow.json]
 	@"$(PYTHON)" batch film "$$VIDEO" "$$OUT" --comfyui "$(HOST)" --address "$(or $(ADDRESS),local)" \
 		--source "$$SOURCE" --target "$$TARGET" $${CUTS:+--cuts "$$CUTS"} $${WORKFLOW:+--workflow "$$WORKFLOW"} \
+		--workers $(if $(filter command line,$(origin WORKERS)),$(WORKERS),auto) $(ARGS)
+
+evaluate: setup ## the paper's tables on your clips: CLIPS=folder PROMPTS=prompts.csv CHECKPOINT=sd15.safetensors [METHODS="..."] [ARGS=--help]
+	@COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py measured.evaluate --clips="$$CLIPS" --prompts="$$PROMPTS" \
+		$(if $(CHECKPOINT),--checkpoint="$$CHECKPOINT") --methods="$(METHODS)" --bases="$(BASES)" --size="$(SIZE)" \
+		--frames="$(FRAMES)" --steps="$(STEPS)" --seed="$(SEED)" --clip-vision="$$CLIP_VISION" \
+		--clip-text="$$CLIP_TEXT" --flow="$$FLOW" --out="$$OUT" --address "$(or $(ADDRESS),local)" \
 		--workers $(if $(filter command line,$(origin WORKERS)),$(WORKERS),auto) $(ARGS)
 
 # As many workers as CPU cores, each with one thread; on a GPU one is enough.

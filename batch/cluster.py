@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,20 @@ def start_ray(address: str = "local", dashboard: bool = False) -> Any:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise JobsError(f"Ray does not answer at {address}: {error}") from None
     return ray
+
+
+@contextmanager
+def connected(address: str = "local", dashboard: bool = False) -> Iterator[Any]:
+    """Ray, for as long as the block lasts; where it is connected already, as for several runs in a row, the same."""
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        yield ray
+        return
+    ray = start_ray(address, dashboard)
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
 
 
 def actor_class(ray: Any, settings: PoolSettings) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .film.division import Division
 from .jobs import Job, JobsError, read_jobs
-from .options import add_settings, settings_of, values_of, workflow_of
+from .options import add_settings, add_values, settings_of, values_of, workflow_of
 from .results import Results, write_table
 from .run import INTERRUPTED, STOPPED, RunSettings, dry_run, run_jobs
 from .worker import WorkerSettings
@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("out", type=Path, help="folder of the results")
     run.add_argument("--dry-run", action="store_true", help="check table, files and workflow, and run nothing")
+    add_values(run)
     add_settings(run)
     film = commands.add_parser("film", help="edit a film shot by shot, and join it with its sound; again, to go on")
     film.set_defaults(command=_film)
@@ -59,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     film.add_argument("--overlap", type=int, default=Division.overlap, help="frames over which parts of a shot fade")
     film.add_argument("--anchors", type=int, default=Division.anchors, help="frames of a shot that all its parts share")
     film.add_argument("--dry-run", action="store_true", help="find the cuts, check everything, and run nothing")
+    add_values(film)
     add_settings(film)
     status = commands.add_parser("status", help="how far a run is")
     status.set_defaults(command=_status)

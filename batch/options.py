@@ -30,14 +30,18 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes-per-clip", type=float, default=360, help="after which a clip has failed")
     parser.add_argument("--minutes-without-progress", type=float, default=30, help="after which ComfyUI starts again")
     parser.add_argument("--recycle", type=int, default=0, help="start ComfyUI again after so many clips")
+    parser.add_argument("--keep", choices=["videos", "all"], default="videos", help="of what the workflow saves")
+    parser.add_argument("--max-failures", default="100%", help="stop when more of the clips have failed, such as 5%%")
+    parser.add_argument("--dashboard", action="store_true", help="serve Ray's page of the run")
+
+
+def add_values(parser: argparse.ArgumentParser) -> None:
+    """The options that stand for columns of all jobs."""
     parser.add_argument(
         "--set", action="append", default=[], metavar="'NODE TITLE.FIELD=VALUE'", help="of all clips, such as seed"
     )
     parser.add_argument("--source", help="what the clips show, where the table does not say")
     parser.add_argument("--target", help="what they are to become, where the table does not say")
-    parser.add_argument("--keep", choices=["videos", "all"], default="videos", help="of what the workflow saves")
-    parser.add_argument("--max-failures", default="100%", help="stop when more of the clips have failed, such as 5%%")
-    parser.add_argument("--dashboard", action="store_true", help="serve Ray's page of the run")
 
 
 def settings_of(options: argparse.Namespace) -> RunSettings:
@@ -63,7 +67,7 @@ def settings_of(options: argparse.Namespace) -> RunSettings:
             comfyui=str(comfyui.resolve()),
             python=options.python or sys.executable,
             packs=None if has_pack else {_NAME: str(PACK), **{pack.name: str(pack.resolve()) for pack in options.pack}},
-            checkpoints=tuple(str(options.checkpoint.resolve()) for _ in [0] if options.checkpoint),
+            models={"checkpoints": (str(options.checkpoint.resolve()),)} if options.checkpoint else {},
             arguments=tuple(options.argument),
             seconds=60 * options.minutes_per_clip,
             stall=60 * options.minutes_without_progress,

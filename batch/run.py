@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .cluster import PoolSettings, WorkerClass, start_ray
+from .cluster import PoolSettings, WorkerClass, connected
 from .jobs import Job, JobsError
 from .pool import Pool, Slot, State
 from .progress import Progress
@@ -78,8 +78,7 @@ class Run:
             return self._finish(None)
         check_places(self.workflow, todo)
         asked = self.settings
-        ray = start_ray(asked.address, asked.dashboard)
-        try:
+        with connected(asked.address, asked.dashboard) as ray:
             settings = self._pool_settings(ray.cluster_resources(), len(todo))
             kind = WorkerClass(*asked.kind, arguments=asdict(asked.worker))
             pool = Pool(
@@ -93,8 +92,6 @@ class Run:
                 self._may_send,
             )
             return self._finish(self._loop(pool, len(todo)))
-        finally:
-            ray.shutdown()
 
     def _pool_settings(self, resources: Mapping[str, float], clips: int) -> PoolSettings:
         gpus, cpus = int(resources.get("GPU", 0)), resources.get("CPU", 1)

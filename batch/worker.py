@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from .comfyui.client import HostError, HostLost, OutOfTime, Result
 from .comfyui.events import title_of
+from .comfyui.memory import Memory
 from .comfyui.process import HostProcess, device_arguments
 from .jobs import VIDEOS, Job, add_ends
 from .results import Results
@@ -39,7 +40,7 @@ class WorkerSettings:
         comfyui: folder that holds ComfyUI's main.py.
         python: the interpreter that runs it.
         packs: by the name that they get among its custom nodes; None for what is installed there, models too.
-        checkpoints: files that it shall have beside.
+        models: files that it shall have too, by the folder of ComfyUI's models that they belong to.
         arguments: more of main.py.
         environment: variables of its process.
         seconds: that a clip may take.
@@ -52,7 +53,7 @@ class WorkerSettings:
     comfyui: str
     python: str
     packs: Mapping[str, str] | None = None
-    checkpoints: tuple[str, ...] = ()
+    models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 6 * 3600
@@ -160,7 +161,7 @@ class ComfyUIWorker:
             Path(settings.python),
             packs,
             [*device_arguments(settings.python), *settings.arguments],
-            [Path(file) for file in settings.checkpoints],
+            {folder: [Path(file) for file in files] for folder, files in settings.models.items()},
             settings.environment,
         )
         self._clips = 0
@@ -171,6 +172,7 @@ class ComfyUIWorker:
             raise
 
     def _edited(self, host: HostProcess, job: Job, workflow: Workflow, started: float) -> Outcome:
+        memory = Memory(host)
         # the same name for the same video, so that ComfyUI knows it again, and its inversion
         name = hashlib.sha256(job.video.encode()).hexdigest()[:20]
         video = host.base / "input" / f"{name}{Path(job.video).suffix.lower()}"
@@ -178,6 +180,7 @@ class ComfyUIWorker:
             _brought(Path(job.video), video)
             result = host.client.run(
                 filled(workflow, job, video.name),
+                lambda event: memory.look(),
                 timeout=self.settings.seconds,
                 stall=self.settings.stall,
                 check=False,
@@ -196,12 +199,13 @@ class ComfyUIWorker:
         if result.status != "success":
             reason = result.error or ""
             if any(word in reason for word in _OUT_OF_MEMORY):
-                peak = {"host_peak_memory_mb": host.peak_memory_mb()}
+                peak = memory.as_dict()
                 return Outcome("out of memory", reason, "out of memory", {"log": _end_of_log(host), **peak})
             return self._failed(host, reason, "error")
-        return self._committed(host, job, workflow, result, started)
+        return self._committed(memory, job, workflow, result, started)
 
-    def _committed(self, host: HostProcess, job: Job, workflow: Workflow, result: Result, started: float) -> Outcome:
+    def _committed(self, memory: Memory, job: Job, workflow: Workflow, result: Result, started: float) -> Outcome:
+        host = memory.host
         files = self._saved(host, workflow, result)
         if not files:
             return self._failed(host, "The workflow saved no video. It needs a Save Video.", "no video")
@@ -216,12 +220,17 @@ class ComfyUIWorker:
                 for node, seconds in result.seconds_by_node.items()
                 if node in workflow
             },
+            "seconds_per_step": {
+                title_of(workflow, node): round(seconds, 4)
+                for node, seconds in result.seconds_per_step.items()
+                if node in workflow
+            },
             "texts": {
                 title_of(workflow, node): shown["text"]
                 for node, shown in result.outputs.items()
                 if node in workflow and shown.get("text")
             },
-            "host_peak_memory_mb": round(host.peak_memory_mb()),
+            **memory.as_dict(),
             "machine": socket.gethostname(),
         }
         try:
