@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 import socket
 import tempfile
 import time
@@ -17,7 +15,8 @@ from .comfyui.client import HostError, HostLost, OutOfTime, Result
 from .comfyui.events import title_of
 from .comfyui.memory import Memory
 from .comfyui.process import HostProcess, device_arguments
-from .jobs import VIDEOS, Job, add_ends
+from .host_files import bring_in, clear, saved
+from .jobs import Job, add_ends
 from .results import Results
 from .workflow import Workflow, filled, with_less_memory
 
@@ -126,7 +125,7 @@ class ComfyUIWorker:
         try:
             outcome = self._edited(host, job, with_less_memory(workflow) if less_memory else workflow, started)
         finally:
-            self._clear(host)
+            clear(host.base)
         if outcome.state in ("lost", "out of memory"):
             self.stop()
         return outcome
@@ -173,13 +172,9 @@ class ComfyUIWorker:
 
     def _edited(self, host: HostProcess, job: Job, workflow: Workflow, started: float) -> Outcome:
         memory = Memory(host)
-        # the same name for the same video, so that ComfyUI knows it again, and its inversion
-        name = hashlib.sha256(job.video.encode()).hexdigest()[:20]
-        video = host.base / "input" / f"{name}{Path(job.video).suffix.lower()}"
         try:
-            _brought(Path(job.video), video)
             result = host.client.run(
-                filled(workflow, job, video.name),
+                filled(workflow, job, bring_in(Path(job.video), host.base)),
                 lambda event: memory.look(),
                 timeout=self.settings.seconds,
                 stall=self.settings.stall,
@@ -206,7 +201,7 @@ class ComfyUIWorker:
 
     def _committed(self, memory: Memory, job: Job, workflow: Workflow, result: Result, started: float) -> Outcome:
         host = memory.host
-        files = self._saved(host, workflow, result)
+        files = saved(host.base, workflow, result, self.settings.keep)
         if not files:
             return self._failed(host, "The workflow saved no video. It needs a Save Video.", "no video")
         report = {
@@ -239,37 +234,8 @@ class ComfyUIWorker:
             return Outcome("disk full", f"{job.id} could not be written to {self.results.folder}: {error}")
         return Outcome("done", content=report)
 
-    def _saved(self, host: HostProcess, workflow: Workflow, result: Result) -> dict[str, Path]:
-        """The files that the workflow has saved, by the names that they get among the results."""
-        saved: dict[str, Path] = {}
-        for node, kinds in result.outputs.items():
-            found = [file for files in kinds.values() for file in files if isinstance(file, dict)]
-            paths = [
-                host.base / "output" / file.get("subfolder", "") / file["filename"]
-                for file in found
-                if file.get("type") == "output"
-            ]
-            if self.settings.keep == "videos":
-                paths = [path for path in paths if path.suffix.lower() in VIDEOS]
-            name = _name_of(title_of(workflow, node))
-            for number, path in enumerate(paths):
-                stem = name if len(paths) == 1 else f"{name}_{number:05d}"
-                while f"{stem}{path.suffix}" in saved:
-                    stem += "_"
-                saved[f"{stem}{path.suffix}"] = path
-        return saved
-
     def _failed(self, host: HostProcess, reason: str, kind: str) -> Outcome:
         return Outcome("failed", reason, kind, {"log": _end_of_log(host)})
-
-    def _clear(self, host: HostProcess) -> None:
-        """A clip's files do not stay for the next one, in whose name they might be taken."""
-        for name in ("input", "output", "temp"):
-            for entry in (host.base / name).glob("*"):
-                if entry.is_dir() and not entry.is_symlink():
-                    shutil.rmtree(entry, ignore_errors=True)
-                else:
-                    entry.unlink(missing_ok=True)
 
     def _models(self, workflow: Workflow) -> dict[str, str]:
         """The model files that the workflow names, by size and a hash of both ends."""
@@ -288,20 +254,6 @@ class ComfyUIWorker:
                     add_ends(digest, folder / name, _ENDS)
                     found[name] = digest.hexdigest()[:20]
         return found
-
-
-def _name_of(node: str) -> str:
-    """A file's name from the title of the node that saves it: "Save edited video" makes edited.mp4."""
-    words = ["".join(letter for letter in word if letter.isalnum()) for word in node.lower().split()]
-    return "_".join(word for word in words if word not in ("", "save", "video", "the")) or "video"
-
-
-def _brought(file: Path, target: Path) -> None:
-    """Puts a video among ComfyUI's files, without copying where that can be; Video Load follows no symbolic links."""
-    try:
-        os.link(file, target)
-    except OSError:
-        shutil.copy2(file, target)
 
 
 def _hash_of_code() -> str:

@@ -39,6 +39,7 @@ BATCH = floors(
     "comfyui",
     "jobs.py",
     "results.py workflow.py cluster.py todo.py",
+    "host_files.py",
     "worker.py",
     "pool.py",
     "progress.py",

@@ -180,6 +180,9 @@ def test_real_clips_come_out_whole_where_a_comfyui_is_killed_and_a_clip_is_broke
     edits = [decoded(next(out.glob(f"clips/*/good{number}/edited.mp4"))) for number in range(4)]
     assert np.array_equal(edits[0], edits[2]) and np.array_equal(edits[1], edits[3])
     assert not np.array_equal(edits[0], edits[1])
+    reports = [json.loads(file.read_text()) for file in out.glob("clips/*/*/report.json")]
+    # of one video only the first, and the first after ComfyUI was killed, invert it
+    assert sum("STEM Inversion" in report["seconds_by_node"] for report in reports) <= 2
 
 
 def comfyui_of(driver):
