@@ -32,25 +32,32 @@ def find_shots(file: Path) -> tuple[Film, list[Shot]]:
         JobsError: PySceneDetect is not installed, or the film cannot be read.
     """
     try:
-        from scenedetect import AdaptiveDetector, FrameTimecode
+        from scenedetect import AdaptiveDetector, FrameTimecode, ThresholdDetector
     except ImportError:
         raise JobsError(
             "Finding the cuts of a film needs PySceneDetect: pip install scenedetect-headless. Or name them: --cuts."
         ) from None
-    detector, cuts, thumbnails = AdaptiveDetector(min_scene_len=SHORTEST_SHOT), [], []
+    # the second one finds fades through black
+    detectors = AdaptiveDetector(min_scene_len=SHORTEST_SHOT), ThresholdDetector(min_scene_len=SHORTEST_SHOT)
+    cuts: tuple[list[int], list[int]] = [], []
+    thumbnails: list[NDArray[np.uint8]] = []
 
     def look(number: int, picture: NDArray[np.uint8]) -> None:
         height, width = picture.shape[:2]
         size = (min(width, _LOOK_WIDTH), max(1, round(height * min(1, _LOOK_WIDTH / width))))
         small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
         thumbnails.append(cv2.resize(small, (32, 18), interpolation=cv2.INTER_AREA))
-        # the detector counts frames, so the rate does not matter
-        found = detector.process_frame(FrameTimecode(number, 25.0), np.ascontiguousarray(small[..., ::-1]))
-        cuts.extend(cut.frame_num for cut in found)
+        # they count frames, so the rate does not matter
+        pixels = np.ascontiguousarray(small[..., ::-1])
+        for detector, found in zip(detectors, cuts, strict=True):
+            found += [cut.frame_num for cut in detector.process_frame(FrameTimecode(number, 25.0), pixels)]
 
     film = read_film(file, look)
-    cuts.extend(cut.frame_num for cut in detector.post_process(FrameTimecode(film.frames, 25.0)))
-    return film, shots_between(film.frames, [cut for cut in cuts if not _is_flash(thumbnails, cut)])
+    for detector, found in zip(detectors, cuts, strict=True):
+        found += [cut.frame_num for cut in detector.post_process(FrameTimecode(film.frames, 25.0))]
+    sudden = [cut for cut in cuts[0] if 0 < cut < film.frames and not _is_flash(thumbnails, cut)]
+    faded = [cut for cut in cuts[1] if all(abs(cut - other) >= SHORTEST_SHOT for other in (0, film.frames, *sudden))]
+    return film, shots_between(film.frames, [*sudden, *faded])
 
 
 def shots_between(frames: int, cuts: Iterable[int]) -> list[Shot]:

@@ -35,6 +35,15 @@ def test_cuts_are_found_where_they_are_and_a_flash_is_none(tmp_path):
     assert film.frames == 107 and film.begins[24] == 1
 
 
+def test_a_fade_through_black_is_a_cut_in_its_middle(tmp_path):
+    before, after = scene(1, 40), scene(2, 40)
+    for step in range(8):
+        before[32 + step] = (before[32 + step] * (1 - (step + 1) / 8)).astype(np.uint8)
+        after[step] = (after[step] * (step / 8)).astype(np.uint8)
+    _, (first, second) = find_shots(write(tmp_path / "film.mp4", [*before, *after]))
+    assert 37 <= first.end <= 43 and (first.start, second.end) == (0, 80)
+
+
 def test_a_film_of_one_shot_is_one_shot(tmp_path):
     _, shots = find_shots(write(tmp_path / "film.mp4", scene(1, 40), sound=None))
     assert shots == [Shot(0, 40)]
