@@ -24,8 +24,9 @@ from .workflows import Settings
 
 OUTPUT = locations.ROOT / "output" / "evaluate"
 CLIPS = 12
-# For the small model, whose frames have few tokens and whose prompts need little guidance (docs/defaults.md).
-SMALL = Settings(locations.TRAINED.name, 128, 128, frames=12, steps=12, cfg=4.0, negative="")
+# For the small model, whose frames have few tokens and whose prompts need little guidance (docs/defaults.md); frames
+# and steps are those of `make quality`.
+SMALL = Settings(locations.TRAINED.name, 128, 128, frames=8, steps=12, cfg=4.0, negative="")
 SMALL_BASES, BASES = (64, 16, 128), (256, 128, 512)
 
 
