@@ -24,8 +24,9 @@ from .workflows import Settings
 
 OUTPUT = locations.ROOT / "output" / "evaluate"
 CLIPS = 12
-# For the small model, whose frames have few tokens and whose prompts need little guidance (docs/defaults.md).
-SMALL = Settings(locations.TRAINED.name, 128, 128, frames=12, steps=12, cfg=4.0, negative="")
+# For the small model, whose frames have few tokens and whose prompts need little guidance (docs/defaults.md); frames
+# and steps are those of `make quality`.
+SMALL = Settings(locations.TRAINED.name, 128, 128, frames=8, steps=12, cfg=4.0, negative="")
 SMALL_BASES, BASES = (64, 16, 128), (256, 128, 512)
 
 
@@ -150,13 +151,13 @@ def clips_and_prompts(options: argparse.Namespace, out: Path, settings: Settings
 def run_settings(options: argparse.Namespace, files: dict[str, Path], out: Path) -> RunSettings:
     """For the engine: a ComfyUI that has the pack, these models and, on every device, the same kind of attention."""
     where = locations.from_environment()
-    no_gpu = bool(device_arguments(str(where.host_python)))
-    if no_gpu and options.workers == "auto" and options.address == "local":
-        # one thread each is the fastest for frames as small as the example's
-        options.workers = str(min(4, os.cpu_count() or 1)) if files["checkpoints"] == locations.TRAINED else "auto"
-    options.comfyui, options.python = options.comfyui or where.host, options.python or str(where.host_python)
-    options.checkpoint, options.out = None, out
-    how = settings_of(options)
+    ours = {"comfyui": options.comfyui or where.host, "python": options.python or str(where.host_python)}
+    small = files["checkpoints"] == locations.TRAINED
+    if small and options.workers == "auto" and options.address == "local" and device_arguments(ours["python"]):
+        # on CPUs one thread each is the fastest for frames as small as the small model's
+        ours["workers"] = str(min(4, os.cpu_count() or 1))
+    # models come below, those of all kinds alike
+    how = settings_of(argparse.Namespace(**{**vars(options), **ours, "out": out, "checkpoint": None}))
     packs = {name: str(folder) for name, folder in locations.PACKS.items()}
     worker = replace(
         how.worker,

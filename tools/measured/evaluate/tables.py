@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from .. import markdown
 from ..quality.bootstrap import Estimate
@@ -34,6 +34,13 @@ def cell(found: Estimate | None, digits: int, sign: str = "", times: float = 1) 
     return mean_ if low == high == mean_ else f"{mean_} [{low}, {high}]"
 
 
+def _filled(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table without the columns in which there is nothing."""
+    kept = [number for number in range(len(head)) if any(line[number] != NOTHING for line in lines)]
+    head, *lines = ([line[number] for number in kept] for line in (head, *lines))
+    return markdown.table(head, lines, numbers=True)
+
+
 def inversions(made: Evaluation, steps: int) -> str:
     """Table 1; "" where nothing was timed. steps: of an inversion."""
     base = made.of(ONE_FRAME)
@@ -42,23 +49,16 @@ def inversions(made: Evaluation, steps: int) -> str:
         (f"DDIM, {name.replace('-', ' ')}", made.of(CONTEXT, frames=frames), name) for name, frames in CONTEXTS.items()
     ]
     rows += [(f"STEM, K = {count}", made.of(BASES, count), count) for count in sorted(made.bases)]
-    rows = [row for row in rows if row[1]]
-    on_gpu = any("device_memory_mb" in run.report for _, runs, _ in rows for run in runs)
-
-    def lines() -> Iterable[Sequence[str]]:
-        for name, runs, key in rows:
+    lines = []
+    for name, runs, key in rows:
+        if runs:
             paper = f"{PAPER_MINUTES[key] / PAPER_MINUTES[ONE_FRAME]:.2f}" if key in PAPER_MINUTES else NOTHING
-            yield [
-                name,
-                cell(mean(runs, _pace), 1, times=steps),
-                cell(ratio(runs, base, _pace), 2),
-                paper,
-                cell(mean(runs, lambda run: run.report["peak_memory_mb"]), 0),
-                *([cell(mean(runs, lambda run: run.report.get("device_memory_mb")), 0)] if on_gpu else []),
-            ]
-
-    head = ["inversion", "seconds", "by DDIM, 1 frame", "the paper", "process, MB", *["GPU, MB"] * on_gpu]
-    return markdown.table(head, lines(), numbers=True) if rows else ""
+            line = [name, cell(mean(runs, _pace), 1, times=steps), cell(ratio(runs, base, _pace), 2), paper]
+            line.append(cell(mean(runs, lambda run: run.report["peak_memory_mb"]), 0))
+            line.append(cell(mean(runs, lambda run: run.report.get("device_memory_mb")), 0))
+            lines.append(line)
+    head = ["inversion", "seconds", "by DDIM, 1 frame", "the paper", "process, MB", "GPU, MB"]
+    return _filled(head, lines) if lines else ""
 
 
 def _pace(run: Run) -> float | None:
@@ -101,7 +101,7 @@ def edit_gains(made: Evaluation, words: Value | None) -> str:
         if stem and ddim:
             found = [cell(gain(stem, ddim, value), digits, "+", times) for value, digits, times in columns.values()]
             lines.append([f"{METHODS[f'stem-{editor}'][0]} - {METHODS[f'ddim-{editor}'][0]}", *found])
-    return markdown.table(["difference", *columns], lines, numbers=True) if lines else ""
+    return _filled(["difference", *columns], lines) if lines else ""
 
 
 def reconstructions(made: Evaluation) -> str:
@@ -151,4 +151,4 @@ def bases(made: Evaluation, words: Value | None) -> str:
         if runs := made.of("stem-tokenflow", count):
             numbers = [cell(mean(runs, value), digits, times=times) for value, digits, times in columns.values()]
             lines.append([str(count), *numbers])
-    return markdown.table(["K", *columns], lines, numbers=True) if len(lines) > 1 else ""
+    return _filled(["K", *columns], lines) if len(lines) > 1 else ""

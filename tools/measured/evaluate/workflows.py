@@ -9,8 +9,8 @@ from ... import locations
 from ...demo.workflow import node, node_of, node_titled
 
 FOLDER = locations.ROOT / "workflows" / "api"
-# What is measured beside the source: the edit, what the VAE alone gives back, and reconstructions by the plain model,
-# by the inversion's own attention and by FateZero's fusion of attention.
+# What is measured beside the source: the edit, what the VAE alone gives back, and the reconstructions of the paper's
+# Fig. 4: by the plain model, by the attention of a STEM inversion, and by FateZero's fusion of attention.
 EDIT, VAE, PLAIN, OWN, FUSED = "edit", "VAE", "plain", "own", "fused"
 # Small enough that encoding the frames does not need more memory than the inversion, which is what is measured.
 _TILE = {"tile_size": 512, "overlap": 64, "temporal_size": 64, "temporal_overlap": 8}
@@ -65,8 +65,10 @@ def edit_graph(name: str, settings: Settings) -> Workflow:
 
     latents = {VAE: [node_titled(graph, "VAE Encode"), 0]}
     rebuilt = {"inversion": [inversion, 0], "steps": 0}
-    latents[PLAIN] = add("Reconstruct, plain", "STEMReconstruct", model=[model, 0], **rebuilt)
-    if graph[inversion]["inputs"]["model"][0] != model:
+    attention = graph[graph[inversion]["inputs"]["model"][0]]["class_type"]
+    if attention != "STEMFrameContext":
+        latents[PLAIN] = add("Reconstruct, plain", "STEMReconstruct", model=[model, 0], **rebuilt)
+    if attention == "STEMBases":
         latents[OWN] = add("Reconstruct, own", "STEMReconstruct", **rebuilt)
     if "FateZero Edit" in {entry["_meta"]["title"] for entry in graph.values()}:
         edit = graph[node_titled(graph, "FateZero Edit")]["inputs"]
