@@ -165,6 +165,7 @@ class TokenFlowGuider(EditGuider):
 
         source_pass(keyframes)
         of_keyframes = edit_pass(keyframes)
+        run.queries_keys.clear()
         predicted = [torch.empty_like(x) for _ in conds]
         for batch in batch_passes(self.batches, keyframes, plan, self.reuses_keyframes):
             if len(batch.source):
