@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -23,3 +25,21 @@ def least_logit(dtype: torch.dtype) -> float:
     hard responsibilities hold many of them, while together they weigh less than a rounding error.
     """
     return math.log(torch.finfo(dtype).tiny) + _ROOM
+
+
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Whether float32 matrix products on CUDA may round their factors to TF32's 11 digits, whatever others have set."""
+    products = torch.backends.cuda.matmul
+    # PyTorch of late has a name in place of the switch, and refuses to read one after the other was set
+    name, value = (
+        ("fp32_precision", "tf32" if allowed else "ieee")
+        if hasattr(products, "fp32_precision")
+        else ("allow_tf32", allowed)
+    )
+    before = getattr(products, name)
+    setattr(products, name, value)
+    try:
+        yield
+    finally:
+        setattr(products, name, before)
