@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from .jobs import JobsError
+
+_TOKEN_PLACES = "~/.ray/auth_token or RAY_AUTH_TOKEN"
 
 
 @dataclass(frozen=True)
@@ -46,22 +49,17 @@ class WorkerClass:
 
 
 def start_ray(address: str = "local", dashboard: bool = False) -> Any:
-    """Ray, connected; the module. JobsError where it is not installed, or a cluster has no token.
+    """Ray, connected; the module. JobsError where it is not installed, or a cluster cannot be used from here.
 
     address: of a cluster, or "local" for this machine. dashboard: whether Ray's page of the run is served.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # Ray's processes listen on all interfaces, on one machine too, so that none answers without a token.
+    # of a cluster Ray's processes listen on all interfaces, so that none answers without a token
     os.environ["RAY_AUTH_MODE"] = "token"
-    known = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
     if address == "local":
-        if not known:
-            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    elif not known and not (Path.home() / ".ray" / "auth_token").is_file():
-        raise JobsError(
-            f"The cluster at {address} needs a token. Start every node with RAY_AUTH_MODE=token and the token "
-            "of `ray get-auth-token --generate`, and have the same token here (~/.ray/auth_token or RAY_AUTH_TOKEN)."
-        )
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    else:
+        _check(address)
     # Ray reads its environment as it is imported
     try:
         import ray
@@ -71,11 +69,19 @@ def start_ray(address: str = "local", dashboard: bool = False) -> Any:
         ) from None
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "error"}
     if address == "local":
+        # as everywhere but on Linux: nobody else has to reach it, so it listens on the loopback interface alone
+        ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
         options |= {"include_dashboard": dashboard, "_temp_dir": os.environ.get("RAY_TMPDIR") or None}
     try:
         ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise JobsError(f"Ray does not answer at {address}: {error}") from None
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[-1]
+        if address == "local":
+            raise JobsError(f"Ray does not start on this machine: {reason}") from None
+        raise JobsError(
+            f"Ray at {address} cannot be used from here: {reason} This machine has to be one of that cluster (ray "
+            f"start --address={address}), with its token ({_TOKEN_PLACES})."
+        ) from None
     return ray
 
 
@@ -91,6 +97,25 @@ def connected(address: str = "local", dashboard: bool = False) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _check(address: str) -> None:
+    """Ray itself would try for a quarter of an hour, without a word."""
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "3")
+    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if not named and not (Path.home() / ".ray" / "auth_token").is_file():
+        raise JobsError(
+            f"The cluster at {address} needs a token. Start every node with RAY_AUTH_MODE=token and the token "
+            f"of `ray get-auth-token --generate`, and have the same token here ({_TOKEN_PLACES})."
+        )
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise JobsError(
+            f"No Ray answers at {address} ({error}). The address is host:port of the machine on which `ray start "
+            "--head` was run; its port is 6379 unless it was given another one."
+        ) from None
 
 
 def actor_class(ray: Any, settings: PoolSettings) -> Any:

@@ -137,8 +137,11 @@ class Pool:
 
     def close(self) -> None:
         """Ends the workers and their ComfyUIs."""
-        goodbyes = [slot.actor.stop.remote() for slot in self.state.slots if slot.state != "retired"]
-        self.ray.wait(goodbyes, num_returns=len(goodbyes), timeout=30)
+        goodbyes = {slot.actor.stop.remote(): slot for slot in self.state.slots}
+        running = [goodbye for goodbye, slot in goodbyes.items() if slot.state in ("ready", "busy", "retired")]
+        self.ray.wait(running, num_returns=len(running), timeout=30)
+        # the others may be starting, or gone, or wait for a place until the end of time
+        self.ray.wait(list(goodbyes), num_returns=len(goodbyes), timeout=3)
         for slot in self.state.slots:
             self.ray.kill(slot.actor)
 

@@ -76,10 +76,15 @@ class Run:
         todo = self.open_jobs()
         if not todo:
             return self._finish(None)
+        if why := self._may_send():
+            return self._finish(State(Todo(todo), stopped=why))
         check_places(self.workflow, todo)
         asked = self.settings
+        if asked.address != "local":
+            self.say(f"Connecting to Ray at {asked.address}.")
         with connected(asked.address, asked.dashboard) as ray:
-            settings = self._pool_settings(ray.cluster_resources(), len(todo))
+            machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            settings = self._pool_settings(machines, len(todo))
             kind = WorkerClass(*asked.kind, arguments=asdict(asked.worker))
             pool = Pool(
                 ray,
@@ -93,16 +98,25 @@ class Run:
             )
             return self._finish(self._loop(pool, len(todo)))
 
-    def _pool_settings(self, resources: Mapping[str, float], clips: int) -> PoolSettings:
-        gpus, cpus = int(resources.get("GPU", 0)), resources.get("CPU", 1)
-        workers = self.settings.workers or gpus or max(1, int(cpus // _CPUS))
-        workers = min(workers, clips)
-        # a part of one where more are asked for than there are CPUs
-        each = 1 if gpus else min(_CPUS, int(cpus // workers) or cpus / workers)
-        settings = PoolSettings(workers, each, min(1, gpus), self.settings.worker.seconds)
+    def _pool_settings(self, machines: list[Mapping[str, float]], clips: int) -> PoolSettings:
+        gpus = sum(int(machine.get("GPU", 0)) for machine in machines)
+        cpus = [int(machine.get("CPU", 0)) for machine in machines]
+
+        def places(each: int) -> int:
+            """A worker has its CPUs on one machine."""
+            return sum(count // each for count in cpus)
+
+        each = max(1, min([_CPUS, *cpus]))
+        workers = min(self.settings.workers or gpus or max(1, places(each)), clips)
+        each = 1 if gpus else next((each for each in range(_CPUS, 1, -1) if places(each) >= workers), 1)
+        if not gpus and self.settings.address == "local" and places(1) < workers:
+            # no other machine will join, so these share what there is
+            each = sum(cpus) / workers
         self.say(f"{clips} clips, {workers} workers, each with {'a GPU' if gpus else f'{each:g} CPUs'}.")
-        self.results.event("started", clips=clips, workers=workers, resources=dict(resources))
-        return settings
+        if (found := gpus or places(max(1, int(each)))) < workers and each >= 1:
+            self.say(f"There is room for {found} of them; the others wait until more machines join.")
+        self.results.event("started", clips=clips, workers=workers, gpus=gpus, cpus=cpus)
+        return PoolSettings(workers, each, min(1, gpus), self.settings.worker.seconds)
 
     def _loop(self, pool: Pool, clips: int) -> State:
         heard = 0
@@ -150,19 +164,17 @@ class Run:
     def _on_ready(self, ray: Any, pool: Pool, slot: Slot) -> str | None:
         """Holds a worker against the workflow, and against what has made the clips so far."""
         made_with = dict(slot.facts["made_with"])
+        before = self.made_with or self.results.run().get("made_with") or made_with
+        if made_with != before:
+            return (
+                f"{self.results.folder} was made with {_differences(before, made_with)} as on {slot.facts['machine']}. "
+                "Name another folder, or use what it was made with."
+            )
         if not self.made_with:
             jobs = checked(self.workflow, pool.state.todo, ray.get(slot.actor.object_info.remote()))
-            before = self.results.run().get("made_with")
-            if before not in (None, made_with):
-                raise JobsError(
-                    f"{self.results.folder} was made with {_differences(before, made_with)}. Name another folder, or "
-                    "use what it was made with."
-                )
             pool.state.todo = Todo(jobs)
             self.made_with = made_with
             self.results.keep_run({**self.results.run(), "made_with": made_with})
-        elif made_with != self.made_with:
-            return f"the ComfyUI on {slot.facts['machine']} has {_differences(made_with, self.made_with)}"
         return None
 
     def _may_send(self) -> str | None:
@@ -201,10 +213,11 @@ def run_jobs(
         try:
             return Run(results, workflow, jobs, settings, heart, say).carry_out()
         except OSError as error:
-            raise JobsError(
-                f"The results in {results.folder} cannot be written ({error}). What is done is kept; the same command "
-                "goes on when there is room."
-            ) from None
+            say(
+                f"Stopped: the results in {results.folder} cannot be written ({error}). What is done is kept; the same "
+                "command goes on when there is room."
+            )
+            return NOT_ALL
 
 
 def _check_unchanged(results: Results, jobs: list[Job]) -> None:

@@ -97,7 +97,7 @@ def named(root: Path, *candidates: str) -> str:
 def all_imports(root: Path) -> list[Import]:
     """Every import of the package that lies in `root`."""
     files = [root / "__init__.py"]
-    for folder in ("nodes", "stem_kernels", "batch", "tools", "tests"):
+    for folder in ("batch", "nodes", "stem_kernels", "tools", "tests"):
         files += sorted((root / folder).rglob("*.py"))
     return [found for file in files for found in imports_of(root, file)]
 

@@ -1,83 +1,32 @@
-"""The loop with real Ray processes, in a network that holds this machine's loopback interface alone."""
+"""The loop with real Ray processes on two machines, which are network namespaces without a way out."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
-import av
-import numpy as np
-import psutil
 import pytest
-from comfyui_stem.tools import locations
-
-STUB = Path(__file__).with_name("stub_worker.py")
-# Nothing goes out, and nothing comes in: Ray takes the machine's own address even where 127.0.0.1 is named.
-ALONE = ["unshare", "--net", "--", "bash", "-c", 'ip link set lo up && exec "$@"', "alone"]
-
-
-def can_be_alone():
-    try:
-        return subprocess.run([*ALONE, "true"], capture_output=True, check=False).returncode == 0
-    except OSError:
-        return False
-
-
-pytestmark = pytest.mark.skipif(not can_be_alone(), reason="this machine does not allow network namespaces")
+from comfyui_stem.tools.robustness.batch_runs.driver import (
+    STUB,
+    Driver,
+    clips_on,
+    done,
+    events,
+    since_start,
+    whole,
+    workers_with_clips,
+)
+from comfyui_stem.tools.robustness.batch_runs.machines import new_token, until
+from comfyui_stem.tools.robustness.faults.full_disk import CannotMount, small_disk
 
 
-def start(*arguments, program=(STUB,)):
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    return subprocess.Popen(
-        [*ALONE, sys.executable, *map(str, program), *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-    )
-
-
-def finish(process, seconds=120):
-    try:
-        return process.communicate(timeout=seconds)[0]
-    finally:
-        process.kill()
-
-
-def events(out, kind=None):
-    file = Path(out) / "events.jsonl"
-    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
-    return [line for line in lines if kind in (None, line["event"])]
-
-
-def until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def done(out):
-    return {report.parent.name for report in Path(out).glob("clips/*/*/report.json")}
-
-
-def ray_processes():
-    named = psutil.process_iter(["name"])
-    return {process.pid for process in named if process.info["name"] in ("raylet", "gcs_server")}
-
-
-def test_each_clip_ends_as_it_has_to_whatever_its_worker_meets(tmp_path):
-    """One run of Ray for all of it: starting Ray takes most of the time."""
-    before = ray_processes()
-    process = start(tmp_path, "a,once,broken,b,hungry,deadly,c")
-    said = finish(process)
-    assert process.returncode == 3, said
-    assert done(tmp_path) == {"a", "b", "c", "once", "hungry"}
+def test_each_clip_ends_as_it_has_to_whatever_its_worker_meets(cluster, tmp_path):
+    clips = "a,once,broken,b,hungry,deadly,c"
+    run = cluster.run(tmp_path, clips)
+    said = run.said()
+    assert run.process.returncode == 3, said
+    assert set(done(tmp_path)) == {"a", "b", "c", "once", "hungry"} and whole(tmp_path)
     assert "deadly runs again" in said and "broken failed: Video Load failed: it is broken" in said
     failed = {event["id"]: event for event in events(tmp_path, "failed")}
     assert set(failed) == {"broken", "deadly"} and failed["deadly"]["kind"] == "kills its worker"
@@ -87,125 +36,110 @@ def test_each_clip_ends_as_it_has_to_whatever_its_worker_meets(tmp_path):
     assert json.loads(report.read_text())["less_memory"]
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["done"], summary["failed"], summary["open"]) == (5, 2, 0)
-    assert not ray_processes() - before and not (tmp_path / "lock.json").exists()
-    # the same command again: what is done or has failed is left, and Ray is not even started
-    again = start(tmp_path, "a,once,broken,b,hungry,deadly,c")
-    assert "5 of 7 clips are done already" in finish(again) and again.returncode == 3
+    assert not (tmp_path / "lock.json").exists()
+    # the same command again: what is done or has failed is left, and Ray is not even asked
+    again = cluster.run(tmp_path, clips)
+    assert "5 of 7 clips are done already" in again.said() and again.process.returncode == 3
+    assert len(events(tmp_path, "started")) == 1
 
 
-def test_after_the_driver_is_killed_the_same_command_does_the_rest(tmp_path):
-    before, names = ray_processes(), ",".join(f"c{number}" for number in range(8))
-    first = start(tmp_path, names, 0.5)
+def test_the_same_command_goes_on_after_the_driver_was_killed_and_interrupted(cluster, tmp_path):
+    clips = ",".join(["endless", *(f"c{number}" for number in range(40))])
+    killed = cluster.run(tmp_path, clips, seconds=0.3)
     until(lambda: len(done(tmp_path)) >= 2)
-    other = start(tmp_path, names)
-    assert "is in use by" in finish(other) and other.returncode == 1
-    first.kill()
-    first.communicate()
-    until(lambda: not ray_processes() - before)
-    kept = {name: (next(tmp_path.glob(f"clips/*/{name}/report.json"))).stat().st_mtime_ns for name in done(tmp_path)}
-    assert len(kept) < 8
-    second = start(tmp_path, names, 0.05)
-    said = finish(second)
-    assert second.returncode == 0, said
-    assert len(done(tmp_path)) == 8
-    for name, when in kept.items():
-        assert next(tmp_path.glob(f"clips/*/{name}/report.json")).stat().st_mtime_ns == when
+    other = cluster.run(tmp_path, clips)
+    assert f"process {killed.process.pid}, seen" in other.said() and other.process.returncode == 1
+    killed.kill()
+    until(lambda: not cluster.first.processes("ray::Worker"), what="the end of a killed driver's workers")
+    kept = [done(tmp_path)]
 
+    interrupted = cluster.run(tmp_path, clips, seconds=1)
+    until(lambda: workers_with_clips(tmp_path) == {0, 1} and len(events(tmp_path, "started")) == 2)
+    interrupted.signal(signal.SIGTERM)
+    until(lambda: "Once more breaks them off" in interrupted.so_far())
+    until(lambda: len(done(tmp_path)) > len(kept[0]))
+    interrupted.signal(signal.SIGINT)
+    assert "The same command goes on" in interrupted.said() and interrupted.process.returncode == 130
+    kept.append(done(tmp_path))
+    sent = {event["id"] for event in since_start(tmp_path) if event["event"] == "sent"}
+    assert len(sent) == 2 and set(kept[1]) == {*kept[0], *sent} - {"endless"}
 
-@pytest.mark.parametrize(("times", "seconds"), [(1, 1.5), (2, 300)])
-def test_interrupted_once_it_lets_clips_end_and_twice_it_breaks_them_off(tmp_path, times, seconds):
-    process = start(tmp_path, ",".join(f"c{number}" for number in range(9)), seconds)
-    until(lambda: len(events(tmp_path, "sent")) >= 2)
-    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children()]
-    driver = next(one for one in family if str(STUB) in one.cmdline() and "unshare" not in one.cmdline())
-    for _ in range(times):
-        driver.send_signal(signal.SIGINT)
-        time.sleep(0.7)
-    said = finish(process)
-    assert process.returncode == 130, said
-    assert "The same command goes on" in said
-    ended = done(tmp_path)
-    assert len(ended) == (len(events(tmp_path, "sent")) if times == 1 else 0)
+    last = cluster.run(tmp_path, clips)
+    assert last.said() and last.process.returncode == 0
+    assert len(kept[0]) < len(kept[1]) < len(done(tmp_path)) == 41 and whole(tmp_path)
+    # what was done once was not touched again
+    assert all(reports.items() <= done(tmp_path).items() for reports in kept)
     assert not (tmp_path / "lock.json").exists()
 
 
-def test_without_a_token_a_cluster_is_not_even_asked(tmp_path):
-    script = f"""
-import importlib, runpy, sys
-runpy.run_path({str(STUB)!r})
-cluster = importlib.import_module("comfyui_stem.batch.cluster")
-try:
-    cluster.start_ray("127.0.0.1:6379")
-except ValueError as error:
-    print(error)
-"""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    environment |= {"HOME": str(tmp_path)}
-    command = [sys.executable, "-c", script]
-    answer = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-    assert "127.0.0.1:6379 needs a token" in answer.stdout and "RAY_AUTH_MODE=token" in answer.stdout
+def test_machines_may_go_away_and_those_with_another_model_are_left_out(cluster, tmp_path):
+    cluster.join()
+    out, model = tmp_path / "out", cluster.second.folder / "model"
+    out.mkdir()
+    (out / "run.json").write_text(json.dumps({"made_with": {"models": "the same"}}))
+    model.write_text("another")
+    run = cluster.run(out, "a,b,c,d", seconds=0.5, workers=3)
+    said = run.said()
+    assert run.process.returncode == 0 and len(done(out)) == 4, said
+    (left_out,) = (event for event in events(out, "worker") if event["state"] == "retired")
+    assert f"models the same, not another as on {cluster.second.folder.name}" in left_out["reason"]
+    assert workers_with_clips(out) == {0, 1, 2} - {left_out["number"]}
+
+    model.write_text("the same")
+    run = cluster.run(out, "a,b,c,d,e,f,g,h,i", seconds=1, workers=3)
+    until(lambda: clips_on(cluster.second, out))
+    (under_way,) = clips_on(cluster.second, out)
+    cluster.second.raylet.kill()
+    said = run.said()
+    assert run.process.returncode == 0 and f"{under_way} runs again" in said, said
+    assert [event["id"] for event in events(out, "lost")] == [under_way] and not events(out, "failed")
+    assert sorted(event["id"] for event in events(out, "done")) == sorted(done(out)) == list("abcdefghi")
+    assert whole(out)
+
+    (cluster.first.folder / "model").write_text("a newer one")
+    refused = cluster.run(out, "j", workers=1)
+    assert "not a newer one as on" in refused.said() and refused.process.returncode == 1
+    assert len(done(out)) == 9
 
 
-@pytest.mark.host
-def test_real_clips_come_out_whole_where_a_comfyui_is_killed_and_a_clip_is_broken(tmp_path, clip):
-    """The command itself, with the generated tiny checkpoint."""
-    where = locations.from_environment()
-    workflow = json.loads((locations.ROOT / "workflows" / "api" / "stem_tokenflow_edit.json").read_text())
-    small = {
-        "Video Load": {"width": 64, "height": 64, "frame_cap": 4},
-        "Load Checkpoint": {"ckpt_name": where.checkpoint.name},
-        "STEM Bases": {"num_bases": 8},
-        "STEM Inversion": {"steps": 2},
-    }
-    for node in workflow.values():
-        node["inputs"] |= small.get(node["_meta"]["title"], {})
-    (tmp_path / "workflow.json").write_text(json.dumps(workflow))
-    (tmp_path / "broken.mp4").write_bytes(b"no video")
-    rows = ["id,video,source,target,TokenFlow Edit.cfg"]
-    rows += [f"good{number},{clip},a square,a red square,{3 + number % 2}" for number in range(4)]
-    (tmp_path / "jobs.csv").write_text("\n".join([*rows, f"bad,{tmp_path}/broken.mp4,a square,a red square,"]))
-    out = tmp_path / "out"
-    files = ["run", tmp_path / "jobs.csv", tmp_path / "workflow.json", out]
-    tiny = ["--checkpoint", where.checkpoint, "--pack", locations.TOOLS / "host" / "tiny_sd15"]
-    options = ["--comfyui", where.host, "--python", where.host_python, *tiny, "--workers", 1]
-    process = start(*files, *options, program=[locations.ROOT / "batch"])
-    until(lambda: len(events(out, "sent")) >= 2, 120)
-    comfyui_of(process.pid).kill()
-    said = finish(process, 240)
-    assert process.returncode == 3, said
-    assert done(out) == {f"good{number}" for number in range(4)}
-    (failure,) = (out / "failed").glob("*.json")
-    assert "Video Load" in json.loads(failure.read_text())["reason"]
-    assert len(events(out, "lost")) == 1
-    edits = [decoded(next(out.glob(f"clips/*/good{number}/edited.mp4"))) for number in range(4)]
-    assert np.array_equal(edits[0], edits[2]) and np.array_equal(edits[1], edits[3])
-    assert not np.array_equal(edits[0], edits[1])
-    reports = [json.loads(file.read_text()) for file in out.glob("clips/*/*/report.json")]
-    # of one video only the first, and the first after ComfyUI was killed, invert it
-    assert sum("STEM Inversion" in report["seconds_by_node"] for report in reports) <= 2
+def test_a_full_disk_ends_a_run_and_with_room_the_same_command_finishes_it(cluster, tmp_path):
+    """Clips of 40 and 260 MB on a disk of 482 MB, of which 200 MB are to stay free."""
+    try:
+        with small_disk(tmp_path, 460):
+            out, ballast = tmp_path / "out", tmp_path / "ballast"
+            with ballast.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, 200_000_000)
+            run = cluster.run(out, "large0,huge,large1", workers=1)
+            said = run.said()
+            assert run.process.returncode == 4, said
+            assert "Stopped: huge could not be written" in said and "No space left on device" in said
+            assert set(done(out)) == {"large0"} and whole(out)
+            with ballast.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, 250_000_000)
+            run = cluster.run(out, "large0,huge,large1", workers=1)
+            assert "is full" in run.said() and run.process.returncode == 4
+            assert len(events(out, "started")) == 1
+            ballast.unlink()
+            run = cluster.run(out, "large0,large1,huge", workers=1)
+            assert run.said() and run.process.returncode == 0
+            assert set(done(out)) == {"large0", "large1", "huge"} and whole(out)
+    except CannotMount as error:
+        pytest.skip(str(error))
 
 
-def comfyui_of(driver):
-    """The ComfyUI that a run's worker has started."""
-    folder = str(locations.from_environment().host / "main.py")
-    family = psutil.Process(driver).children(recursive=True)
-    return next(one for one in family if folder in one.cmdline())
+def test_who_has_not_the_token_of_a_cluster_is_refused_and_told_so(cluster, tmp_path):
+    def refused(*program, **environment):
+        process = Driver(cluster.first, program, environment=environment)
+        said = process.said()
+        assert process.process.returncode == 1, said
+        return said
 
-
-@pytest.fixture
-def clip(tmp_path):
-    file = tmp_path / "clip.mp4"
-    with av.open(str(file), "w") as container:
-        stream = container.add_stream("libx264", rate=8)
-        stream.width = stream.height = 64
-        for number in range(4):
-            frame = np.full((64, 64, 3), 60, np.uint8)
-            frame[8 + 4 * number : 30 + 4 * number, 20:44] = 200
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
-        container.mux(stream.encode())
-    return file
-
-
-def decoded(file):
-    with av.open(str(file)) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    few = {"RAY_NUM_REDIS_GET_RETRIES": "2"}
+    join = ("-m", "ray.scripts.scripts", "start", "--block", f"--address={cluster.address}")
+    assert "Authentication token is missing or incorrect" in refused(*join, HOME=str(tmp_path), **few)
+    run = (*STUB, tmp_path, "a", "--address")
+    assert f"{cluster.address} needs a token" in refused(*run, cluster.address, HOME=str(tmp_path))
+    said = refused(*run, cluster.address, **new_token())
+    assert "Authentication token is missing or incorrect" in said and "RAY_AUTH_TOKEN" in said
+    assert "No Ray answers at 192.0.2.1:6378" in refused(*run, "192.0.2.1:6378", **cluster.token)
+    assert not events(tmp_path, "started") and not (tmp_path / "lock.json").exists()

@@ -19,7 +19,7 @@ from ..demo import CLIP
 from ..demo.workflow import STEM_FATEZERO, TOKENFLOW, Choices, Wish, fill_in, load, node_titled
 from ..host.temporary import temporary_host
 from ..shipped.workflows import FOLDER as WORKFLOWS
-from . import batch_load
+from .batch_runs import load as batch_load
 
 FILE = locations.ROOT / "docs" / "soak.json"
 # In turn, in batches of frames, so that everything that keeps state is run.

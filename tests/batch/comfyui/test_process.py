@@ -107,7 +107,7 @@ def test_a_host_that_ends_shows_its_log(tmp_path):
 def test_a_host_that_never_serves_is_stopped(tmp_path):
     host = process(tmp_path, "import time; print('thinking', flush=True); time.sleep(600)")
     with pytest.raises(HostError, match="(?s)not get ready in time.*thinking"):
-        host.start(timeout=10)
+        host.start(timeout=5)
     assert host.process.poll() is not None
 
 

@@ -32,9 +32,9 @@ class CannotMount(RuntimeError):
 
 
 @contextmanager
-def small_disk(folder: Path) -> Iterator[None]:
-    """A file system of MEGABYTES in a folder."""
-    command = ["mount", "-t", "tmpfs", "-o", f"size={MEGABYTES}m", "tmpfs", str(folder)]
+def small_disk(folder: Path, megabytes: int = MEGABYTES) -> Iterator[None]:
+    """A file system of so many megabytes in a folder."""
+    command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
     try:
         subprocess.run(command, check=True, capture_output=True, text=True)
     except (OSError, subprocess.CalledProcessError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from comfyui_stem.tools.robustness.batch_load import Site, rate
+from comfyui_stem.tools.robustness.batch_runs.load import Site, rate
 from hypothesis import given
 from hypothesis import strategies as st
 

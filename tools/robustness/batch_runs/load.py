@@ -1,6 +1,6 @@
 """`make soak ARGS=--batch`: what the engine for many clips costs by itself, and how it grows with workers.
 
-The workers only wait in the place of ComfyUI, and commit an empty result: all else is as in a real run.
+The workers have no ComfyUI, and commit an empty result: all else is as in a real run.
 """
 
 from __future__ import annotations
@@ -9,47 +9,21 @@ import json
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
-from ...batch.jobs import Job
-from ...batch.results import Results
-from ...batch.run import RunSettings, run_jobs
-from ...batch.worker import Outcome, WorkerSettings
-from .. import locations
+from ....batch.jobs import Job
+from ....batch.results import Results
+from ....batch.run import RunSettings, run_jobs
+from ....batch.worker import WorkerSettings
+from ... import locations
+from .stub_worker import KIND, WORKFLOW
 
 FILE = locations.ROOT / "docs" / "scale.json"
 MANY, PARTS = 10_000, 10
 WORKERS, CLIPS_EACH, SECONDS = (1, 2, 4, 8, 16), 24, 1.0
-WORKFLOW = {"1": {"class_type": "STEMVideoLoad", "inputs": {"file": ""}, "_meta": {"title": "Video Load"}}}
-
-
-class Waiting:
-    """A worker that takes so many seconds for a clip."""
-
-    def __init__(self, results: str, environment: Mapping[str, str], **others: object) -> None:
-        self.results, self.seconds = Results(Path(results)), float(environment["SECONDS"])
-
-    def ready(self, workflow: dict) -> dict[str, Any]:
-        return {"machine": "", "device": "", "made_with": {}}
-
-    def object_info(self) -> dict[str, dict]:
-        return {"STEMVideoLoad": {"input": {"required": {"file": ["STRING"]}}}}
-
-    def run(self, job: Job, workflow: dict, less_memory: bool) -> Outcome:
-        time.sleep(self.seconds)
-        self.results.commit(job.id, {}, {"id": job.id, "files": []})
-        return Outcome("done")
-
-    def interrupt(self) -> None:
-        """There is nothing to break off."""
-
-    def stop(self) -> None:
-        """There is nothing to end."""
 
 
 def carried_out(folder: Path, clips: int, workers: int, seconds: float) -> list[dict]:
@@ -58,7 +32,7 @@ def carried_out(folder: Path, clips: int, workers: int, seconds: float) -> list[
     videos.mkdir(parents=True)
     jobs = [Job(f"clip{number:06d}", str(videos / f"{number}.mp4")) for number in range(clips)]
     worker = WorkerSettings(str(folder / "out"), "", "", environment={"SECONDS": str(seconds)})
-    settings = RunSettings(worker, workers, kind=("tools.robustness.batch_load", "Waiting"))
+    settings = RunSettings(worker, workers, kind=KIND)
     status = run_jobs(Results(folder / "out"), WORKFLOW, jobs, settings, lambda text: None)
     lines = [json.loads(line) for line in (folder / "out" / "events.jsonl").read_text().splitlines()]
     done = [line for line in lines if line["event"] == "done"]
