@@ -65,12 +65,14 @@ def start_ray(address: str = "local", dashboard: bool = False) -> Any:
         import ray
     except ImportError:
         raise JobsError(
-            'Runs of many clips need Ray, which is not installed: pip install "ray>=2.50". (The nodes do not need it.)'
+            'Runs of many clips need Ray, which is not installed: pip install "ray>=2.52". (The nodes do not need it.)'
         ) from None
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "error"}
     if address == "local":
         # as everywhere but on Linux: nobody else has to reach it, so it listens on the loopback interface alone
-        ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
+        constants = getattr(getattr(ray, "_private", None), "ray_constants", None)
+        if hasattr(constants, "ENABLE_RAY_CLUSTER"):
+            constants.ENABLE_RAY_CLUSTER = False
         options |= {"include_dashboard": dashboard, "_temp_dir": os.environ.get("RAY_TMPDIR") or None}
     try:
         ray.init(**options)
@@ -108,6 +110,9 @@ def _check(address: str) -> None:
             f"The cluster at {address} needs a token. Start every node with RAY_AUTH_MODE=token and the token "
             f"of `ray get-auth-token --generate`, and have the same token here ({_TOKEN_PLACES})."
         )
+    if address == "auto":
+        # Ray knows which cluster this machine is in, as within a Ray Job
+        return
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=10).close()

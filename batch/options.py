@@ -19,7 +19,11 @@ _NAME = "ComfyUI-STEM"
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """The options of whatever runs clips."""
     parser.add_argument("--workers", default="auto", help="ComfyUIs at a time; auto: one for each GPU, else for 4 CPUs")
-    parser.add_argument("--address", default="local", help="of a Ray cluster, as host:6379; local: this machine")
+    parser.add_argument(
+        "--address",
+        default="local",
+        help="of a Ray cluster, as host:6379; auto: that of this machine; local: this machine alone",
+    )
     parser.add_argument("--comfyui", type=Path, help="folder of the ComfyUI to run; by default the one this pack is in")
     parser.add_argument("--python", default="", help="the interpreter that runs it; by default this one")
     parser.add_argument("--checkpoint", type=Path, help="a checkpoint file that ComfyUI shall have beside its own")
