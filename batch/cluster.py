@@ -76,10 +76,11 @@ def start_ray(address: str = "local", dashboard: bool = False) -> Any:
         options |= {"include_dashboard": dashboard, "_temp_dir": os.environ.get("RAY_TMPDIR") or None}
     try:
         ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[-1]
+    except Exception as error:  # Ray raises its own, Python's, and a bare one
+        reason = (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[-1]
         if address == "local":
-            raise JobsError(f"Ray does not start on this machine: {reason}") from None
+            needed = ' The dashboard needs pip install "ray[default]".' if dashboard else ""
+            raise JobsError(f"Ray does not start on this machine: {reason}{needed}") from None
         raise JobsError(
             f"Ray at {address} cannot be used from here: {reason} This machine has to be one of that cluster (ray "
             f"start --address={address}), with its token ({_TOKEN_PLACES})."

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .cluster import PoolSettings, WorkerClass, connected
+from .counters import Counters
 from .jobs import Job, JobsError
 from .pool import Pool, Slot, State
 from .progress import Progress
@@ -35,7 +36,7 @@ class RunSettings:
         workers: how many; 0 for one on each GPU, or for every four CPUs where there is none.
         address: of a Ray cluster, or "local".
         most_failures: share of the clips that have ended, above which a run is stopped as plainly wrong.
-        dashboard: whether Ray's page is served.
+        dashboard: whether Ray's page is served, and counters are kept for it.
         kind: module and class of the workers.
     """
 
@@ -58,6 +59,7 @@ class Run:
     heart: Heart
     say: Callable[[str], None]
     asked: int = 0
+    counters: Counters | None = None
     made_with: Mapping[str, Any] = field(default_factory=dict)
 
     def open_jobs(self) -> list[Job]:
@@ -83,6 +85,7 @@ class Run:
         if asked.address != "local":
             self.say(f"Connecting to Ray at {asked.address}.")
         with connected(asked.address, asked.dashboard) as ray:
+            self.counters = Counters() if asked.dashboard else None
             machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             settings = self._pool_settings(machines, len(todo))
             kind = WorkerClass(*asked.kind, arguments=asdict(asked.worker))
@@ -151,6 +154,8 @@ class Run:
         self.asked += 1
 
     def _on_event(self, event: str, **content: Any) -> None:
+        if self.counters is not None:
+            self.counters.count(event, content)
         if event == "failed":
             self.results.fail(content["id"], content)
             self.say(f"{content['id']} failed: {content['reason']}")

@@ -38,7 +38,7 @@ BATCH = floors(
     "batch/",
     "comfyui",
     "jobs.py",
-    "results.py workflow.py cluster.py todo.py",
+    "results.py workflow.py cluster.py todo.py counters.py",
     "host_files.py",
     "worker.py",
     "pool.py",
