@@ -16,7 +16,7 @@ from ....stem_kernels.backends import triton_em
 from ....stem_kernels.em import EMSettings
 from ... import locations
 from ...host import loaded_model, tensor_file, tiny_checkpoint
-from . import base_counts, card, editing, em, inversion, kernels, repeats, synchronisations
+from . import card, editing, em, inversion, kernels, repeats, synchronisations
 from .live_tensors import live_mb
 from .results import VideoSize, rows_of
 from .timing import Workload, interleaved, round_by_round
@@ -137,6 +137,8 @@ def of_synchronisations(bench: Bench) -> Iterator[dict]:
 
 
 def of_sizes(bench: Bench) -> Iterator[dict]:
+    from . import base_counts  # its metrics import more than the other groups need
+
     small = loaded_model.load(locations.TRAINED)
     for frames, clips in ((8, 3), (48, 2), (120, 1)):
         yield from base_counts.rows(small, frames, min(clips, bench.options.rounds), bench.model_dtype)
