@@ -81,7 +81,7 @@ def main(arguments: list[str]) -> int:
     print(f"{options.output}: {size / 1e6:.1f} MB, for Python {options.python}")
     if size > MOST_BYTES:
         print(
-            f"That is more than the {MOST_BYTES / 1e6:.0f} MB that may travel with the checkout. "
+            f"That is more than the {MOST_BYTES / 1e6:g} MB that may travel with the checkout. "
             f"Take something out of PACKAGES or COMFYUI in {Path(__file__).relative_to(locations.ROOT)}."
         )
         return 1
