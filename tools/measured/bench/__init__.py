@@ -12,7 +12,7 @@ from .results import KeptRows, load
 NUMBERS, PAGE = "benchmarks.json", "benchmarks.md"
 GROUPS = ("em", "inversion", "batches", "fatezero", "tokenflow", "sizes")
 # What only a GPU can answer: `make gpu` asks for these too.
-GPU_GROUPS = ("card", "kernels", "blocks", "repeats", "synchronisations")
+GPU_GROUPS = ("card", "kernels", "blocks", "backends", "repeats", "synchronisations")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

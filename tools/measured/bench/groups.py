@@ -46,6 +46,13 @@ class Bench:
         base = self.loaded.model.model
         return _name(base.manual_cast_dtype or base.get_dtype())
 
+    def has_triton(self, group: str) -> bool:
+        """Whether Triton's kernels can run here; if not, says why the group is left out."""
+        some = torch.zeros(1, 1, 1, device=self.device)
+        if why := triton_em.refusal(some, some):
+            print(f"{group}: left out ({why})")
+        return why is None
+
     def videos(self, frames: Sequence[int], height: int, width: int) -> list[VideoSize]:
         """A size for each length; what the options say comes first."""
         asked = self.options
@@ -76,11 +83,16 @@ def of_card(bench: Bench) -> Iterator[dict]:
 
 
 def of_kernels(bench: Bench) -> Iterator[dict]:
-    if why := triton_em.refusal(torch.zeros(1, 1, 1, device=bench.device), torch.zeros(1, 1, 1, device=bench.device)):
-        print(f"kernels: left out ({why})")
-        return
-    for video in bench.videos((48,), 360, 640):
-        yield from kernels.rows(video, bench.device, bench.options.rounds)
+    if bench.has_triton("kernels"):
+        for video in bench.videos((48,), 360, 640):
+            yield from kernels.rows(video, bench.device, bench.options.rounds)
+
+
+def of_backends(bench: Bench) -> Iterator[dict]:
+    if bench.has_triton("backends"):
+        for video in bench.videos((48,), 360, 640):
+            workloads = inversion.by_backend(bench.loaded, video, bench.options.steps or 3)
+            yield from bench.rows("backends", video, workloads, inversion.BASELINE, bench.options.rounds)
 
 
 def of_em(bench: Bench) -> Iterator[dict]:
@@ -151,6 +163,7 @@ MEASURES: MappingProxyType[str, Callable[[Bench], Iterator[dict]]] = MappingProx
         "blocks": of_blocks,
         "em": of_em,
         "inversion": of_inversion,
+        "backends": of_backends,
         "batches": of_batches,
         "tokenflow": of_tokenflow,
         "fatezero": of_fatezero,

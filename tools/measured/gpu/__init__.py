@@ -20,7 +20,7 @@ from ..bench import NUMBERS
 from . import summary
 
 # A part is stopped after so many times what it should take on a card like an A100.
-PATIENCE = 3
+PATIENCE = 2
 SMALL = ("--rounds", "1", "--steps", "1", "--frames", "2", "--height", "64", "--width", "64")
 
 
@@ -46,15 +46,18 @@ class Part:
 
 
 PARTS = (
-    Part(("kernels",), 100),
+    Part(("kernels",), 90),
     Part(("card", "blocks", "em"), 50),
-    Part(("inversion",), 90, ("--steps", "3")),
-    Part(("batches",), 45, ("--frames", "120")),
-    Part(("tokenflow",), 45),
-    Part(("fatezero",), 35, ("--frames", "8", "24")),
-    Part(("repeats",), 60),
+    Part(("inversion",), 80, ("--steps", "3")),
+    Part(("backends",), 45),
+    Part(("batches",), 40, ("--frames", "120")),
+    Part(("tokenflow",), 40),
+    Part(("fatezero",), 30, ("--frames", "8", "24")),
+    Part(("repeats",), 50),
     Part(("synchronisations",), 35),
 )
+# Groups that run Triton's kernels.
+TRITON = ("kernels", "backends")
 
 
 @dataclass
@@ -88,7 +91,7 @@ class Session:
             began = log.tell()
             try:
                 command, variables = part.command(self.output, self.smoke), os.environ | {"TQDM_DISABLE": "1"}
-                if self.on_cpu and "kernels" in part.groups:
+                if self.on_cpu and part.groups[0] in TRITON:
                     variables["TRITON_INTERPRET"] = "1"
                 done = subprocess.run(command, env=variables, stdout=log, stderr=subprocess.STDOUT, timeout=limit)
                 ended = "" if done.returncode == 0 else f", failed (status {done.returncode})"

@@ -9,8 +9,11 @@ from ..bench.results import load, machine
 
 MOST_LINES = 40
 # Of these groups, what is only compared with needs no line.
-WITHOUT_BASELINE = ("blocks", "em", "tokenflow", "fatezero")
+WITHOUT_BASELINE = ("em", "backends", "tokenflow", "fatezero")
+# These have lines of their own.
+JOINED = ("card", "kernels", "blocks")
 LEFT_OUT = ("EM, written plainly", "STEM-FateZero, levels 1 to 3")
+SAME = {True: "same", False: "DIFFERS", None: "did not run"}
 WIDTHS = (16, 32, 6, 9, 7, 9)
 
 
@@ -23,11 +26,10 @@ def rows_here(file: Path) -> list[dict]:
 def lines(rows: Sequence[dict]) -> list[str]:
     """A line for each row that is worth one, and one for each type of the kernels' numbers."""
     found = [_line("group", "what", "frames", "seconds", "ratio", "memory", "")]
-    found += [_line("card", of_card, "", "", "", "", "") for of_card in _card(rows)]
-    found += _kernels(rows)
+    found += [*_card(rows), *_kernels(rows), *_blocks(rows)]
     for row in rows:
         baseline = row["group"] in WITHOUT_BASELINE and row["name"] == row["baseline"]
-        if row["group"] in ("card", "kernels") or baseline or row["name"] in LEFT_OUT:
+        if row["group"] in JOINED or baseline or row["name"] in LEFT_OUT:
             continue
         k = f", K={row['num_bases']}" if row["group"] == "em" else ""
         measured = f"{row['seconds']:.3f}", f"{row['time_ratio']:.2f}", f"{row['peak_memory_mb']:.0f} MB"
@@ -53,7 +55,14 @@ def _card(rows: Sequence[dict]) -> Iterator[str]:
         else:
             said.append(f"{row['seconds'] / row['launches'] * 1e6:.1f} µs an operation")
     if said:
-        yield ", ".join(said)
+        yield "card             " + ", ".join(said)
+
+
+def _blocks(rows: Sequence[dict]) -> Iterator[str]:
+    ours = [row for row in rows if row["group"] == "blocks" and row["name"] != row["baseline"]]
+    if ours:
+        ratios = ", ".join(f"{row['name'].split()[0]}: {row['time_ratio']:.2f}" for row in ours)
+        yield f"blocks           EM by its products, eager, by tokens at a time: {ratios}"
 
 
 def _kernels(rows: Sequence[dict]) -> Iterator[str]:
@@ -83,8 +92,8 @@ def _more(row: dict) -> str:
     if "live_mb" in row:
         said.append(f"tensors {row['live_mb']:.0f} MB")
     if "same_again" in row:
-        same = row["same_again"], row["same_with_little_memory"]
-        said.append("again: {}, with little memory: {}".format(*("same" if one else "DIFFERS" for one in same)))
+        same = (SAME[row[kind]] for kind in ("same_again", "same_with_little_memory"))
+        said.append("again: {}, with little memory: {}".format(*same))
     if "launches" in row:
         values = sum(row["needs_values"].values())
         said.append(f"{row['launches']} kernels, {row['waits']} waits, {values} values, GPU {row['gpu_seconds']:.3f} s")

@@ -14,7 +14,9 @@ from comfyui_stem.tools.measured.bench.em import FLOOR, flops, layer_shapes, mov
 from comfyui_stem.tools.measured.bench.groups import MEASURES, Bench
 from comfyui_stem.tools.measured.bench.results import VideoSize
 
-GROUPS = [group for group in (*bench.GROUPS, *bench.GPU_GROUPS) if group not in ("sizes", "kernels")]
+# One takes long, and Triton's need its interpreter from the start of a process: `make gpu ARGS="--smoke"` runs them.
+LEFT_OUT = ("sizes", "kernels", "backends")
+GROUPS = [group for group in (*bench.GROUPS, *bench.GPU_GROUPS) if group not in LEFT_OUT]
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +79,13 @@ def test_a_kernel_that_fails_is_a_row_with_the_reason(monkeypatch):
     assert len(found) == len(kernels.DTYPES) * len(kernels.cases(VideoSize(1, 64, 64)))
     assert all(row["failed"] for row in found)
     assert f"failed: {found[0]['failed'][:20]}" in report.page(found)
+
+
+@pytest.mark.parametrize("group", ["kernels", "backends"])
+def test_without_triton_its_groups_are_left_out_and_say_why(group, monkeypatch, capsys):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    assert list(MEASURES[group](Bench(bench.parse([]), cuda=False))) == []
+    assert f"{group}: left out (" in capsys.readouterr().out
 
 
 def test_every_preset_has_its_case_at_every_level():
