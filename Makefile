@@ -1,7 +1,7 @@
 # `make` alone lists the commands. Everything that is installed goes into the git-ignored folder .setup.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo batch film evaluate train card quality bench soak faults manager inputs pages test lint format parity workflows \
-	clean
+.PHONY: help setup demo batch film evaluate train card quality bench gpu gpu-bundle soak faults manager inputs pages test \
+	lint format parity workflows clean
 
 PYTHON3 ?= python3
 SETUP := $(or $(STEM_SETUP_DIR),.setup)
@@ -17,7 +17,7 @@ GOLDEN ?= $(wildcard ../shared/golden/a)
 export VIDEO CHECKPOINT SOURCE TARGET JOBS WORKFLOW OUT CUTS CLIPS PROMPTS CLIP_VISION CLIP_TEXT FLOW
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what the other commands need, once
 	@"$(PYTHON3)" tools/launch.py host.environment
@@ -55,6 +55,12 @@ quality: setup ## measure reconstructions and edits with the small model, write 
 
 bench: setup ## measure time and memory with SD1.5 at full size, write docs/benchmarks.md: [ARGS="--only inversion"]
 	@OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py measured.bench $(ARGS)
+
+gpu: setup ## on an NVIDIA GPU: what only one can show, most important first, into docs/benchmarks.json: [ARGS="--minutes 8"]
+	@COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py measured.gpu $(ARGS)
+
+gpu-bundle: setup ## pack .setup/gpu, with which a machine with a GPU but no package index runs `make gpu`
+	@COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py measured.gpu.bundle $(ARGS)
 
 # Each process has a host of its own; a file's tests stay together.
 PROCESSES ?= 2
