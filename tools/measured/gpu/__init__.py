@@ -85,6 +85,7 @@ class Session:
             print(f"{name}: left out, it may take {part.seconds:.0f} s and {max(left, 0):.0f} s are left", flush=True)
             return True
         started, limit = time.monotonic(), left if self.smoke else min(left, PATIENCE * part.seconds)
+        before = summary.rows_here(self.output / NUMBERS)
         with self.log.open("a", encoding="utf-8") as log:
             log.write(f"\n== {name}\n")
             log.flush()
@@ -97,10 +98,10 @@ class Session:
                 ended = "" if done.returncode == 0 else f", failed (status {done.returncode})"
             except subprocess.TimeoutExpired:
                 ended = ", stopped"
-        rows = [row for row in summary.rows_here(self.output / NUMBERS) if row["group"] in part.groups]
+        rows = [row for row in summary.rows_here(self.output / NUMBERS) if row not in before]
         print(f"{name}: {time.monotonic() - started:.0f} s, {len(rows)} rows{ended}", flush=True)
         # what was left out or has failed in it, it says itself
-        said = self.log.read_text(encoding="utf-8", errors="replace")[began:].splitlines()
+        said = self.log.read_bytes()[began:].decode(errors="replace").splitlines()
         for line in said[-1:] if ended else [line for line in said if "left out" in line]:
             print(f"    {line[:200]}", flush=True)
         return not ended

@@ -36,7 +36,11 @@ def test_a_part_that_may_not_fit_is_left_out_and_said(tmp_path, capsys):
     assert "em: left out, it may take 61 s and 60 s are left" in capsys.readouterr().out
     assert not (tmp_path / "benchmarks.json").exists()
     assert now.run(Stand(("em",), 40, ("pass",)))
-    assert "1 rows" in capsys.readouterr().out
+    assert "s, 1 rows\n" in capsys.readouterr().out
+    # what an earlier run has found does not count
+    (tmp_path / "log").write_text("µ" * 10, encoding="utf-8")
+    assert now.run(Stand(("em",), 40, ("print('left out, I say')",)))
+    assert capsys.readouterr().out.endswith("s, 0 rows\n    left out, I say\n")
 
 
 @pytest.mark.parametrize(
