@@ -49,6 +49,8 @@ class Slot:
     facts: Mapping[str, Any] = field(default_factory=dict)
     retry_at: float = 0.0
     state: str = "waiting"
+    # why it is not there; a machine that stays away is told once
+    lost: str = ""
 
 
 @dataclass
@@ -171,7 +173,7 @@ class Pool:
         except self.ray.exceptions.RayError as error:
             self._wait_for(slot, error)
             return
-        slot.starts = 0
+        slot.starts, slot.lost = 0, ""
         if unusable:
             self._retire(slot, unusable)
             return
@@ -188,7 +190,9 @@ class Pool:
     def _wait_for(self, slot: Slot, error: Exception) -> None:
         """The actor is gone; Ray makes it again, here or on another machine, now or when there is one."""
         slot.state, slot.retry_at = "lost", time.monotonic() + _RETRY_SECONDS
-        self.on_event("worker", number=slot.number, state="lost", reason=f"{type(error).__name__}: {error}"[:500])
+        before, slot.lost = slot.lost, f"{type(error).__name__}: {error}"[:500]
+        if slot.lost != before:
+            self.on_event("worker", number=slot.number, state="lost", reason=slot.lost)
 
     def _send(self, slot: Slot) -> None:
         if not self.state.todo or self.state.stopped is not None:
@@ -268,6 +272,8 @@ class Pool:
             elif slot.state == "ready":
                 self._send(slot)
             elif slot.state == "busy" and now - slot.since > self.settings.seconds + GRACE_SECONDS:
+                why = f"it has not come back from {slot.job.id} {GRACE_SECONDS} s after the time limit"
+                self.on_event("worker", number=slot.number, state="is ended", reason=why)
                 # its reference fails, and Ray makes it again
                 self.ray.kill(slot.actor, no_restart=False)
                 slot.since = now

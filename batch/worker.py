@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import socket
 import tempfile
 import time
@@ -24,6 +26,7 @@ PACK = Path(__file__).resolve().parents[1]
 # What a model's file is known by without being read as a whole.
 _ENDS = 1 << 20
 _MODELS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+_DISK_FULL = os.strerror(errno.ENOSPC)
 _OUT_OF_MEMORY = ("OutOfMemory", "out of memory", "Allocation on device")
 _LOG_LINES = 30
 
@@ -186,6 +189,8 @@ class ComfyUIWorker:
             self.stop()
             return outcome
         except (HostLost, OSError) as error:
+            if _DISK_FULL in str(error):
+                return self._full(host, job, str(error))
             return Outcome("lost", f"{error}", "ComfyUI is gone", {"log": _end_of_log(host)})
         except HostError as error:
             return self._failed(host, str(error), "refused")
@@ -193,6 +198,8 @@ class ComfyUIWorker:
             return Outcome("interrupted", result.error or "")
         if result.status != "success":
             reason = result.error or ""
+            if _DISK_FULL in reason:
+                return self._full(host, job, reason)
             if any(word in reason for word in _OUT_OF_MEMORY):
                 peak = memory.as_dict()
                 return Outcome("out of memory", reason, "out of memory", {"log": _end_of_log(host), **peak})
@@ -233,6 +240,9 @@ class ComfyUIWorker:
         except OSError as error:
             return Outcome("disk full", f"{job.id} could not be written to {self.results.folder}: {error}")
         return Outcome("done", content=report)
+
+    def _full(self, host: HostProcess, job: Job, reason: str) -> Outcome:
+        return Outcome("disk full", f"{job.id} needs more room in {host.base} on {socket.gethostname()}: {reason}")
 
     def _failed(self, host: HostProcess, reason: str, kind: str) -> Outcome:
         return Outcome("failed", reason, kind, {"log": _end_of_log(host)})

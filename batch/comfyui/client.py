@@ -184,7 +184,12 @@ class HostClient:
         async with aiohttp.ClientSession(timeout=endless) as session:
             address = f"{self.url}/ws?clientId={client_id}"
             # previews of large pictures exceed any fixed limit of a message's size
-            async with session.ws_connect(address, max_msg_size=0) as socket:
+            connecting = session.ws_connect(address, max_msg_size=0)
+            try:
+                socket = await asyncio.wait_for(connecting, REQUEST_SECONDS)
+            except asyncio.TimeoutError:  # noqa: UP041 - Python 3.10 knows them as two classes
+                raise HostLost(f"The host has not answered for {REQUEST_SECONDS} s.") from None
+            async with socket:
                 prompt_id = self.queue(prompt, client_id)
                 try:
                     await asyncio.wait_for(self._follow(socket, prompt_id, follower, on_event, stall), timeout)

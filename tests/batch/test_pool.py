@@ -49,16 +49,17 @@ def test_the_same_command_goes_on_after_the_driver_was_killed_and_interrupted(cl
     until(lambda: len(done(tmp_path)) >= 2)
     other = cluster.run(tmp_path, clips)
     assert f"process {killed.process.pid}, seen" in other.said() and other.process.returncode == 1
-    killed.kill()
-    until(lambda: not cluster.first.processes("ray::Worker"), what="the end of a killed driver's workers")
+    killed.process.kill()
+    killed.process.wait()
+    until(lambda: not cluster.first.processes("ray::Worker"))
     kept = [done(tmp_path)]
 
     interrupted = cluster.run(tmp_path, clips, seconds=1)
     until(lambda: workers_with_clips(tmp_path) == {0, 1} and len(events(tmp_path, "started")) == 2)
-    interrupted.signal(signal.SIGTERM)
+    interrupted.process.send_signal(signal.SIGTERM)
     until(lambda: "Once more breaks them off" in interrupted.so_far())
     until(lambda: len(done(tmp_path)) > len(kept[0]))
-    interrupted.signal(signal.SIGINT)
+    interrupted.process.send_signal(signal.SIGINT)
     assert "The same command goes on" in interrupted.said() and interrupted.process.returncode == 130
     kept.append(done(tmp_path))
     sent = {event["id"] for event in since_start(tmp_path) if event["event"] == "sent"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 
 import pytest
@@ -158,6 +159,14 @@ def test_a_workflow_that_the_host_would_run_in_part_is_taken_back(serve):
 def test_a_host_that_goes_away_is_noticed(serve):
     with pytest.raises(HostLost, match="closed the connection"):
         serve(FakeHost(SUCCESS[:2])).run(PROMPT, timeout=20)
+
+
+def test_a_host_that_takes_connections_and_never_answers_is_given_up(monkeypatch):
+    monkeypatch.setattr(client_module, "REQUEST_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        client = HostClient(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(HostLost, match="has not answered for 0.3 s"):
+            client.run(PROMPT, timeout=20)
 
 
 @pytest.mark.parametrize(

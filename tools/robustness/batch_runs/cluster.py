@@ -27,7 +27,6 @@ class Cluster:
         """Starts Ray on the second machine where it does not run."""
         if self.second.raylet is None:
             self.second.start_ray(1, self.token, self.first)
-            self.second.wait_for_ray()
 
     def run(self, out: Path, clips: str, **options: object) -> Driver:
         """Starts a run."""
@@ -41,5 +40,4 @@ def two_machines() -> Iterator[Cluster]:
     with machines("192.0.2.1", "192.0.2.2") as (first, second):
         cluster = Cluster(first, second)
         first.start_ray(2, cluster.token)
-        first.wait_for_ray()
         yield cluster

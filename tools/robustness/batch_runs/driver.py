@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
-import tempfile
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
 
-from ....batch.comfyui.keeper import kill_tree
 from ... import locations
-from .machines import SECONDS, Machine, command_line, without_ray
+from .machines import SECONDS, Machine, descendants
 
 BATCH = (locations.ROOT / "batch",)
 STUB = (locations.TOOLS / "launch.py", "robustness.batch_runs.stub_worker")
@@ -33,24 +31,14 @@ class Driver:
         *arguments: object,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        descriptor, log = tempfile.mkstemp(dir=machine.folder, prefix="driver-", suffix=".log")
-        self._log = Path(log)
-        with open(descriptor, "w") as output:
-            self.process = subprocess.Popen(
-                machine.command(sys.executable, *program, *arguments),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=without_ray() | dict(environment or {}),
-            )
+        self._log = machine.folder / f"{uuid.uuid4().hex}.log"
+        self.process = machine.start(self._log, dict(environment or {}), sys.executable, *program, *arguments)
 
     def said(self, seconds: float = SECONDS) -> str:
-        """What it has said at its end; it is ended by force when it does not end in time."""
+        """What it has said at its end. TimeoutError when that does not come."""
         try:
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            kill_tree(self.process.pid)
-            self.process.wait()
             raise TimeoutError(f"The run did not end within {seconds:g} s. It said: {self.so_far()}") from None
         return self.so_far()
 
@@ -58,19 +46,9 @@ class Driver:
         """What it has said."""
         return self._log.read_text()
 
-    def signal(self, number: signal.Signals) -> None:
-        """To the process itself; nsenter becomes what it starts."""
-        self.process.send_signal(number)
-
-    def kill(self) -> None:
-        """As `kill -9` does."""
-        self.process.kill()
-        self.process.wait()
-
     def processes(self, part: str = "") -> list[psutil.Process]:
-        """All that it has started and that still runs, or those with "ray::Worker" in their command lines."""
-        family = psutil.Process(self.process.pid).children(recursive=True)
-        return [one for one in family if part in command_line(one)]
+        """All that it has started and that still runs, or those with a part of a command line: "ray::Worker"."""
+        return descendants(self.process, part)
 
 
 def events(out: Path, kind: str | None = None) -> list[dict]:
@@ -87,7 +65,8 @@ def done(out: Path) -> dict[str, int]:
 
 def whole(out: Path) -> bool:
     """Whether nothing lies there in part."""
-    return not list((out / "tmp").glob("*")) and len(list(out.glob("clips/*/*"))) == len(done(out))
+    unfinished = [*out.glob("tmp/*"), *out.rglob(".*")]
+    return not unfinished and len(list(out.glob("clips/*/*"))) == len(done(out))
 
 
 def since_start(out: Path) -> list[dict]:

@@ -49,7 +49,7 @@ class Machine:
     def __init__(self, address: str = "") -> None:
         self.address = address
         self.ray: subprocess.Popen | None = None
-        self.folder = Path(tempfile.mkdtemp(prefix="stem-"))
+        self._started: list[subprocess.Popen] = []
         try:
             # it ends with this process, which holds the other end of its pipe
             self._holder = subprocess.Popen(
@@ -57,26 +57,36 @@ class Machine:
             )
         except OSError as error:
             raise CannotSeparate(str(error)) from None
-        self._wait_for_namespace()
-        self.call("ip", "link", "set", "lo", "up")
-
-    def _wait_for_namespace(self) -> None:
         own = os.readlink("/proc/self/ns/net")
         until(lambda: self._holder.poll() is not None or os.readlink(self._namespace) != own, 10, "a namespace")
         if self._holder.poll() is not None:
             raise CannotSeparate(f"unshare ended with {self._holder.returncode}")
+        self.folder = Path(tempfile.mkdtemp(prefix="stem-"))
+        self.call("ip", "link", "set", "lo", "up")
 
     @property
     def _namespace(self) -> str:
         return f"/proc/{self._holder.pid}/ns/net"
 
-    def command(self, *arguments: object) -> list[str]:
-        """A command that runs on this machine."""
+    def _command(self, *arguments: object) -> list[str]:
         return ["nsenter", f"--net={self._namespace}", "--", *map(str, arguments)]
 
     def call(self, *arguments: object) -> str:
         """Runs a short command here; returns what it says."""
-        return subprocess.run(self.command(*arguments), check=True, capture_output=True, text=True).stdout
+        return subprocess.run(self._command(*arguments), check=True, capture_output=True, text=True).stdout
+
+    def start(self, log: Path, environment: Mapping[str, str], *arguments: object) -> subprocess.Popen:
+        """Starts a command here, which becomes the process itself; `close` ends it if nobody else does."""
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                self._command(*arguments),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | environment,
+            )
+        self._started.append(process)
+        return process
 
     def plug_into(self, other: Machine) -> None:
         """Joins two machines by a cable, which is also where each looks for the rest of the world."""
@@ -88,38 +98,21 @@ class Machine:
             machine.call("ip", "route", "add", "default", "dev", CABLE)
 
     def start_ray(self, cpus: int, environment: Mapping[str, str], head: Machine | None = None) -> None:
-        """Starts a node, the head of a cluster where none is named; `wait_for_ray` waits for it."""
+        """Starts a node, the head of a cluster where none is named, and waits until it is part of the cluster."""
         where = [f"--address={head.address}:{PORT}"] if head else ["--head", f"--port={PORT}"]
         options = [f"--num-cpus={cpus}", f"--node-ip-address={self.address}", f"--temp-dir={self.folder}"]
         if head is None:
             options.append("--include-dashboard=false")
-        ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
-        with self.log.open("w") as log:
-            self.ray = subprocess.Popen(
-                self.command(*ray, *where, *options),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=without_ray() | {"STUB_MACHINE": str(self.folder), **environment},
-            )
-
-    @property
-    def log(self) -> Path:
-        """What `ray start` says."""
-        return self.folder / "ray.log"
-
-    def wait_for_ray(self) -> None:
-        """Until the node is part of its cluster."""
-        until(lambda: self.ray.poll() is not None or "Ray runtime started" in self.log.read_text(), what="ray start")
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
+        log, own = self.folder / "ray.log", {"STUB_MACHINE": str(self.folder)}
+        self.ray = self.start(log, own | dict(environment), *command, *where, *options)
+        until(lambda: self.ray.poll() is not None or "Ray runtime started" in log.read_text(), what="ray start")
         if self.ray.poll() is not None:
-            raise RuntimeError(f"ray start ended with {self.ray.returncode}: {self.log.read_text()}")
+            raise RuntimeError(f"ray start ended with {self.ray.returncode}: {log.read_text()}")
 
     def processes(self, part: str = "") -> list[psutil.Process]:
         """Those of its Ray, or those with a part of a command line: "/raylet/raylet ", "ray::Worker"."""
-        if self.ray is None or self.ray.poll() is not None:
-            return []
-        family = psutil.Process(self.ray.pid).children(recursive=True)
-        return [one for one in family if part in command_line(one)]
+        return descendants(self.ray, part) if self.ray is not None else []
 
     @property
     def raylet(self) -> psutil.Process | None:
@@ -128,14 +121,21 @@ class Machine:
 
     def close(self) -> None:
         """Ends all that has been started here."""
-        if self.ray is not None:
-            family = self.processes()
-            kill_tree(self.ray.pid)
-            self.ray.wait()
-            psutil.wait_procs(family, timeout=10)
+        families = [descendants(process) for process in self._started]
+        for process in self._started:
+            kill_tree(process.pid)
+            process.wait()
+        psutil.wait_procs([process for family in families for process in family], timeout=10)
         self._holder.stdin.close()
         self._holder.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def descendants(process: subprocess.Popen, part: str = "") -> list[psutil.Process]:
+    """All that a process has started and that still runs, or those with a part of a command line."""
+    if process.poll() is not None:
+        return []
+    return [one for one in psutil.Process(process.pid).children(recursive=True) if part in command_line(one)]
 
 
 def command_line(process: psutil.Process) -> str:
@@ -144,11 +144,6 @@ def command_line(process: psutil.Process) -> str:
         return " ".join(process.cmdline())
     except psutil.Error:
         return ""
-
-
-def without_ray() -> dict[str, str]:
-    """This process's environment without what is set for Ray."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
 
 
 def new_token() -> dict[str, str]:

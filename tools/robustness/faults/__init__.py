@@ -20,6 +20,7 @@ from . import beside, inside
 from .full_disk import full_disks
 from .graphs import SAMPLERS, Sampler
 from .killed import killed
+from .many_clips import many_clips
 from .report import is_right, page
 
 JSON = locations.ROOT / "docs" / "faults.json"
@@ -51,6 +52,7 @@ PARTS = {
     "beside": beside_a_run,
     "killed": killed,
     "disk": full_disks,
+    "batch": many_clips,
 }
 
 

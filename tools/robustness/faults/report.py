@@ -40,6 +40,14 @@ DISK = """## Disk full
 
 On file systems of a few megabytes that were filled up for one run. Afterwards the same was done with room.
 """
+MANY = """## Runs of many clips
+
+Whole runs of [many clips](batch.md). Machines are network namespaces that a cable joins, each with a Ray of its own;
+where no ComfyUI is named, workers without one take its place. "All clips whole" says that the run ended as it should,
+or where it had to stop, the same command after it: every clip was there, whole, and done once, nothing was left of
+others, and what had been done before was not touched again. Edits by real ComfyUIs were bit by bit those of an
+undisturbed one. What is noticed within seconds, such as a worker or a raylet that is killed, is tried by `make test`.
+"""
 # Rounding moves few pixels of a picture, and by one of 255 levels: 60 dB is one in sixteen.
 CLOSE_DB = 60.0
 
@@ -68,6 +76,7 @@ def page(parts: Mapping[str, Sequence[Mapping]]) -> str:
         ("beside", BESIDE, _beside),
         ("killed", KILLED, _killed),
         ("disk", DISK, _disk),
+        ("batch", MANY, _many),
     ):
         if name in parts:
             sections.append(f"{introduction}\n{listed(parts[name])}\n")
@@ -134,6 +143,23 @@ def _disk(rows: Sequence[Mapping]) -> str:
         for row in rows
     ]
     return table(("what did not fit", "where", "what the user is told", "left", "equal afterwards"), lines)
+
+
+def _many(rows: Sequence[Mapping]) -> str:
+    lines = [
+        (
+            row["fault"],
+            row["place"],
+            f"{row['noticed']:.0f} s" if "noticed" in row else "",
+            _told(row),
+            str(row.get("again", "")),
+            _equal(row),
+        )
+        for row in rows
+    ]
+    return table(
+        ("what happens", "how", "noticed after", "what the user is told", "clips run again", "all clips whole"), lines
+    )
 
 
 def _calls(row: Mapping) -> str:
