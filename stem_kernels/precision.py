@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-# Natural logarithm of the room left above the smallest normal number, for what a responsibility is multiplied with.
+# Natural logarithm of the room left above the smallest normal number, for the mass that a responsibility is divided by.
 _ROOM = 12.0
 
 
