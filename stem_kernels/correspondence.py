@@ -106,7 +106,7 @@ def nearest_tokens(tokens: Tensor, keys: Tensor, block: int = BLOCK_TOKENS) -> T
     matches = torch.empty(tokens.shape[:2], dtype=torch.int64, device=tokens.device)
     # TF32 has the digits of both half-precision types, so products of such tokens are exact in it
     half = tokens.dtype in (torch.float16, torch.bfloat16)
-    with tf32(half):
+    with tf32(half and tokens.is_cuda):
         for frame in range(tokens.shape[0]):
             of_keys = keys[frame].to(dtype)
             lengths = of_keys.norm(dim=-1).clamp_min(1e-12)

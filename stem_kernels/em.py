@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .backends.choice import Backend, weighted_means
-from .precision import arithmetic_dtype, least_logit
+from .precision import arithmetic_dtype, least_logit, tf32
 from .token_parts import Tokens, parts_of, split_like
 
 
@@ -128,7 +128,8 @@ def fit_bases(tokens: Tokens, initial: Tensor, settings: EMSettings, values: Seq
 
 def responsibilities(tokens: Tensor, bases: Bases, settings: EMSettings) -> Tensor:
     """The responsibilities that made `bases`, [..., m, k], for the tokens or any part of them."""
-    return expectation(tokens.to(bases.directions.dtype), bases.directions, settings.temperature)
+    with tf32(False):
+        return expectation(tokens.to(bases.directions.dtype), bases.directions, settings.temperature)
 
 
 def pool(tokens: Tokens, values: Sequence[Tensor], bases: Bases, settings: EMSettings) -> tuple[Tensor, ...]:

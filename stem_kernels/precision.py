@@ -31,15 +31,17 @@ def least_logit(dtype: torch.dtype) -> float:
 def tf32(allowed: bool) -> Iterator[None]:
     """Whether float32 matrix products on CUDA may round their factors to TF32's 11 digits, whatever others have set."""
     products = torch.backends.cuda.matmul
-    # PyTorch of late has a name in place of the switch, and refuses to read one after the other was set
-    name, value = (
-        ("fp32_precision", "tf32" if allowed else "ieee")
-        if hasattr(products, "fp32_precision")
-        else ("allow_tf32", allowed)
-    )
-    before = getattr(products, name)
-    setattr(products, name, value)
+    # PyTorch of late has a second name for this, and refuses to read the first where the second alone was set
+    newer = getattr(products, "fp32_precision", None)
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        before = None
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
     try:
         yield
     finally:
-        setattr(products, name, before)
+        if before is not None:
+            torch.set_float32_matmul_precision(before)
+        if newer is not None:
+            products.fp32_precision = newer

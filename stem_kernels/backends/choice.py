@@ -8,6 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from ..precision import tf32
 from ..token_parts import Tokens, parts_of
 from . import eager, triton_em
 
@@ -47,7 +48,9 @@ def weighted_means(
         flat = _flat(part)
         flat_values = [flat if value is part else _flat(value) for value in of_values]
         module = chosen(flat, flat_directions, backend)
-        found, here = module.weighted_means(flat, flat_values, flat_directions, temperature, divisor)
+        # logits reach a thousand: with TF32 they would be off by one
+        with tf32(False):
+            found, here = module.weighted_means(flat, flat_values, flat_directions, temperature, divisor)
         if mass is None:
             mass, means = found, here
             continue
