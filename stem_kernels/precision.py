@@ -31,17 +31,16 @@ def least_logit(dtype: torch.dtype) -> float:
 def tf32(allowed: bool) -> Iterator[None]:
     """Whether float32 matrix products on CUDA may round their factors to TF32's 11 digits, whatever others have set."""
     products = torch.backends.cuda.matmul
-    # PyTorch of late has a second name for this, and refuses to read the first where the second alone was set
+    # PyTorch of late has a second name for this; the first cannot be read where TF32 was allowed by the second alone
     newer = getattr(products, "fp32_precision", None)
     try:
         before = torch.get_float32_matmul_precision()
     except RuntimeError:
-        before = None
+        before = "highest"
     torch.set_float32_matmul_precision("high" if allowed else "highest")
     try:
         yield
     finally:
-        if before is not None:
-            torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(before)
         if newer is not None:
             products.fp32_precision = newer
