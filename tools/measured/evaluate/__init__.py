@@ -17,6 +17,7 @@ from ....batch.options import add_settings, settings_of
 from ....batch.results import Results
 from ....batch.run import DONE, INTERRUPTED, NOT_ALL, SOME_FAILED, STOPPED, RunSettings, run_jobs
 from ... import locations
+from ...demo import host_environment
 from . import example, page
 from .clips import read_edits
 from .methods import INVERSION, METHODS, Group, groups
@@ -56,13 +57,13 @@ def main(arguments: list[str]) -> int:
     out = Path(options.out or OUTPUT).resolve()
     try:
         status = DONE if options.page_only else run(options, out)
+        written = page.write(out)
     except JobsError as error:
         print(f"evaluate stopped: {error}", file=sys.stderr)
         return STOPPED
     except KeyboardInterrupt:
         print("evaluate interrupted; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
-    written = page.write(out)
     print(f"written: {written}" if written else f"{out} holds no results yet.")
     return status
 
@@ -90,7 +91,9 @@ def run(options: argparse.Namespace, out: Path) -> int:
 
 def run_group(group: Group, out: Path, how: RunSettings) -> int:
     folder = group.folder(out)
-    how = replace(how, worker=replace(how.worker, results=str(folder), recycle=group.recycle or how.worker.recycle))
+    how = replace(how, worker=replace(how.worker, results=str(folder)))
+    if group.alone:
+        how = replace(how, workers=1, worker=replace(how.worker, recycle=1))
     return run_jobs(Results(folder), group.workflow, group.jobs, how, lambda text: print(f"  {text}", flush=True))
 
 
@@ -125,7 +128,7 @@ def settings_from(options: argparse.Namespace, files: dict[str, Path]) -> tuple[
         "flow": files["optical_flow"].name if "optical_flow" in files else None,
     }
     base = SMALL if small else Settings(files["checkpoints"].name)
-    bases = tuple(whole_number("bases", text) for text in options.bases.replace(",", " ").split())
+    bases = tuple(dict.fromkeys(whole_number("bases", text) for text in options.bases.replace(",", " ").split()))
     settings = replace(base, **{name: value for name, value in given.items() if value is not None})
     return settings, bases or (SMALL_BASES if small else BASES)
 
@@ -164,5 +167,6 @@ def run_settings(options: argparse.Namespace, files: dict[str, Path], out: Path)
         packs={**packs, **{pack.name: str(pack.resolve()) for pack in options.pack}},
         models={folder: (str(file),) for folder, file in files.items()},
         arguments=("--use-pytorch-cross-attention", *how.worker.arguments),
+        environment=host_environment(),
     )
     return replace(how, worker=worker)

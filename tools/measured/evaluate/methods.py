@@ -35,20 +35,22 @@ _SMALL = set("a an the of in on at by with and as to for from like style".split(
 class Group:
     """Jobs of one workflow, with a folder of results.
 
-    recycle: ComfyUI is started again after so many of them; 1 where each job's memory is to be its own.
+    alone: each has a ComfyUI of its own and no other runs beside it, because time and memory are measured.
     """
 
     name: str
     workflow: Workflow
     jobs: list[Job]
-    recycle: int = 0
+    alone: bool = False
 
     def folder(self, out: Path) -> Path:
         return out / self.name
 
 
-def groups(wanted: Iterable[str], edits: Sequence[Edit], settings: Settings, bases: Sequence[int], timed: int):
-    """The groups of the wanted methods, of which "inversion" is one.
+def groups(
+    wanted: Iterable[str], edits: Sequence[Edit], settings: Settings, bases: Sequence[int], timed: int
+) -> list[Group]:
+    """The groups of the wanted methods, of which "inversion" is one, in the order in which they are to run.
 
     bases: numbers of bases; the first is that of the edits, the others are compared with it.
     timed: how many clips the inversions alone are run on.
@@ -80,19 +82,22 @@ def _jobs(method: str, edits: Sequence[Edit], bases: Sequence[int]) -> Iterable[
 
 
 def _inversions(edits: Sequence[Edit], settings: Settings, bases: Sequence[int], timed: int) -> list[Group]:
-    clips = list({edit.video: edit for edit in reversed(edits)}.values())[::-1][:timed]
-    one = [_job(edit, {"source": edit.source}, None) for edit in clips]
-    context = [
-        _job(edit, {"source": edit.source, FRAMES: frames}, None, f".{name}")
-        for edit in clips
-        for name, frames in CONTEXTS.items()
-    ]
-    several = [_job(edit, {"source": edit.source}, count) for edit in clips for count in bases]
-    return [
-        Group(ONE_FRAME, inversion_graph("ddim_tokenflow_edit", settings), one, recycle=1),
-        Group(CONTEXT, inversion_graph("ddim_fatezero_edit", settings), context, recycle=1),
-        Group(BASES, inversion_graph("stem_fatezero_object", settings), several, recycle=1),
-    ]
+    """Each clip goes through all of them before the next does: a machine that gets slower would else look like a method
+    that is slow. So a group comes again with one clip more."""
+    clips: dict[str, Edit] = {}
+    for edit in edits:
+        clips.setdefault(edit.video, edit)
+    names = {ONE_FRAME: "ddim_tokenflow_edit", CONTEXT: "ddim_fatezero_edit", BASES: "stem_fatezero_object"}
+    graphs = {name: inversion_graph(shipped, settings) for name, shipped in names.items()}
+    jobs: dict[str, list[Job]] = {name: [] for name in names}
+    made = []
+    for edit in list(clips.values())[:timed]:
+        values = {"source": edit.source}
+        jobs[ONE_FRAME].append(_job(edit, values, None))
+        jobs[CONTEXT] += [_job(edit, {**values, FRAMES: of}, None, f".{name}") for name, of in CONTEXTS.items()]
+        jobs[BASES] += [_job(edit, values, count) for count in bases]
+        made += [Group(name, graphs[name], list(jobs[name]), alone=True) for name in names]
+    return made
 
 
 def _job(edit: Edit, values: dict, bases: int | None, more: str = "") -> Job:

@@ -51,9 +51,11 @@ class Run:
         """A measure of the edit or of a reconstruction, or its values by frame; None where there is none."""
         return self.measured.get(shown(what), {"measures": {}})["measures"].get(name, {}).get(field)
 
-    def of_inversion(self, field: str) -> float | None:
-        """Of the report's numbers by node, that of the inversion."""
-        return next((value for title, value in self.report[field].items() if title.endswith("Inversion")), None)
+    @property
+    def pace(self) -> float | None:
+        """Seconds of a step of the inversion."""
+        by_node = self.report["seconds_per_step"].items()
+        return next((seconds for title, seconds in by_node if title.endswith("Inversion")), None)
 
 
 Value = Callable[[Run], float | None]

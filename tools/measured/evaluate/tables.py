@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 
 from .. import markdown
 from ..quality.bootstrap import Estimate
@@ -43,7 +44,7 @@ def _filled(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def inversions(made: Evaluation, steps: int) -> str:
     """Table 1; "" where nothing was timed. steps: of an inversion."""
-    base = made.of(ONE_FRAME)
+    base, pace = made.of(ONE_FRAME), attrgetter("pace")
     rows = [("DDIM, 1 frame", base, ONE_FRAME)]
     rows += [
         (f"DDIM, {name.replace('-', ' ')}", made.of(CONTEXT, frames=frames), name) for name, frames in CONTEXTS.items()
@@ -53,16 +54,12 @@ def inversions(made: Evaluation, steps: int) -> str:
     for name, runs, key in rows:
         if runs:
             paper = f"{PAPER_MINUTES[key] / PAPER_MINUTES[ONE_FRAME]:.2f}" if key in PAPER_MINUTES else NOTHING
-            line = [name, cell(mean(runs, _pace), 1, times=steps), cell(ratio(runs, base, _pace), 2), paper]
+            line = [name, cell(mean(runs, pace), 1, times=steps), cell(ratio(runs, base, pace), 2), paper]
             line.append(cell(mean(runs, lambda run: run.report["peak_memory_mb"]), 0))
             line.append(cell(mean(runs, lambda run: run.report.get("device_memory_mb")), 0))
             lines.append(line)
     head = ["inversion", "seconds", "by DDIM, 1 frame", "the paper", "process, MB", "GPU, MB"]
     return _filled(head, lines) if lines else ""
-
-
-def _pace(run: Run) -> float | None:
-    return run.of_inversion("seconds_per_step")
 
 
 def _edit_columns(words: Value | None) -> dict[str, tuple[Value, int, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ....batch.workflow import Workflow, load_workflow
@@ -109,7 +110,7 @@ def _with_settings(graph: Workflow, settings: Settings) -> Workflow:
     return graph
 
 
-def _adder(graph: Workflow):
+def _adder(graph: Workflow) -> Callable[..., list]:
     def add(title: str, kind: str, **inputs: object) -> list:
         graph[title] = node(kind, title, **inputs)
         return [title, 0]

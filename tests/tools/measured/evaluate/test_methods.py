@@ -51,8 +51,13 @@ def test_inversions_are_timed_on_the_first_clips_alone_each_in_a_comfyui_of_its_
         methods.CONTEXT: ["a1.2-frames", "a1.all-frames"],
         methods.BASES: ["a1.k8", "a1.k4"],
     }
-    assert all(found[name].recycle == 1 for name in timed) and not any(found[name].recycle for name in METHODS)
-    assert [job.id for job in made(timed=5)[methods.ONE_FRAME].jobs] == ["a1", "b"]
+    assert all(found[name].alone for name in timed) and not any(found[name].alone for name in METHODS)
+
+
+def test_a_clip_goes_through_all_inversions_before_the_next():
+    order = [(group.name, len(group.jobs)) for group in groups([INVERSION], EDITS, TINY, BASES, timed=5)]
+    each = (methods.ONE_FRAME, methods.CONTEXT, methods.BASES)
+    assert order == [*zip(each, (1, 2, 2), strict=True), *zip(each, (2, 4, 4), strict=True)]
 
 
 def test_a_style_gets_its_new_words_weighted_and_small_words_do_not_count():

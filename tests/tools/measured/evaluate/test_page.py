@@ -46,7 +46,7 @@ def finished(tmp_path_factory):
     settings = Settings("sd15.safetensors", 512, 512, 24, STEPS)
     for group in groups([INVERSION, *METHODS], EDITS, settings, (8, 4), timed=3):
         results = Results(group.folder(folder))
-        (folder / group.name).mkdir()
+        (folder / group.name).mkdir(exist_ok=True)
         results.keep_jobs(group.jobs)
         results.keep_run({"graph": group.workflow, "made_with": {"comfyui": "0.0", "pack": "abc", "models": {}}})
         for job in group.jobs:
