@@ -164,6 +164,7 @@ class ComfyUIWorker:
             [*device_arguments(settings.python), *settings.arguments],
             [Path(file) for file in settings.checkpoints],
             settings.environment,
+            temporary=True,
         )
         self._clips = 0
         try:
