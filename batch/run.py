@@ -134,6 +134,7 @@ class Run:
                     self.say("No more clips are sent; those under way end. Once more breaks them off.")
                     pool.stop_sending("interrupted")
                 elif heard == 2:
+                    self.say("Clips under way are broken off. Once more ends the run whatever they do.")
                     pool.interrupt()
                 else:
                     raise KeyboardInterrupt
@@ -186,6 +187,8 @@ class Run:
         return None if self.results.has_room() else f"the disk of {self.results.folder} is full"
 
     def _finish(self, state: State | None) -> int:
+        # of workers that were killed as they wrote
+        self.results.sweep()
         summary = self.results.summarise(self.jobs)
         self.say(
             f"{summary['done']} of {summary['clips']} clips are done, {summary['failed']} failed, {summary['open']} "

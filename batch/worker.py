@@ -165,6 +165,7 @@ class ComfyUIWorker:
             [*device_arguments(settings.python), *settings.arguments],
             {folder: [Path(file) for file in files] for folder, files in settings.models.items()},
             settings.environment,
+            temporary=True,
         )
         self._clips = 0
         try:

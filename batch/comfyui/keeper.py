@@ -1,9 +1,10 @@
 """Ends a process and its children when whoever started it is gone; a killed parent cannot do that itself.
 
-Run as `python keeper.py PID` with a pipe as its standard input, which closes when the parent ends, however it ends.
-Without this a killed worker would leave a ComfyUI behind that holds its GPU.
+Run as `python keeper.py PID [FOLDER]` with a pipe as its standard input, which closes when the parent ends, however it
+ends. Without this a killed worker would leave a ComfyUI behind that holds its GPU, and FOLDER on its disk.
 """
 
+import shutil
 import sys
 
 import psutil
@@ -26,3 +27,5 @@ def kill_tree(pid: int) -> None:
 if __name__ == "__main__":
     sys.stdin.buffer.read()
     kill_tree(int(sys.argv[1]))
+    for folder in sys.argv[2:]:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -37,6 +37,7 @@ class HostProcess:
     models: files to link into the host's models folder, where that is in `base`; by the name of their folder there.
     extra_args: further arguments of main.py, such as those of `device_arguments`.
     environment: further environment variables.
+    temporary: whether `base` is to be deleted when whoever has started the host is killed.
     """
 
     def __init__(
@@ -48,7 +49,9 @@ class HostProcess:
         extra_args: Sequence[str] = (),
         models: Mapping[str, Sequence[Path]] | None = None,
         environment: Mapping[str, str] | None = None,
+        temporary: bool = False,
     ) -> None:
+        self.temporary = temporary
         self.base = Path(base).resolve()
         self.packs = dict(packs or {})
         self.log = self.base / "host.log"
@@ -102,7 +105,7 @@ class HostProcess:
             signal.getsignal(signal.SIGINT) is signal.SIG_IGN
             or signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
         )
-        keeper = [sys.executable, str(KEEPER), str(self.process.pid)]
+        keeper = [sys.executable, str(KEEPER), str(self.process.pid), *([str(self.base)] if self.temporary else [])]
         self._keeper = subprocess.Popen(keeper, stdin=subprocess.PIPE, start_new_session=True)
         try:
             self._wait(time.monotonic() + timeout)

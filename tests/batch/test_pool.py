@@ -129,18 +129,18 @@ def test_a_full_disk_ends_a_run_and_with_room_the_same_command_finishes_it(clust
 
 
 def test_who_has_not_the_token_of_a_cluster_is_refused_and_told_so(cluster, tmp_path):
-    def refused(*program, **environment):
-        process = Driver(cluster.first, program, environment=environment)
-        said = process.said()
-        assert process.process.returncode == 1, said
-        return said
+    def started(*program, **environment):
+        return Driver(cluster.first, program, environment={**environment, "RAY_NUM_REDIS_GET_RETRIES": "2"})
 
-    few = {"RAY_NUM_REDIS_GET_RETRIES": "2"}
-    join = ("-m", "ray.scripts.scripts", "start", "--block", f"--address={cluster.address}")
-    assert "Authentication token is missing or incorrect" in refused(*join, HOME=str(tmp_path), **few)
-    run = (*STUB, tmp_path, "a", "--address")
-    assert f"{cluster.address} needs a token" in refused(*run, cluster.address, HOME=str(tmp_path))
-    said = refused(*run, cluster.address, **new_token())
-    assert "Authentication token is missing or incorrect" in said and "RAY_AUTH_TOKEN" in said
-    assert "No Ray answers at 192.0.2.1:6378" in refused(*run, "192.0.2.1:6378", **cluster.token)
+    nothing, run = {"HOME": str(tmp_path)}, (*STUB, tmp_path, "a", "--address")
+    node = started("-m", "ray.scripts.scripts", "start", "--block", f"--address={cluster.address}", **nothing)
+    none = started(*run, cluster.address, **nothing)
+    assert f"{cluster.address} needs a token" in none.said() and none.process.returncode == 1
+    nobody = started(*run, "192.0.2.1:6378", **cluster.token)
+    assert "No Ray answers at 192.0.2.1:6378" in nobody.said() and nobody.process.returncode == 1
+    wrong = started(*run, cluster.address, **new_token())
+    said = wrong.said()
+    assert wrong.process.returncode == 1 and "Authentication token is missing or incorrect" in said
+    assert said.rstrip().endswith("with its token (~/.ray/auth_token or RAY_AUTH_TOKEN).")
     assert not events(tmp_path, "started") and not (tmp_path / "lock.json").exists()
+    assert "Authentication token is missing or incorrect" in node.said() and node.process.returncode == 1

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -58,7 +59,7 @@ def test_a_host_serves_its_base_folder_and_is_gone_afterwards(tmp_path):
     host.stop()
 
 
-def test_when_whoever_started_a_host_is_killed_the_host_and_its_children_go_too(tmp_path):
+def test_when_whoever_started_a_host_is_killed_the_host_its_children_and_its_files_go_too(tmp_path):
     child = (
         "import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']).pid)"
     )
@@ -67,7 +68,7 @@ def test_when_whoever_started_a_host_is_killed_the_host_and_its_children_go_too(
 import sys
 sys.path.insert(0, {str(Path(keeper.__file__).parents[2])!r})
 from batch.comfyui.process import HostProcess
-host = HostProcess({str(host.base)!r}, {str(tmp_path / "host")!r}, sys.executable, {{}}).start()
+host = HostProcess({str(host.base)!r}, {str(tmp_path / "host")!r}, sys.executable, {{}}, temporary=True).start()
 print(host.process.pid, host.log_text().split()[0], flush=True)
 sys.stdin.read()
 """
@@ -78,6 +79,10 @@ sys.stdin.read()
     starter.communicate()
     psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=10)
     assert not any(map(psutil.pid_exists, pids))
+    deadline = time.monotonic() + 10
+    while host.base.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_a_host_with_its_own_packs_and_models_gets_folders_for_files_alone(tmp_path):

@@ -22,6 +22,8 @@ from ....batch.comfyui.keeper import kill_tree
 
 CABLE = "cable"
 PORT = 6379
+# Workers, and ComfyUIs that they start, would otherwise wait for all else that a busy machine does.
+RAY = {"RAY_worker_niceness": "0"}
 # A busy machine takes a while to start Ray.
 SECONDS = 120
 
@@ -75,15 +77,16 @@ class Machine:
         """Runs a short command here; returns what it says."""
         return subprocess.run(self._command(*arguments), check=True, capture_output=True, text=True).stdout
 
-    def start(self, log: Path, environment: Mapping[str, str], *arguments: object) -> subprocess.Popen:
+    def start(self, log: Path, environment: dict[str, str], *arguments: object) -> subprocess.Popen:
         """Starts a command here, which becomes the process itself; `close` ends it if nobody else does."""
+        own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         with log.open("w") as output:
             process = subprocess.Popen(
                 self._command(*arguments),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | environment,
+                env=own | RAY | environment,
             )
         self._started.append(process)
         return process

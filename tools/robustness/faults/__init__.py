@@ -67,7 +67,8 @@ def main(arguments: list[str]) -> int:
         found[part] = list(tqdm(PARTS[part](), part, unit="fault"))
         ordered = {name: found[name] for name in PARTS if name in found}
         # whose folders they were is nobody's business
-        text = re.sub(re.escape(tempfile.gettempdir()) + r"/stem-faults-[^/\s\"]*", "…", json.dumps(ordered, indent=1))
+        text = json.dumps(ordered, indent=1, ensure_ascii=False)
+        text = re.sub(re.escape(tempfile.gettempdir()) + r"/stem-faults-[^/\s\"]*", "…", text)
         options.output.write_text(text + "\n", encoding="utf-8")
         options.output.with_suffix(".md").write_text(page(json.loads(text)), encoding="utf-8")
     return 0 if all(is_right(row) for rows in found.values() for row in rows) else 1
