@@ -149,6 +149,9 @@ def actor_class(ray: Any, settings: PoolSettings) -> Any:
             return self.worker.object_info()
 
         def run(self, job: dict, workflow: dict, less_memory: bool) -> dict:
+            if self.worker is None:
+                # Ray has made this actor again while it had no clip, perhaps on another machine
+                return {"state": "not started"}
             import dataclasses
             import importlib
 

@@ -220,6 +220,10 @@ class Pool:
             self._lost(job, f"{type(error).__name__}: {error}"[:500])
             self._wait_for(slot, error)
             return
+        if outcome.state == "not started":
+            self.state.todo.appendleft(job)
+            self._start(slot)
+            return
         self._settle(job, outcome, slot, seconds)
         slot.state = "ready"
         self._send(slot)

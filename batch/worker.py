@@ -30,7 +30,7 @@ _DISK_FULL = os.strerror(errno.ENOSPC)
 _OUT_OF_MEMORY = ("OutOfMemory", "out of memory", "Allocation on device")
 _LOG_LINES = 30
 
-State = Literal["done", "failed", "out of memory", "lost", "disk full", "interrupted"]
+State = Literal["done", "failed", "out of memory", "lost", "disk full", "interrupted", "not started"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Outcome:
     """What became of a clip.
 
     Attributes:
-        state: "done" is on the disk; "failed" is the clip's own fault; "lost" is not.
+        state: "done" is on the disk; "failed" is the clip's own fault; "lost" is not; "not started" has not tried it.
         reason: for a person.
         kind: of failure, in a word or two.
         content: the report of a clip that is done; else the end of ComfyUI's log.

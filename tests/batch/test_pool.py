@@ -73,6 +73,19 @@ def test_the_same_command_goes_on_after_the_driver_was_killed_and_interrupted(cl
     assert not (tmp_path / "lock.json").exists()
 
 
+def test_a_worker_that_was_killed_while_it_had_no_clip_starts_before_it_gets_one(cluster, tmp_path):
+    run = cluster.run(tmp_path, "hung,a")
+    until(lambda: done(tmp_path))
+    idle, busy = sorted(cluster.first.processes("ray::Worker"), key=lambda one: "run" in one.cmdline()[0])
+    idle.kill()
+    until(lambda: len(cluster.first.processes("ray::Worker")) == 2 and not idle.is_running())
+    busy.kill()
+    said = run.said()
+    assert run.process.returncode == 0 and set(done(tmp_path)) == {"hung", "a"}, said
+    assert [event["id"] for event in events(tmp_path, "lost")] == ["hung"]
+    assert len([event for event in events(tmp_path, "worker") if event["state"] == "ready"]) > 2
+
+
 def test_machines_may_go_away_and_those_with_another_model_are_left_out(cluster, tmp_path):
     cluster.join()
     out, model = tmp_path / "out", cluster.second.folder / "model"

@@ -35,9 +35,9 @@ class Cluster:
 
 
 @contextmanager
-def two_machines() -> Iterator[Cluster]:
-    """With Ray on the first; CannotSeparate where there can be none."""
+def two_machines(environment: Mapping[str, str] | None = None) -> Iterator[Cluster]:
+    """With Ray on the first, whose settings are in its environment; CannotSeparate where there can be none."""
     with machines("192.0.2.1", "192.0.2.2") as (first, second):
         cluster = Cluster(first, second)
-        first.start_ray(2, cluster.token)
+        first.start_ray(2, {**cluster.token, **(environment or {})})
         yield cluster

@@ -1,8 +1,8 @@
 """A worker without ComfyUI, and a run of it: `python tools/launch.py robustness.batch_runs.stub_worker OUT CLIPS`.
 
 What a clip does is in its id: "broken" fails, "hungry" runs out of memory the first time, "deadly" kills its worker
-each time, "once" the first time, "endless" waits to be interrupted, "hung" does not even heed that, "large" and "huge"
-are files of some size; all others are done after some seconds.
+each time, "once" the first time, "endless" waits to be interrupted, "hung" does not even heed that, "greedy" takes
+3 GB the first time, "large" and "huge" are files of some size; all others are done after some seconds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ....batch.run import RunSettings, run_jobs
 from ....batch.worker import Outcome, WorkerSettings
 
 # The try that ends, of clips that do not end by themselves.
-TRIES = {"hung": 2, "endless": 3}
+TRIES = {"greedy": 2, "hung": 2, "endless": 3}
 # What Ray makes actors of, and a workflow for them.
 KIND = (__name__.partition(".")[2], "StubWorker")
 WORKFLOW = {"1": {"class_type": "STEMVideoLoad", "inputs": {"file": ""}, "_meta": {"title": "Video Load"}}}
@@ -53,8 +53,10 @@ class StubWorker:
             return Outcome("out of memory", "OutOfMemoryError", "out of memory")
         if kind == "deadly" or (kind == "once" and tries == 1):
             os.kill(os.getpid(), signal.SIGKILL)
-        deadline = time.monotonic() + self.seconds
+        deadline, taken = time.monotonic() + self.seconds, []
         while time.monotonic() < deadline or tries < TRIES.get(kind, 0):
+            if kind == "greedy" and tries == 1 and len(taken) < 150:
+                taken.append(b"x" * 20_000_000)
             if self.interrupted and kind != "hung":
                 self.interrupted = False
                 return Outcome("interrupted")

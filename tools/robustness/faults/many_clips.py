@@ -29,7 +29,16 @@ SECONDS = 600
 
 def many_clips() -> Iterator[dict]:
     """A row for each fault; one that says why where there can be no machines or disks."""
-    parts = (machine_sleeps, network_fails, worker_hangs, comfyui_sleeps, comfyui_killed, results_full, comfyui_full)
+    parts = (
+        machine_sleeps,
+        network_fails,
+        memory_runs_out,
+        worker_hangs,
+        comfyui_sleeps,
+        comfyui_killed,
+        results_full,
+        comfyui_full,
+    )
     with tempfile.TemporaryDirectory(prefix="stem-faults-", ignore_cleanup_errors=True) as folder:
         for part in parts:
             place = Path(folder) / part.__name__
@@ -87,6 +96,17 @@ def without_machine(out: Path, gone: Callable[[Cluster], AbstractContextManager[
         row = result(run, out, clips, f"{clip} runs again", noticed)
     row["equal"].append(kept.items() <= done(out).items())
     return row
+
+
+def memory_runs_out(folder: Path) -> dict:
+    """a clip takes 3 GB where Ray ends workers once 1 GB more is in use, the first time"""
+    memory = psutil.virtual_memory()
+    limit = {"RAY_memory_usage_threshold": f"{(memory.total - memory.available + 1e9) / memory.total:.3f}"}
+    with two_machines(limit) as cluster:
+        run = cluster.run(folder, "greedy,a,b")
+        until(lambda: ids(folder, "sent"))
+        noticed = seconds_until(lambda: ids(folder, "lost"))
+        return result(run, folder, ["greedy", "a", "b"], "greedy runs again", noticed)
 
 
 def worker_hangs(folder: Path) -> dict:
