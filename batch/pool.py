@@ -221,7 +221,7 @@ class Pool:
             self._wait_for(slot, error)
             return
         if outcome.state == "not started":
-            self.state.todo.appendleft(job)
+            self.state.todo.put_back(job)
             self._start(slot)
             return
         self._settle(job, outcome, slot, seconds)
