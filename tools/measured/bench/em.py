@@ -99,7 +99,7 @@ def in_blocks(tokens: torch.Tensor, bases: torch.Tensor, settings: EMSettings, b
     """What costs time in a fit of the eager backend, with so many tokens at a time."""
     tokens, bases = tokens[None], bases[None].float()
     for _ in range(settings.iterations):
-        eager.accumulate(tokens, (tokens,), bases, settings.temperature, block)
+        eager.weighted_means(tokens, (tokens,), bases, settings.temperature, settings.divisor, block)
 
 
 def written_plainly(tokens: torch.Tensor, bases: torch.Tensor, settings: EMSettings) -> torch.Tensor:

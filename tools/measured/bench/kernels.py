@@ -67,14 +67,14 @@ def _rows_of_case(case: Case, video: VideoSize, dtype: torch.dtype, device: str,
     exact_tokens = tokens.double()
     # the bases of a second iteration: the first ones are tokens, which leave others no responsibility
     first = _directions(bases.double().expand(case.heads, *bases.shape), em)
-    mass, (total,) = eager.accumulate(exact_tokens, (exact_tokens,), first, em.temperature)
-    directions = _directions(total / mass.clamp_min(em.mass_eps)[..., None], em).float()
-    exact = _flat(eager.accumulate(exact_tokens, (exact_tokens,), directions.double(), em.temperature))
+    _, (centres,) = eager.weighted_means(exact_tokens, (exact_tokens,), first, em.temperature, em.divisor)
+    directions = _directions(centres, em).float()
+    exact = _flat(eager.weighted_means(exact_tokens, (exact_tokens,), directions.double(), em.temperature, em.divisor))
     workloads = []
     for module in (eager, triton_em):
 
         def run(module=module) -> tuple[Tensor, list[Tensor]]:
-            return module.accumulate(tokens, (tokens,), directions, em.temperature)
+            return module.weighted_means(tokens, (tokens,), directions, em.temperature, em.divisor)
 
         errors = [(ours.double() - true).norm() / true.norm() for ours, true in zip(_flat(run()), exact, strict=True)]
         noted = {"relative_error": float(f"{float(max(errors)):.3g}"), "shape": list(tokens.shape)}
