@@ -185,7 +185,10 @@ class Pool:
         slot.state = "retired"
         self.on_event("worker", number=slot.number, state="retired", reason=reason)
         if all(other.state == "retired" for other in self.state.slots):
-            raise JobsError(f"No worker can be used. The last one said: {reason}")
+            why = f"No worker can be used. The last one said: {reason}"
+            if not self.state.counts:
+                raise JobsError(why)
+            self.stop_sending(why)
 
     def _wait_for(self, slot: Slot, error: Exception) -> None:
         """The actor is gone; Ray makes it again, here or on another machine, now or when there is one."""
@@ -221,6 +224,7 @@ class Pool:
             self._wait_for(slot, error)
             return
         if outcome.state == "not started":
+            # by a worker that Ray has made again, or whose ComfyUI does not start any more
             self.state.todo.put_back(job)
             self._start(slot)
             return

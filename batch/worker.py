@@ -69,7 +69,7 @@ class Outcome:
     """What became of a clip.
 
     Attributes:
-        state: "done" is on the disk; "failed" is the clip's own fault; "lost" is not; "not started" has not tried it.
+        state: "done" is on the disk; "failed" is the clip's own fault; "lost" is not; "not started": not tried.
         reason: for a person.
         kind: of failure, in a word or two.
         content: the report of a clip that is done; else the end of ComfyUI's log.
@@ -122,8 +122,8 @@ class ComfyUIWorker:
         started = time.monotonic()
         try:
             host = self._running()
-        except HostError as error:
-            return Outcome("lost", str(error), "ComfyUI did not start")
+        except (HostError, OSError) as error:
+            return Outcome("not started", str(error))
         self._clips += 1
         try:
             outcome = self._edited(host, job, with_less_memory(workflow) if less_memory else workflow, started)

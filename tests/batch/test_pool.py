@@ -86,6 +86,18 @@ def test_a_worker_that_was_killed_while_it_had_no_clip_starts_before_it_gets_one
     assert len([event for event in events(tmp_path, "worker") if event["state"] == "ready"]) > 2
 
 
+def test_a_worker_that_can_start_no_comfyui_any_more_is_left_out_and_its_clip_runs_on_another(cluster, tmp_path):
+    run = cluster.run(tmp_path, "breaking,a,b", seconds=0.5)
+    said = run.said()
+    assert run.process.returncode == 0 and set(done(tmp_path)) == {"breaking", "a", "b"}, said
+    assert not events(tmp_path, "lost") and "retired: ComfyUI does not start any more" in said
+    alone = tmp_path / "alone"
+    run = cluster.run(alone, "a,breaking,b", workers=1)
+    said = run.said()
+    assert run.process.returncode == 4 and set(done(alone)) == {"a"}, said
+    assert "Stopped: No worker can be used" in said and json.loads((alone / "summary.json").read_text())["open"] == 2
+
+
 def test_machines_may_go_away_and_those_with_another_model_are_left_out(cluster, tmp_path):
     cluster.join()
     out, model = tmp_path / "out", cluster.second.folder / "model"

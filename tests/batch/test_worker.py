@@ -7,14 +7,15 @@ import json
 import psutil
 import pytest
 from comfyui_stem.tools.demo import CLIP
-from comfyui_stem.tools.robustness.batch_runs.driver import done, whole
+from comfyui_stem.tools.robustness.batch_runs.driver import Driver, done, whole
 from comfyui_stem.tools.robustness.batch_runs.machines import CannotSeparate, machines, until
 from comfyui_stem.tools.robustness.faults.many_clips import ids, main_of_comfyui, real_run, same_frames
 
 pytestmark = pytest.mark.host
+STRANGER = "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1])"
 
 
-def test_clips_come_out_whole_though_a_worker_is_killed_and_nobody_outside_can_connect(tmp_path):
+def test_clips_come_out_whole_though_a_worker_is_killed_and_nobody_else_can_connect(tmp_path):
     out = tmp_path / "out"
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     rows = [f"good{number},{CLIP},a rabbit,a red rabbit,{cfg}" for number, cfg in enumerate((3, 3, 4))]
@@ -24,6 +25,8 @@ def test_clips_come_out_whole_though_a_worker_is_killed_and_nobody_outside_can_c
             run = real_run(machine, tmp_path, rows)
             until(lambda: ids(out, "sent"))
             assert listening(machine) == {"127.0.0.1"}
+            stranger = Driver(machine, ("-c", STRANGER), address_of_ray(run))
+            assert "Authentication token is missing or incorrect" in stranger.said()
             seen = run.processes()
             (comfyui,), (actor,) = run.processes(main_of_comfyui()), run.processes("ray::Worker")
             actor.kill()
@@ -41,6 +44,12 @@ def test_clips_come_out_whole_though_a_worker_is_killed_and_nobody_outside_can_c
     reports = [json.loads(file.read_text()) for file in out.glob("clips/*/*/report.json")]
     # of one video only the first clip inverts it, and the first after the worker was killed
     assert 1 <= sum("STEM Inversion" in report["seconds_by_node"] for report in reports) <= 2
+
+
+def address_of_ray(run):
+    """Of its store, as its node was told."""
+    (raylet,) = run.processes("/raylet/raylet ")
+    return next(part for part in raylet.cmdline() if part.startswith("--gcs-address=")).partition("=")[2]
 
 
 def listening(machine):

@@ -22,8 +22,9 @@ from ....batch.comfyui.keeper import kill_tree
 
 CABLE = "cable"
 PORT = 6379
-# Workers, and ComfyUIs that they start, would otherwise wait for all else that a busy machine does.
-RAY = {"RAY_worker_niceness": "0"}
+# Workers, and ComfyUIs that they start, would otherwise wait for all else that a busy machine does; and who is killed
+# would be missed only at the next whole second.
+RAY = {"RAY_worker_niceness": "0", "RAY_core_worker_internal_heartbeat_ms": "100"}
 # A busy machine takes a while to start Ray.
 SECONDS = 120
 

@@ -1,8 +1,9 @@
 """A worker without ComfyUI, and a run of it: `python tools/launch.py robustness.batch_runs.stub_worker OUT CLIPS`.
 
 What a clip does is in its id: "broken" fails, "hungry" runs out of memory the first time, "deadly" kills its worker
-each time, "once" the first time, "endless" waits to be interrupted, "hung" does not even heed that, "greedy" takes
-3 GB the first time, "large" and "huge" are files of some size; all others are done after some seconds.
+each time, "once" the first time, "breaking" leaves its worker unusable the first time, "endless" waits to be
+interrupted, "hung" does not even heed that, "greedy" takes 3 GB the first time, "large" and "huge" are files of some
+size; all others are done after some seconds.
 """
 
 from __future__ import annotations
@@ -33,9 +34,11 @@ class StubWorker:
         self.results = Results(Path(results))
         self.seconds = float(environment["SECONDS"])
         self.machine = Path(os.environ.get("STUB_MACHINE", "alone"))
-        self.interrupted = False
+        self.interrupted = self.broken = False
 
     def ready(self, workflow: dict) -> dict:
+        if self.broken:
+            raise RuntimeError("ComfyUI does not start any more")
         model = self.machine / "model"
         made_with = {"models": model.read_text() if model.is_file() else "the same"}
         return {"machine": self.machine.name, "device": "none", "made_with": made_with}
@@ -51,6 +54,9 @@ class StubWorker:
             return Outcome("failed", "Video Load failed: it is broken", "error")
         if kind == "hungry" and not less_memory:
             return Outcome("out of memory", "OutOfMemoryError", "out of memory")
+        if kind == "breaking" and tries == 1:
+            self.broken = True
+            return Outcome("not started")
         if kind == "deadly" or (kind == "once" and tries == 1):
             os.kill(os.getpid(), signal.SIGKILL)
         deadline, taken = time.monotonic() + self.seconds, []

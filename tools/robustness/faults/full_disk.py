@@ -6,7 +6,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,9 +49,13 @@ def small_disk(folder: Path, megabytes: int = MEGABYTES) -> Iterator[None]:
 def full(folder: Path) -> Iterator[None]:
     """The disk of a folder filled up to SPARE_BYTES."""
     ballast = folder / "ballast"
-    disk = os.statvfs(folder)
     with ballast.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, disk.f_bavail * disk.f_frsize - SPARE_BYTES)
+        for _ in range(100):
+            disk = os.statvfs(folder)
+            # others may write meanwhile
+            with suppress(OSError):
+                os.posix_fallocate(file.fileno(), 0, disk.f_bavail * disk.f_frsize - SPARE_BYTES)
+                break
     try:
         yield
     finally:
