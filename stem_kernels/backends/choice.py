@@ -33,11 +33,11 @@ def weighted_means(
             same parts.
         directions: [..., k, c], the bases that tokens are compared with; float32, or float64 for float64 tokens.
         temperature: tau.
+        divisor: masses -> what sums are divided by (`EMSettings.divisor`).
         backend: "auto", or the one to take.
 
     Returns:
-        masses `sum_m Z_km` [..., k] and the means `sum_m Z_km V_m / sum_m Z_km` [..., k, d], 0 where the mass is 0, in
-        the type of `directions`.
+        masses `sum_m Z_km` [..., k] and means `sum_m Z_km V_m / divisor` [..., k, d], in the type of `directions`.
 
     Raises:
         ValueError: the backend that was asked for cannot serve these tensors; the message says why.
