@@ -1,7 +1,7 @@
 # `make` alone lists the commands. Everything that is installed goes into the git-ignored folder .setup.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo batch train card quality bench soak faults manager inputs pages test lint format parity workflows \
-	clean
+.PHONY: help setup demo batch film evaluate train card quality bench gpu gpu-bundle soak faults manager inputs pages test \
+	lint format parity workflows clean
 
 PYTHON3 ?= python3
 SETUP := $(or $(STEM_SETUP_DIR),.setup)
@@ -14,10 +14,10 @@ HOST := $(or $(COMFYUI_HOST),$(abspath $(SETUP))/host)
 GOLDEN ?= $(wildcard ../shared/golden/a)
 
 # Quoted by the shell rather than by make, so that paths and prompts may hold spaces and quotation marks.
-export VIDEO CHECKPOINT SOURCE TARGET JOBS WORKFLOW OUT
+export VIDEO CHECKPOINT SOURCE TARGET JOBS WORKFLOW OUT CUTS CLIPS PROMPTS CLIP_VISION CLIP_TEXT FLOW
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what the other commands need, once
 	@"$(PYTHON3)" tools/launch.py host.environment
@@ -27,6 +27,18 @@ demo: setup ## edit a clip in a real ComfyUI: [ALL=1] [VIDEO=clip.mp4] [CHECKPOI
 
 batch: setup ## edit many clips: JOBS=jobs.csv WORKFLOW=workflow.json OUT=folder [WORKERS=2] [ADDRESS=host:6379] [ARGS="--dry-run"]
 	@"$(PYTHON)" batch run "$$JOBS" "$$WORKFLOW" "$$OUT" --comfyui "$(HOST)" --address "$(or $(ADDRESS),local)" \
+		--workers $(if $(filter command line,$(origin WORKERS)),$(WORKERS),auto) $(ARGS)
+
+film: setup ## edit a film shot by shot: VIDEO=film.mp4 OUT=folder SOURCE="..." TARGET="..." [CUTS=cuts.csv] [WORKFLOW=workflow.json]
+	@"$(PYTHON)" batch film "$$VIDEO" "$$OUT" --comfyui "$(HOST)" --address "$(or $(ADDRESS),local)" \
+		--source "$$SOURCE" --target "$$TARGET" $${CUTS:+--cuts "$$CUTS"} $${WORKFLOW:+--workflow "$$WORKFLOW"} \
+		--workers $(if $(filter command line,$(origin WORKERS)),$(WORKERS),auto) $(ARGS)
+
+evaluate: setup ## the paper's tables on your clips: CLIPS=folder PROMPTS=prompts.csv CHECKPOINT=sd15.safetensors [METHODS="..."] [ARGS=--help]
+	@COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py measured.evaluate --clips="$$CLIPS" --prompts="$$PROMPTS" \
+		$(if $(CHECKPOINT),--checkpoint="$$CHECKPOINT") --methods="$(METHODS)" --bases="$(BASES)" --size="$(SIZE)" \
+		--frames="$(FRAMES)" --steps="$(STEPS)" --seed="$(SEED)" --clip-vision="$$CLIP_VISION" \
+		--clip-text="$$CLIP_TEXT" --flow="$$FLOW" --out="$$OUT" --address "$(or $(ADDRESS),local)" \
 		--workers $(if $(filter command line,$(origin WORKERS)),$(WORKERS),auto) $(ARGS)
 
 # As many workers as CPU cores, each with one thread; on a GPU one is enough.
@@ -43,6 +55,12 @@ quality: setup ## measure reconstructions and edits with the small model, write 
 
 bench: setup ## measure time and memory with SD1.5 at full size, write docs/benchmarks.md: [ARGS="--only inversion"]
 	@OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py measured.bench $(ARGS)
+
+gpu: setup ## on an NVIDIA GPU: what only one can show, most important first, into docs/benchmarks.json: [ARGS="--minutes 8"]
+	@COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py measured.gpu $(ARGS)
+
+gpu-bundle: setup ## pack .setup/gpu, with which a machine with a GPU but no package index runs `make gpu`
+	@COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py measured.gpu.bundle $(ARGS)
 
 # Each process has a host of its own; a file's tests stay together.
 PROCESSES ?= 2

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,24 +65,41 @@ def start_ray(address: str = "local", dashboard: bool = False) -> Any:
         import ray
     except ImportError:
         raise JobsError(
-            'Runs of many clips need Ray, which is not installed: pip install "ray>=2.50". (The nodes do not need it.)'
+            'Runs of many clips need Ray, which is not installed: pip install "ray>=2.52". (The nodes do not need it.)'
         ) from None
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "error"}
     if address == "local":
         # as everywhere but on Linux: nobody else has to reach it, so it listens on the loopback interface alone
-        ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
+        constants = getattr(getattr(ray, "_private", None), "ray_constants", None)
+        if hasattr(constants, "ENABLE_RAY_CLUSTER"):
+            constants.ENABLE_RAY_CLUSTER = False
         options |= {"include_dashboard": dashboard, "_temp_dir": os.environ.get("RAY_TMPDIR") or None}
     try:
         ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[-1]
+    except Exception as error:  # Ray raises its own, Python's, and a bare one
+        reason = (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[-1]
         if address == "local":
-            raise JobsError(f"Ray does not start on this machine: {reason}") from None
+            needed = ' The dashboard needs pip install "ray[default]".' if dashboard else ""
+            raise JobsError(f"Ray does not start on this machine: {reason}{needed}") from None
         raise JobsError(
             f"Ray at {address} cannot be used from here: {reason} This machine has to be one of that cluster (ray "
             f"start --address={address}), with its token ({_TOKEN_PLACES})."
         ) from None
     return ray
+
+
+@contextmanager
+def connected(address: str = "local", dashboard: bool = False) -> Iterator[Any]:
+    """Ray, for as long as the block lasts; where it is connected already, as for several runs in a row, the same."""
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        yield ray
+        return
+    ray = start_ray(address, dashboard)
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
 
 
 def _check(address: str) -> None:
@@ -92,6 +111,9 @@ def _check(address: str) -> None:
             f"The cluster at {address} needs a token. Start every node with RAY_AUTH_MODE=token and the token "
             f"of `ray get-auth-token --generate`, and have the same token here ({_TOKEN_PLACES})."
         )
+    if address == "auto":
+        # Ray knows which cluster this machine is in, as within a Ray Job
+        return
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=10).close()

@@ -7,14 +7,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from .film.division import Division
 from .jobs import Job, JobsError, read_jobs
+from .options import add_settings, add_values, settings_of, values_of, workflow_of
 from .results import Results, write_table
 from .run import INTERRUPTED, STOPPED, RunSettings, dry_run, run_jobs
-from .worker import PACK, WorkerSettings
-from .workflow import load_workflow
+from .worker import WorkerSettings
 
-# The pack's name among the custom nodes of a ComfyUI that does not have it installed.
-_NAME = "ComfyUI-STEM"
+_FILM_WORKFLOW = Path(__file__).resolve().parents[1] / "workflows" / "api" / "edit_video_by_text.json"
 
 
 def main(arguments: list[str]) -> int:
@@ -44,10 +44,24 @@ def _parser() -> argparse.ArgumentParser:
         "workflow", type=Path, help="a workflow in API form, such as workflows/api/edit_video_by_text.json"
     )
     run.add_argument("out", type=Path, help="folder of the results")
-    run.add_argument("--source", help="what the clips show, where the table does not say")
-    run.add_argument("--target", help="what they are to become, where the table does not say")
     run.add_argument("--dry-run", action="store_true", help="check table, files and workflow, and run nothing")
+    add_values(run)
     add_settings(run)
+    film = commands.add_parser("film", help="edit a film shot by shot, and join it with its sound; again, to go on")
+    film.set_defaults(command=_film)
+    film.add_argument("film", type=Path, help="the film")
+    film.add_argument("out", type=Path, help="folder of the results")
+    film.add_argument("--workflow", type=Path, default=_FILM_WORKFLOW, help="in API form; by default %(default)s")
+    film.add_argument("--cuts", type=Path, help="CSV with the frame or time of each shot, or EDL; else they are found")
+    film.add_argument(
+        "--size", help="of the edit, as 768x320; by default in the film's shape, as large as the workflow's"
+    )
+    film.add_argument("--longest", type=int, default=Division.longest, help="frames edited at a time; 0: whole shots")
+    film.add_argument("--overlap", type=int, default=Division.overlap, help="frames over which parts of a shot fade")
+    film.add_argument("--anchors", type=int, default=Division.anchors, help="frames of a shot that all its parts share")
+    film.add_argument("--dry-run", action="store_true", help="find the cuts, check everything, and run nothing")
+    add_values(film)
+    add_settings(film)
     status = commands.add_parser("status", help="how far a run is")
     status.set_defaults(command=_status)
     retry = commands.add_parser("retry", help="run the clips that have failed again, and those that are open")
@@ -60,93 +74,38 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """The options of whatever runs clips."""
-    parser.add_argument("--workers", default="auto", help="ComfyUIs at a time; auto: one for each GPU, else for 4 CPUs")
-    parser.add_argument("--address", default="local", help="of a Ray cluster, as host:6379; local: this machine")
-    parser.add_argument("--comfyui", type=Path, help="folder of the ComfyUI to run; by default the one this pack is in")
-    parser.add_argument("--python", default="", help="the interpreter that runs it; by default this one")
-    parser.add_argument("--checkpoint", type=Path, help="a checkpoint file that ComfyUI shall have beside its own")
-    parser.add_argument(
-        "--pack", type=Path, action="append", default=[], help="a custom node pack that it shall have too"
-    )
-    parser.add_argument("--argument", action="append", default=[], help="for ComfyUI's main.py: --argument=--lowvram")
-    parser.add_argument("--minutes-per-clip", type=float, default=360, help="after which a clip has failed")
-    parser.add_argument("--minutes-without-progress", type=float, default=30, help="after which ComfyUI starts again")
-    parser.add_argument("--recycle", type=int, default=0, help="start ComfyUI again after so many clips")
-    parser.add_argument("--keep", choices=["videos", "all"], default="videos", help="of what the workflow saves")
-    parser.add_argument("--max-failures", default="100%", help="stop when more of the clips have failed, such as 5%%")
-    parser.add_argument("--dashboard", action="store_true", help="serve Ray's page of the run")
-
-
-def settings_of(options: argparse.Namespace) -> RunSettings:
-    """JobsError when an option cannot be used."""
-    above = PACK.parent.parent
-    installed = PACK.parent.name == "custom_nodes" and (above / "main.py").is_file()
-    comfyui = options.comfyui or (above if installed else None)
-    if comfyui is None or not (comfyui / "main.py").is_file():
-        raise JobsError(
-            f"There is no ComfyUI at {comfyui or above} (no main.py). Name its folder: --comfyui /path/to/ComfyUI."
-        )
-    if options.checkpoint and not options.checkpoint.is_file():
-        raise JobsError(f"There is no checkpoint at {options.checkpoint}.")
-    has_pack = any(folder.resolve() == PACK for folder in (comfyui / "custom_nodes").glob("*"))
-    if has_pack and (options.checkpoint or options.pack):
-        raise JobsError(
-            f"{comfyui} has this pack installed, so its own models and packs are used: put the file or folder there. "
-            "--checkpoint and --pack are for a ComfyUI without it."
-        )
-    return RunSettings(
-        WorkerSettings(
-            results=str(options.out.resolve()),
-            comfyui=str(comfyui.resolve()),
-            python=options.python or sys.executable,
-            packs=None if has_pack else {_NAME: str(PACK), **{pack.name: str(pack.resolve()) for pack in options.pack}},
-            checkpoints=tuple(str(options.checkpoint.resolve()) for _ in [0] if options.checkpoint),
-            arguments=tuple(options.argument),
-            seconds=60 * options.minutes_per_clip,
-            stall=60 * options.minutes_without_progress,
-            recycle=options.recycle,
-            keep=options.keep,
-        ),
-        workers=_workers(options.workers),
-        address=options.address,
-        most_failures=_share(options.max_failures),
-        dashboard=options.dashboard,
-    )
-
-
-def _workers(text: str) -> int:
-    if text == "auto":
-        return 0
-    if text.isdigit() and int(text) > 0:
-        return int(text)
-    raise JobsError(f"--workers is {text!r}; it is auto or a number from 1.")
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text.strip().removesuffix("%")) / 100
-    except ValueError:
-        share = -1
-    if not 0 <= share <= 1:
-        raise JobsError(f"--max-failures is {text!r}; it is a share of the clips, from 0% to 100%.")
-    return share
-
-
 def _read(options: argparse.Namespace) -> list[Job]:
-    jobs, warnings = read_jobs(options.jobs, options.source, options.target)
+    jobs, warnings = read_jobs(options.jobs, values_of(options))
     for warning in warnings:
         print(warning)
     return jobs
 
 
 def _run(options: argparse.Namespace) -> int:
-    settings, workflow, jobs = settings_of(options), load_workflow(options.workflow), _read(options)
+    settings, workflow, jobs = settings_of(options), workflow_of(options), _read(options)
     if options.dry_run:
         print(f"{dry_run(workflow, jobs, settings)} clips would run; table, files and workflow are right.")
         return 0
     return run_jobs(Results(options.out), workflow, jobs, settings, _say)
+
+
+def _film(options: argparse.Namespace) -> int:
+    # only here, because it needs torch
+    from .film.run import FilmSettings, edit_film
+
+    division = Division(options.longest, options.overlap, options.anchors)
+    wishes = FilmSettings(options.cuts, values_of(options), _size(options.size), division)
+    settings, workflow = settings_of(options), workflow_of(options)
+    return edit_film(options.film, Results(options.out), workflow, wishes, settings, _say, options.dry_run)
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(side.isdigit() and int(side) >= 64 and int(side) % 8 == 0 for side in sides):
+        raise JobsError(f"--size is {text!r}; it is a width and a height, multiples of 8 from 64, as 768x320.")
+    return int(sides[0]), int(sides[1])
 
 
 def _retry(options: argparse.Namespace) -> int:

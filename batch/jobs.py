@@ -6,7 +6,7 @@ import csv
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,11 +45,18 @@ class Job:
         return self.video, tuple(sorted((name, str(value)) for name, value in self.values.items()))
 
 
-def read_jobs(path: Path, source: str | None = None, target: str | None = None) -> tuple[list[Job], list[str]]:
+def read_jobs(
+    path: Path,
+    common: Mapping[str, Any] | None = None,
+    find: Callable[[str], Path] | None = None,
+    more: tuple[str, ...] = (),
+) -> tuple[list[Job], list[str]]:
     """The jobs of a table or folder, in their order, and warnings.
 
     Args:
-        source, target: prompts of the clips that name none themselves.
+        common: columns of all clips, where a row does not say otherwise.
+        find: where the video is that a cell names; by default its path is from the table's folder.
+        more: further columns that the table may have.
 
     Raises:
         JobsError: with the rows: a column is unknown, a video missing, an id unusable or used for two contents.
@@ -57,13 +64,14 @@ def read_jobs(path: Path, source: str | None = None, target: str | None = None) 
     rows = list(_rows(path))
     if not rows:
         raise JobsError(f"{path} holds no jobs. A table needs a row for each clip; a folder needs videos.")
-    prompts = {name: text for name, text in (("source", source), ("target", target)) if text}
-    _check_columns(path, rows)
+    _check_columns(path, rows, (*_OWN, *more))
+    folder = path if path.is_dir() else path.parent
+    find = find or (lambda name: folder / Path(name).expanduser())
     jobs: dict[str, Job] = {}
     folded: dict[str, Job] = {}
     warnings = []
     for number, values in rows:
-        job = _job(path, number, prompts | values)
+        job = _job(find, number, {**(common or {}), **values})
         known = folded.get(job.id.casefold())
         if known is None:
             jobs[job.id] = folded[job.id.casefold()] = job
@@ -146,20 +154,19 @@ def _parquet(path: Path) -> Iterator[tuple[str, dict]]:
     yield from ((f"row {number}", values) for number, values in enumerate(rows, start=1))
 
 
-def _check_columns(path: Path, rows: list[tuple[str, dict]]) -> None:
+def _check_columns(path: Path, rows: list[tuple[str, dict]], known: tuple[str, ...]) -> None:
     columns = {name for _, values in rows for name in values}
-    if odd := sorted(name for name in columns if name not in _OWN and "." not in name):
+    if odd := sorted(name for name in columns if name not in known and "." not in name):
         raise JobsError(
-            f"{path.name} has a column {odd[0]!r}, which is none of {', '.join(_OWN)} and names no field of a node as "
+            f"{path.name} has a column {odd[0]!r}, which is none of {', '.join(known)} and names no field of a node as "
             "in 'STEM Bases.num_bases'. To have a column ignored, let its name begin with #."
         )
 
 
-def _job(path: Path, where: str, values: Mapping[str, Any]) -> Job:
+def _job(find: Callable[[str], Path], where: str, values: Mapping[str, Any]) -> Job:
     if "video" not in values:
         raise JobsError(f"{where} names no video. The column 'video' holds the path of a clip.")
-    folder = path if path.is_dir() else path.parent
-    video = folder / Path(str(values["video"])).expanduser()
+    video = find(str(values["video"]))
     if not video.is_file():
         raise JobsError(f"{where}: there is no video at {video}.")
     settings = {name: value for name, value in values.items() if name not in ("id", "video")}

@@ -7,13 +7,14 @@ again because a machine, an actor or a ComfyUI went away under it.
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .cluster import PoolSettings, WorkerClass, actor_class
 from .jobs import Job, JobsError
+from .todo import Todo
 from .worker import Outcome
 from .workflow import Workflow
 
@@ -42,6 +43,8 @@ class Slot:
     actor: Any
     starts: int = 0
     job: Job | None = None
+    # of its last clip
+    video: str | None = None
     since: float = 0.0
     facts: Mapping[str, Any] = field(default_factory=dict)
     retry_at: float = 0.0
@@ -54,7 +57,7 @@ class Slot:
 class State:
     """Of a run, for whoever shows it."""
 
-    todo: deque[Job]
+    todo: Todo
     counts: Counter = field(default_factory=Counter)
     reasons: Counter = field(default_factory=Counter)
     slots: list[Slot] = field(default_factory=list)
@@ -68,7 +71,7 @@ class Pool:
     Args:
         ray: the module, connected.
         workflow: that all clips go through.
-        jobs: in the order in which they are sent.
+        jobs: sent in their order, but those of one video one after the other to the same worker.
         on_event: is told what happens: sent, done, failed, lost, retried, worker or stopped, with details.
         on_ready: looks at what a worker that has started says of itself; gives a reason not to use it, or None. A
             JobsError that it raises ends the run.
@@ -88,7 +91,7 @@ class Pool:
     ) -> None:
         self.ray, self.settings, self.kind, self.workflow = ray, settings, kind, workflow
         self.on_event, self.on_ready, self.may_send = on_event, on_ready, may_send
-        self.state = State(deque(jobs))
+        self.state = State(Todo(jobs))
         self._attempts: dict[str, Attempts] = {}
         self._pending: dict[Any, Slot] = {}
         self._shared_workflow: Any = None
@@ -105,15 +108,23 @@ class Pool:
         for slot in self.state.slots:
             self._start(slot)
         while self._has_work():
-            done, _ = self.ray.wait(list(self._pending), num_returns=1, timeout=0.5) if self._pending else ([], [])
-            if not self._pending:
-                time.sleep(0.2)
-            for reference in done:
+            for reference in self._ended():
                 slot = self._pending.pop(reference)
                 (self._ran if slot.job is not None else self._started)(slot, reference)
             self._look_after()
             on_tick(self.state)
         return self.state
+
+    def _ended(self) -> list[Any]:
+        """Waits a moment for something to end, and returns all that has: with thousands of workers, many at a time."""
+        waiting = list(self._pending)
+        if not waiting:
+            time.sleep(0.2)
+            return []
+        done, _ = self.ray.wait(waiting, num_returns=1, timeout=0.5)
+        if done and len(waiting) > 1:
+            done, _ = self.ray.wait(waiting, num_returns=len(waiting), timeout=0)
+        return done
 
     def stop_sending(self, why: str) -> None:
         """Clips under way end, no more are sent."""
@@ -192,7 +203,9 @@ class Pool:
         if why := self.may_send():
             self.stop_sending(why)
             return
-        job = self.state.todo.popleft()
+        others = {other.video for other in self.state.slots if other is not slot}
+        job = self.state.todo.take(slot.video, others)
+        slot.video = job.video
         slot.job, slot.since, slot.state = job, time.monotonic(), "busy"
         less = self._attempts.get(job.id, Attempts()).less_memory
         self._pending[slot.actor.run.remote(asdict(job), self._shared_workflow, less)] = slot
@@ -212,7 +225,7 @@ class Pool:
             return
         if outcome.state == "not started":
             # by a worker that Ray has made again, or whose ComfyUI does not start any more
-            self.state.todo.appendleft(job)
+            self.state.todo.put_back(job)
             self._start(slot)
             return
         self._settle(job, outcome, slot, seconds)
@@ -229,14 +242,14 @@ class Pool:
             self._lost(job, outcome.reason)
         elif outcome.state == "out of memory" and not attempts.less_memory:
             attempts.less_memory = True
-            self.state.todo.appendleft(job)
+            self.state.todo.put_back(job)
             self.state.counts["retried"] += 1
             self.on_event("retried", id=job.id, reason=outcome.reason)
         elif outcome.state == "disk full":
-            self.state.todo.appendleft(job)
+            self.state.todo.put_back(job)
             self.stop_sending(outcome.reason)
         elif outcome.state == "interrupted":
-            self.state.todo.appendleft(job)
+            self.state.todo.put_back(job)
         else:
             self._failed(job, outcome)
 
@@ -246,7 +259,7 @@ class Pool:
         self.state.counts["lost"] += 1
         self.on_event("lost", id=job.id, losses=attempts.losses, reason=reason)
         if attempts.losses < MOST_LOSSES:
-            self.state.todo.appendleft(job)
+            self.state.todo.put_back(job)
         else:
             why = f"Its worker went away {attempts.losses} times while it ran. The last time: {reason}"
             self._failed(job, Outcome("failed", why, "kills its worker"))

@@ -111,6 +111,10 @@ class Results:
         text = "".join(json.dumps(asdict(job)) + "\n" for job in jobs)
         _write_text(self.folder / "jobs.jsonl", text)
 
+    def holds_jobs(self) -> bool:
+        """Whether a run has begun here."""
+        return (self.folder / "jobs.jsonl").is_file()
+
     def jobs(self) -> list[Job]:
         """The jobs as they were read. JobsError where the folder holds no run."""
         try:
@@ -142,7 +146,7 @@ class Results:
             state = "done" if report is not None else "failed" if failure is not None else "open"
             row = {"id": job.id, "state": state, "video": job.video, **job.values}
             if report is not None:
-                row |= {"seconds": report.get("seconds"), "host_peak_memory_mb": report.get("host_peak_memory_mb")}
+                row |= {"seconds": report.get("seconds"), "peak_memory_mb": report.get("peak_memory_mb")}
                 row["files"] = " ".join((self.place(job.id) / name).as_posix() for name in report.get("files", []))
             elif failure is not None:
                 row |= {"kind": failure.get("kind"), "reason": failure.get("reason")}

@@ -6,16 +6,17 @@ import hashlib
 import json
 import signal
 import sys
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .cluster import PoolSettings, WorkerClass, start_ray
+from .cluster import PoolSettings, WorkerClass, connected
+from .counters import Counters
 from .jobs import Job, JobsError
 from .pool import Pool, Slot, State
 from .progress import Progress
 from .results import Heart, Results
+from .todo import Todo
 from .worker import ComfyUIWorker, WorkerSettings
 from .workflow import Workflow, check_places, checked
 
@@ -35,7 +36,7 @@ class RunSettings:
         workers: how many; 0 for one on each GPU, or for every four CPUs where there is none.
         address: of a Ray cluster, or "local".
         most_failures: share of the clips that have ended, above which a run is stopped as plainly wrong.
-        dashboard: whether Ray's page is served.
+        dashboard: whether Ray's page is served, and counters are kept for it.
         kind: module and class of the workers.
     """
 
@@ -58,6 +59,7 @@ class Run:
     heart: Heart
     say: Callable[[str], None]
     asked: int = 0
+    counters: Counters | None = None
     made_with: Mapping[str, Any] = field(default_factory=dict)
 
     def open_jobs(self) -> list[Job]:
@@ -77,13 +79,13 @@ class Run:
         if not todo:
             return self._finish(None)
         if why := self._may_send():
-            return self._finish(State(deque(todo), stopped=why))
+            return self._finish(State(Todo(todo), stopped=why))
         check_places(self.workflow, todo)
         asked = self.settings
         if asked.address != "local":
             self.say(f"Connecting to Ray at {asked.address}.")
-        ray = start_ray(asked.address, asked.dashboard)
-        try:
+        with connected(asked.address, asked.dashboard) as ray:
+            self.counters = Counters() if asked.dashboard else None
             machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             settings = self._pool_settings(machines, len(todo))
             kind = WorkerClass(*asked.kind, arguments=asdict(asked.worker))
@@ -98,8 +100,6 @@ class Run:
                 self._may_send,
             )
             return self._finish(self._loop(pool, len(todo)))
-        finally:
-            ray.shutdown()
 
     def _pool_settings(self, machines: list[Mapping[str, float]], clips: int) -> PoolSettings:
         gpus = sum(int(machine.get("GPU", 0)) for machine in machines)
@@ -112,8 +112,11 @@ class Run:
         each = max(1, min([_CPUS, *cpus]))
         workers = min(self.settings.workers or gpus or max(1, places(each)), clips)
         each = 1 if gpus else next((each for each in range(_CPUS, 1, -1) if places(each) >= workers), 1)
-        self.say(f"{clips} clips, {workers} workers, each with {'a GPU' if gpus else f'{each} CPUs'}.")
-        if (found := gpus or places(each)) < workers:
+        if not gpus and self.settings.address == "local" and places(1) < workers:
+            # no other machine will join, so these share what there is
+            each = sum(cpus) / workers
+        self.say(f"{clips} clips, {workers} workers, each with {'a GPU' if gpus else f'{each:g} CPUs'}.")
+        if (found := gpus or places(max(1, int(each)))) < workers and each >= 1:
             self.say(f"There is room for {found} of them; the others wait until more machines join.")
         self.results.event("started", clips=clips, workers=workers, gpus=gpus, cpus=cpus)
         return PoolSettings(workers, each, min(1, gpus), self.settings.worker.seconds)
@@ -152,6 +155,8 @@ class Run:
         self.asked += 1
 
     def _on_event(self, event: str, **content: Any) -> None:
+        if self.counters is not None:
+            self.counters.count(event, content)
         if event == "failed":
             self.results.fail(content["id"], content)
             self.say(f"{content['id']} failed: {content['reason']}")
@@ -173,7 +178,7 @@ class Run:
             )
         if not self.made_with:
             jobs = checked(self.workflow, pool.state.todo, ray.get(slot.actor.object_info.remote()))
-            pool.state.todo = deque(jobs)
+            pool.state.todo = Todo(jobs)
             self.made_with = made_with
             self.results.keep_run({**self.results.run(), "made_with": made_with})
         return None
@@ -210,6 +215,7 @@ def run_jobs(
         before = results.run()
         if before.get("workflow") not in (None, fingerprint):
             raise JobsError(f"{results.folder} was made with another workflow. Name another folder for this one.")
+        _check_unchanged(results, jobs)
         results.keep_run({**before, "workflow": fingerprint, "arguments": asdict(settings), "graph": workflow})
         results.keep_jobs(jobs)
         try:
@@ -220,6 +226,17 @@ def run_jobs(
                 "command goes on when there is room."
             )
             return NOT_ALL
+
+
+def _check_unchanged(results: Results, jobs: list[Job]) -> None:
+    """Raise when a clip that is done was made with other settings than it has now, which nobody would notice."""
+    known = {job.id: job.content for job in results.jobs()} if results.holds_jobs() else {}
+    for job in jobs:
+        if known.get(job.id, job.content) != job.content and results.is_done(job.id):
+            raise JobsError(
+                f"{job.row}: {job.id} is done, but with another video or other settings. Give the row another id, or "
+                f"delete {results.place(job.id)} to have it made again."
+            )
 
 
 def dry_run(workflow: Workflow, jobs: list[Job], settings: RunSettings) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import shutil
 import socket
 import tempfile
 import time
@@ -16,8 +15,10 @@ from typing import Any, Literal
 
 from .comfyui.client import HostError, HostLost, OutOfTime, Result
 from .comfyui.events import title_of
+from .comfyui.memory import Memory
 from .comfyui.process import HostProcess, device_arguments
-from .jobs import VIDEOS, Job, add_ends
+from .host_files import bring_in, clear, saved
+from .jobs import Job, add_ends
 from .results import Results
 from .workflow import Workflow, filled, with_less_memory
 
@@ -41,7 +42,7 @@ class WorkerSettings:
         comfyui: folder that holds ComfyUI's main.py.
         python: the interpreter that runs it.
         packs: by the name that they get among its custom nodes; None for what is installed there, models too.
-        checkpoints: files that it shall have beside.
+        models: files that it shall have too, by the folder of ComfyUI's models that they belong to.
         arguments: more of main.py.
         environment: variables of its process.
         seconds: that a clip may take.
@@ -54,7 +55,7 @@ class WorkerSettings:
     comfyui: str
     python: str
     packs: Mapping[str, str] | None = None
-    checkpoints: tuple[str, ...] = ()
+    models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 6 * 3600
@@ -127,7 +128,7 @@ class ComfyUIWorker:
         try:
             outcome = self._edited(host, job, with_less_memory(workflow) if less_memory else workflow, started)
         finally:
-            self._clear(host)
+            clear(host.base)
         if outcome.state in ("lost", "out of memory"):
             self.stop()
         return outcome
@@ -162,7 +163,7 @@ class ComfyUIWorker:
             Path(settings.python),
             packs,
             [*device_arguments(settings.python), *settings.arguments],
-            [Path(file) for file in settings.checkpoints],
+            {folder: [Path(file) for file in files] for folder, files in settings.models.items()},
             settings.environment,
             temporary=True,
         )
@@ -174,11 +175,11 @@ class ComfyUIWorker:
             raise
 
     def _edited(self, host: HostProcess, job: Job, workflow: Workflow, started: float) -> Outcome:
-        video = host.base / "input" / f"{job.id}{Path(job.video).suffix.lower()}"
+        memory = Memory(host)
         try:
-            _brought(Path(job.video), video)
             result = host.client.run(
-                filled(workflow, job, video.name),
+                filled(workflow, job, bring_in(Path(job.video), host.base)),
+                lambda event: memory.look(),
                 timeout=self.settings.seconds,
                 stall=self.settings.stall,
                 check=False,
@@ -201,13 +202,14 @@ class ComfyUIWorker:
             if _DISK_FULL in reason:
                 return self._full(host, job, reason)
             if any(word in reason for word in _OUT_OF_MEMORY):
-                peak = {"host_peak_memory_mb": host.peak_memory_mb()}
+                peak = memory.as_dict()
                 return Outcome("out of memory", reason, "out of memory", {"log": _end_of_log(host), **peak})
             return self._failed(host, reason, "error")
-        return self._committed(host, job, workflow, result, started)
+        return self._committed(memory, job, workflow, result, started)
 
-    def _committed(self, host: HostProcess, job: Job, workflow: Workflow, result: Result, started: float) -> Outcome:
-        files = self._saved(host, workflow, result)
+    def _committed(self, memory: Memory, job: Job, workflow: Workflow, result: Result, started: float) -> Outcome:
+        host = memory.host
+        files = saved(host.base, workflow, result, self.settings.keep)
         if not files:
             return self._failed(host, "The workflow saved no video. It needs a Save Video.", "no video")
         report = {
@@ -221,12 +223,17 @@ class ComfyUIWorker:
                 for node, seconds in result.seconds_by_node.items()
                 if node in workflow
             },
+            "seconds_per_step": {
+                title_of(workflow, node): round(seconds, 4)
+                for node, seconds in result.seconds_per_step.items()
+                if node in workflow
+            },
             "texts": {
                 title_of(workflow, node): shown["text"]
                 for node, shown in result.outputs.items()
                 if node in workflow and shown.get("text")
             },
-            "host_peak_memory_mb": round(host.peak_memory_mb()),
+            **memory.as_dict(),
             "machine": socket.gethostname(),
         }
         try:
@@ -235,40 +242,11 @@ class ComfyUIWorker:
             return Outcome("disk full", f"{job.id} could not be written to {self.results.folder}: {error}")
         return Outcome("done", content=report)
 
-    def _saved(self, host: HostProcess, workflow: Workflow, result: Result) -> dict[str, Path]:
-        """The files that the workflow has saved, by the names that they get among the results."""
-        saved: dict[str, Path] = {}
-        for node, kinds in result.outputs.items():
-            found = [file for files in kinds.values() for file in files if isinstance(file, dict)]
-            paths = [
-                host.base / "output" / file.get("subfolder", "") / file["filename"]
-                for file in found
-                if file.get("type") == "output"
-            ]
-            if self.settings.keep == "videos":
-                paths = [path for path in paths if path.suffix.lower() in VIDEOS]
-            name = _name_of(title_of(workflow, node))
-            for number, path in enumerate(paths):
-                stem = name if len(paths) == 1 else f"{name}_{number:05d}"
-                while f"{stem}{path.suffix}" in saved:
-                    stem += "_"
-                saved[f"{stem}{path.suffix}"] = path
-        return saved
-
     def _full(self, host: HostProcess, job: Job, reason: str) -> Outcome:
         return Outcome("disk full", f"{job.id} needs more room in {host.base} on {socket.gethostname()}: {reason}")
 
     def _failed(self, host: HostProcess, reason: str, kind: str) -> Outcome:
         return Outcome("failed", reason, kind, {"log": _end_of_log(host)})
-
-    def _clear(self, host: HostProcess) -> None:
-        """A clip's files do not stay for the next one, in whose name they might be taken."""
-        for name in ("input", "output", "temp"):
-            for entry in (host.base / name).glob("*"):
-                if entry.is_dir() and not entry.is_symlink():
-                    shutil.rmtree(entry, ignore_errors=True)
-                else:
-                    entry.unlink(missing_ok=True)
 
     def _models(self, workflow: Workflow) -> dict[str, str]:
         """The model files that the workflow names, by size and a hash of both ends."""
@@ -287,20 +265,6 @@ class ComfyUIWorker:
                     add_ends(digest, folder / name, _ENDS)
                     found[name] = digest.hexdigest()[:20]
         return found
-
-
-def _name_of(node: str) -> str:
-    """A file's name from the title of the node that saves it: "Save edited video" makes edited.mp4."""
-    words = ["".join(letter for letter in word if letter.isalnum()) for word in node.lower().split()]
-    return "_".join(word for word in words if word not in ("", "save", "video", "the")) or "video"
-
-
-def _brought(file: Path, target: Path) -> None:
-    """Puts a video among ComfyUI's files, without copying where that can be; Video Load follows no symbolic links."""
-    try:
-        os.link(file, target)
-    except OSError:
-        shutil.copyfile(file, target)
 
 
 def _hash_of_code() -> str:

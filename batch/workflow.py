@@ -87,11 +87,17 @@ def check_places(workflow: Workflow, jobs: Iterable[Job]) -> None:
 
 
 def filled(workflow: Workflow, job: Job, video: str) -> Workflow:
-    """A copy with the job's settings in it; `video` is what ComfyUI calls the job's video."""
+    """A copy with the job's settings in it; `video` is what ComfyUI calls the job's video.
+
+    What it saves has the job's name in front, so that a node that saves runs even where all before it is known.
+    """
     made = copy.deepcopy(workflow)
     for column, value in {**job.values, "video": video}.items():
         node, field = place(workflow, column)
         made[node]["inputs"][field] = value
+    for entry in made.values():
+        if isinstance(prefix := entry["inputs"].get("filename_prefix"), str):
+            entry["inputs"]["filename_prefix"] = f"{job.id}/{prefix}"
     return made
 
 

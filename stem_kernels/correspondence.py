@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .precision import arithmetic_dtype
+from .precision import arithmetic_dtype, tf32
 
 KeyframeChoice = Literal["random", "centre"]
 PropagationWeights = Literal["reference", "surrounding"]
@@ -23,15 +23,26 @@ class PropagationPlan:
     Attributes:
         first, second: int64 [n], positions in the list of keyframes; equal where one keyframe serves alone.
         weight: float32 [n], the share of `first`; 1 where the two are equal.
+        alone: whether one keyframe serves alone in every frame; known here, so that no device is asked for it.
     """
 
     first: Tensor
     second: Tensor
     weight: Tensor
+    alone: bool
+
+    @classmethod
+    def between(cls, first: Tensor, second: Tensor, weight: Tensor) -> PropagationPlan:
+        """From tensors in host memory."""
+        return cls(first, second, weight, bool((first == second).all()))
 
     def of(self, frames: slice | Tensor) -> PropagationPlan:
-        """The plan of some of the frames."""
-        return PropagationPlan(self.first[frames], self.second[frames], self.weight[frames])
+        """The plan of some of the frames, where this one is in host memory."""
+        return self.between(self.first[frames], self.second[frames], self.weight[frames])
+
+    def on(self, device: torch.device) -> PropagationPlan:
+        """The same on a device."""
+        return PropagationPlan(*(part.to(device) for part in (self.first, self.second, self.weight)), self.alone)
 
 
 def batch_slices(frames: int, batch_size: int) -> list[slice]:
@@ -62,7 +73,7 @@ def propagation_plan(batches: list[slice], keyframes: Tensor, weights: Propagati
             distance, previous_distance = (abs(frame - _centre(batches[b])) for b in (number, previous))
             ratio = torch.tensor(previous_distance / max(distance + previous_distance, 1))
             rows.append((number, previous, 1.0 if number == previous else float(torch.sigmoid(ratio))))
-    return PropagationPlan(*map(torch.tensor, zip(*rows, strict=True)))
+    return PropagationPlan.between(*map(torch.tensor, zip(*rows, strict=True)))
 
 
 def _centre(batch: slice) -> int:
@@ -77,7 +88,7 @@ def _surrounding_plan(frames: int, keyframes: Tensor) -> PropagationPlan:
     to_before, to_after = (frame - keyframes[before]).abs(), (frame - keyframes[after]).abs()
     total = (to_before + to_after).clamp_min(1)
     weight = torch.where(before == after, torch.ones(frames), to_after / total)
-    return PropagationPlan(before, after, weight)
+    return PropagationPlan.between(before, after, weight)
 
 
 def nearest_tokens(tokens: Tensor, keys: Tensor, block: int = BLOCK_TOKENS) -> Tensor:
@@ -93,12 +104,18 @@ def nearest_tokens(tokens: Tensor, keys: Tensor, block: int = BLOCK_TOKENS) -> T
     """
     dtype = arithmetic_dtype(tokens)
     matches = torch.empty(tokens.shape[:2], dtype=torch.int64, device=tokens.device)
-    for frame in range(tokens.shape[0]):
-        key_directions = torch.nn.functional.normalize(keys[frame].to(dtype), dim=-1, eps=1e-12).T
-        for start in range(0, tokens.shape[1], block):
-            part = slice(start, start + block)
-            directions = torch.nn.functional.normalize(tokens[frame, part].to(dtype), dim=-1, eps=1e-12)
-            matches[frame, part] = (directions @ key_directions).argmax(dim=-1)
+    # TF32 has the digits of both half-precision types, so products of such tokens are exact in it
+    half = tokens.dtype in (torch.float16, torch.bfloat16)
+    with tf32(half and tokens.is_cuda):
+        for frame in range(tokens.shape[0]):
+            of_keys = keys[frame].to(dtype)
+            lengths = of_keys.norm(dim=-1).clamp_min(1e-12)
+            across = of_keys.T if half else (of_keys / lengths[:, None]).T
+            for start in range(0, tokens.shape[1], block):
+                part = slice(start, start + block)
+                # the length of the token itself makes no key more similar than another
+                similarity = tokens[frame, part].to(dtype) @ across
+                matches[frame, part] = (similarity.div_(lengths) if half else similarity).argmax(dim=-1)
     return matches
 
 
@@ -112,18 +129,18 @@ class Correspondence:
 
 def correspond(tokens: Tensor, key_tokens: Tensor, plan: PropagationPlan) -> Correspondence:
     """Nearest tokens of `tokens` [n, p, c] in the keyframes `key_tokens` [keyframes, p, c] that `plan` names."""
-    first, second = plan.first.to(tokens.device), plan.second.to(tokens.device)
-    matches = nearest_tokens(tokens, key_tokens[first])
-    if torch.equal(first, second):
+    plan = plan.on(tokens.device)
+    matches = nearest_tokens(tokens, key_tokens[plan.first])
+    if plan.alone:
         return Correspondence(matches, matches)
-    return Correspondence(matches, nearest_tokens(tokens, key_tokens[second]))
+    return Correspondence(matches, nearest_tokens(tokens, key_tokens[plan.second]))
 
 
 def propagate(features: Tensor, correspondence: Correspondence, plan: PropagationPlan) -> Tensor:
     """Features of the keyframes carried to the frames along the matches: [keyframes, p, c] -> [n, p, c]."""
-    first, second = plan.first.to(features.device)[:, None], plan.second.to(features.device)[:, None]
-    carried = features[first, correspondence.first]
-    if bool((plan.first == plan.second).all()):
+    plan = plan.on(features.device)
+    carried = features[plan.first[:, None], correspondence.first]
+    if plan.alone:
         return carried
-    weight = plan.weight.to(features.device, features.dtype)[:, None, None]
-    return weight * carried + (1 - weight) * features[second, correspondence.second]
+    weight = plan.weight.to(features.dtype)[:, None, None]
+    return weight * carried + (1 - weight) * features[plan.second[:, None], correspondence.second]

@@ -13,8 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .backends.choice import Backend, accumulate
-from .precision import arithmetic_dtype, least_logit
+from .backends.choice import Backend, weighted_means
+from .precision import arithmetic_dtype, least_logit, tf32
 from .token_parts import Tokens, parts_of, split_like
 
 
@@ -48,6 +48,10 @@ class EMSettings:
             raise ValueError(f"EM needs at least 1 base and 1 iteration; got {self.num_bases} and {self.iterations}.")
         if not self.temperature > 0:
             raise ValueError(f"EM needs a temperature above 0; got {self.temperature}.")
+
+    def divisor(self, mass: Tensor) -> Tensor:
+        """What a sum over tokens is divided by in Eq. 10: its mass, guarded against 0."""
+        return mass + self.mass_eps if self.empty_bases == "kept" else mass.clamp_min(self.mass_eps)
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ def expectation(tokens: Tensor, directions: Tensor, temperature: float) -> Tenso
 
     Those whose logit is hopelessly below the largest are 0 (see `least_logit`).
     """
-    logits = tokens @ (directions / temperature).transpose(-1, -2)
+    logits = tokens @ directions.transpose(-1, -2) / temperature
     below = logits - logits.amax(dim=-1, keepdim=True)
     return torch.softmax(below.masked_fill(below <= least_logit(below.dtype), -torch.inf), dim=-1)
 
@@ -98,7 +102,7 @@ def expectation(tokens: Tensor, directions: Tensor, temperature: float) -> Tenso
 def maximisation(tokens: Tensor, responsibilities: Tensor, settings: EMSettings) -> tuple[Tensor, Tensor]:
     """M step (Eq. 10): `mu_k = sum_m Z_km X_m / sum_m Z_km`; returns bases [..., k, c] and masses [..., k]."""
     mass = responsibilities.sum(dim=-2)
-    return _mean(responsibilities.transpose(-1, -2) @ tokens, mass, settings), mass
+    return (responsibilities / settings.divisor(mass).unsqueeze(-2)).transpose(-1, -2) @ tokens, mass
 
 
 def fit_bases(tokens: Tokens, initial: Tensor, settings: EMSettings, values: Sequence[Tensor] = ()) -> Bases:
@@ -116,14 +120,16 @@ def fit_bases(tokens: Tokens, initial: Tensor, settings: EMSettings, values: Seq
     for left in reversed(range(settings.iterations)):
         directions = _directions(centres, settings)
         wanted = (tokens, *split) if left == 0 else (tokens,)
-        mass, totals = accumulate(tokens, wanted, directions, settings.temperature, settings.backend)
-        centres, *pooled = (_mean(total, mass, settings) for total in totals)
+        mass, (centres, *pooled) = weighted_means(
+            tokens, wanted, directions, settings.temperature, settings.divisor, settings.backend
+        )
     return Bases(centres, mass, directions, tuple(pooled))
 
 
 def responsibilities(tokens: Tensor, bases: Bases, settings: EMSettings) -> Tensor:
     """The responsibilities that made `bases`, [..., m, k], for the tokens or any part of them."""
-    return expectation(tokens.to(bases.directions.dtype), bases.directions, settings.temperature)
+    with tf32(False):
+        return expectation(tokens.to(bases.directions.dtype), bases.directions, settings.temperature)
 
 
 def pool(tokens: Tokens, values: Sequence[Tensor], bases: Bases, settings: EMSettings) -> tuple[Tensor, ...]:
@@ -132,17 +138,11 @@ def pool(tokens: Tokens, values: Sequence[Tensor], bases: Bases, settings: EMSet
     Keys and values of the bases are keys and values of the pixels, pooled: the projections are linear and have no bias.
     """
     split = [split_like(value, tokens) for value in values]
-    mass, totals = accumulate(tokens, split, bases.directions, settings.temperature, settings.backend)
-    return tuple(_mean(total, mass, settings) for total in totals)
+    _, means = weighted_means(tokens, split, bases.directions, settings.temperature, settings.divisor, settings.backend)
+    return tuple(means)
 
 
 def _directions(centres: Tensor, settings: EMSettings) -> Tensor:
     if not settings.normalize_bases:
         return centres
     return centres / (centres.norm(dim=-1, keepdim=True) + settings.norm_eps)
-
-
-def _mean(total: Tensor, mass: Tensor, settings: EMSettings) -> Tensor:
-    if settings.empty_bases == "kept":
-        return total / (mass + settings.mass_eps).unsqueeze(-1)
-    return total / mass.clamp_min(settings.mass_eps).unsqueeze(-1)

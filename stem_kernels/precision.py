@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-# Natural logarithm of the room left above the smallest normal number, for what a responsibility is multiplied with.
+# Natural logarithm of the room left above the smallest normal number, for the mass that a responsibility is divided by.
 _ROOM = 12.0
 
 
@@ -23,3 +25,22 @@ def least_logit(dtype: torch.dtype) -> float:
     hard responsibilities hold many of them, while together they weigh less than a rounding error.
     """
     return math.log(torch.finfo(dtype).tiny) + _ROOM
+
+
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Whether float32 matrix products on CUDA may round their factors to TF32's 11 digits, whatever others have set."""
+    products = torch.backends.cuda.matmul
+    # PyTorch of late has a second name for this; the first cannot be read where TF32 was allowed by the second alone
+    newer = getattr(products, "fp32_precision", None)
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        before = "highest"
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+        if newer is not None:
+            products.fp32_precision = newer

@@ -73,7 +73,7 @@ def host_process(tmp_path_factory) -> HostProcess:
         where.host_python,
         locations.TEST_PACKS | {"renaming_pack": ROOT / "tests" / "host" / "renaming_pack"},
         device_arguments(),
-        [where.checkpoint, locations.TRAINED],
+        {"checkpoints": [where.checkpoint, locations.TRAINED]},
     )
     with process:
         yield process

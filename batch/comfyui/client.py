@@ -11,7 +11,7 @@ import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ class Result:
 
     outputs: what the output nodes reported, by node id and kind: {"7": {"images": [file, ...]}}; see HostClient.view.
     seconds_by_node: how long each node that was executed took, by node id.
+    seconds_per_step: of nodes that tell their progress, by node id; without the first step, and loading before it.
     status: "success", "error" or "interrupted".
     error: None, or which node failed and why.
     """
@@ -57,6 +58,7 @@ class Result:
     seconds_by_node: dict[str, float]
     status: str
     error: str | None
+    seconds_per_step: dict[str, float] = field(default_factory=dict)
 
 
 class HostClient:
@@ -198,7 +200,7 @@ class HostClient:
                     self.interrupt()
                     raise OutOfTime(f"The workflow did not end in {timeout:g} s.") from None
         outputs = self.history(prompt_id)["outputs"]
-        return Result(outputs, dict(follower.seconds), follower.status, follower.error)
+        return Result(outputs, dict(follower.seconds), follower.status, follower.error, dict(follower.seconds_per_step))
 
     async def _follow(
         self,

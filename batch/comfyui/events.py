@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -36,14 +37,17 @@ class Follower:
 
     status: None while the workflow runs, then "success", "error" or "interrupted".
     seconds: by node id. A node that the host resumes later has the sum of its times.
+    seconds_per_step: by node id, of nodes that have told their progress at two times.
     """
 
     def __init__(self, prompt: Mapping[str, dict]) -> None:
         self.prompt = prompt
         self.seconds: dict[str, float] = {}
+        self.seconds_per_step: dict[str, float] = {}
         self.status: str | None = None
         self.error: str | None = None
         self._running: tuple[str, float] | None = None
+        self._bars: dict[str, tuple[float, float, float, float]] = {}
 
     def handle(self, kind: str, data: Mapping, now: float) -> list[Event]:
         """The events that a message of the host stands for; `now` in seconds, of any steady clock."""
@@ -55,6 +59,7 @@ class Follower:
             return events
         if kind == "progress" and self._running and data.get("max"):
             node = data.get("node") or self._running[0]
+            self._pace(node, data["value"], data["max"], now)
             return [Event("progress", node, title_of(self.prompt, node), data["value"], data["max"])]
         if kind == "execution_success":
             self.status = "success"
@@ -68,6 +73,16 @@ class Follower:
             self.error = describe_failure(self.prompt, data)
             return self._finish(now)
         return []
+
+    def _pace(self, node: str, value: float, maximum: float, now: float) -> None:
+        """Steps are timed from the end of the first, before which models are loaded; not every step is told."""
+        first, since, last, of = self._bars.get(node, (value, now, math.inf, maximum))
+        if value <= last or of != maximum:
+            first, since = value, now
+        else:
+            self.seconds_per_step[node] = (now - since) / (value - first)
+        if value > 0:
+            self._bars[node] = (first, since, value, maximum)
 
     def _finish(self, now: float) -> list[Event]:
         if self._running is None:

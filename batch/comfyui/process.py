@@ -34,7 +34,7 @@ class HostProcess:
     python: the interpreter that runs it.
     packs: custom node packs by the name they shall have in custom_nodes; linked, not copied. None for the models and
         packs that are installed in `host`.
-    checkpoints: files to link into the host's models/checkpoints, where that is in `base`.
+    models: files to link into the host's models folder, where that is in `base`; by the name of their folder there.
     extra_args: further arguments of main.py, such as those of `device_arguments`.
     environment: further environment variables.
     temporary: whether `base` is to be deleted when whoever has started the host is killed.
@@ -47,7 +47,7 @@ class HostProcess:
         python: Path,
         packs: Mapping[str, Path] | None,
         extra_args: Sequence[str] = (),
-        checkpoints: Sequence[Path] = (),
+        models: Mapping[str, Sequence[Path]] | None = None,
         environment: Mapping[str, str] | None = None,
         temporary: bool = False,
     ) -> None:
@@ -73,15 +73,16 @@ class HostProcess:
         self._keeper: subprocess.Popen | None = None
         self._heeds_interrupts = False
         self._peak_bytes = 0
-        self._lay_out(checkpoints)
+        self._lay_out(models or {})
 
-    def _lay_out(self, checkpoints: Sequence[Path]) -> None:
-        for folder in (*FILES, "custom_nodes", "models/checkpoints"):
+    def _lay_out(self, models: Mapping[str, Sequence[Path]]) -> None:
+        for folder in (*FILES, "custom_nodes", "models/checkpoints", *(f"models/{name}" for name in models)):
             (self.base / folder).mkdir(parents=True, exist_ok=True)
         for name, folder in self.packs.items():
             link(Path(folder).resolve(), self.base / "custom_nodes" / name)
-        for file in checkpoints:
-            link(Path(file).resolve(), self.base / "models" / "checkpoints" / Path(file).name)
+        for folder, files in models.items():
+            for file in files:
+                link(Path(file).resolve(), self.base / "models" / folder / Path(file).name)
 
     def start(self, timeout: float = 180) -> HostProcess:
         """Starts the host and waits until it serves its nodes.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import MappingProxyType, ModuleType
 from typing import Literal
 
 from torch import Tensor
 
+from ..precision import tf32
 from ..token_parts import Tokens, parts_of
 from . import eager, triton_em
 
@@ -16,35 +17,47 @@ Backend = Literal["auto", "eager", "triton"]
 _BACKENDS = MappingProxyType({"triton": triton_em, "eager": eager})
 
 
-def accumulate(
-    tokens: Tokens, values: Sequence[Tokens], directions: Tensor, temperature: float, backend: Backend = "auto"
+def weighted_means(
+    tokens: Tokens,
+    values: Sequence[Tokens],
+    directions: Tensor,
+    temperature: float,
+    divisor: Callable[[Tensor], Tensor],
+    backend: Backend = "auto",
 ) -> tuple[Tensor, list[Tensor]]:
-    """E step (Eq. 9) and the sums of the M step (Eq. 10), without m x k numbers.
+    """E step (Eq. 9) and M step (Eq. 10), without m x k numbers.
 
     Args:
         tokens: [..., m, c], any floating type, or parts of it along m.
-        values: what is summed, [..., m, d] each, with the leading dimensions of the tokens; often the tokens. In the
+        values: what is averaged, [..., m, d] each, with the leading dimensions of the tokens; often the tokens. In the
             same parts.
         directions: [..., k, c], the bases that tokens are compared with; float32, or float64 for float64 tokens.
         temperature: tau.
         backend: "auto", or the one to take.
 
     Returns:
-        masses [..., k] and the sums `sum_m Z_km V_m` [..., k, d], in the type of `directions`.
+        masses `sum_m Z_km` [..., k] and the means `sum_m Z_km V_m / sum_m Z_km` [..., k, d], 0 where the mass is 0, in
+        the type of `directions`.
 
     Raises:
         ValueError: the backend that was asked for cannot serve these tensors; the message says why.
     """
     flat_directions, leading = _flat(directions), directions.shape[:-2]
-    mass: Tensor | float = 0.0
-    totals: list[Tensor | float] = [0.0] * len(values)
+    mass, means = None, []
     for part, *of_values in zip(parts_of(tokens), *map(parts_of, values), strict=True):
         flat = _flat(part)
         flat_values = [flat if value is part else _flat(value) for value in of_values]
         module = chosen(flat, flat_directions, backend)
-        found, sums = module.accumulate(flat, flat_values, flat_directions, temperature)
-        mass, totals = mass + found, [total + one for total, one in zip(totals, sums, strict=True)]
-    return mass.reshape(*leading, -1), [total.reshape(*leading, *total.shape[1:]) for total in totals]
+        # logits reach a thousand: with TF32 they would be off by one
+        with tf32(False):
+            found, here = module.weighted_means(flat, flat_values, flat_directions, temperature, divisor)
+        if mass is None:
+            mass, means = found, here
+            continue
+        before, mass = mass, mass + found
+        kept, added = ((divisor(one) / divisor(mass)).unsqueeze(-1) for one in (before, found))
+        means = [mean * kept + one * added for mean, one in zip(means, here, strict=True)]
+    return mass.reshape(*leading, -1), [mean.reshape(*leading, *mean.shape[1:]) for mean in means]
 
 
 def chosen(tokens: Tensor, directions: Tensor, backend: Backend = "auto") -> ModuleType:

@@ -1,16 +1,18 @@
-"""E step and sums of the M step in plain PyTorch, one block of tokens at a time. Serves every device."""
+"""E and M step in plain PyTorch, one block of tokens at a time. Serves every device."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from ..precision import least_logit
 
-# Enough to fill a matrix product, few enough that m x k never exists as a whole and a block stays in the cache.
-BLOCK_TOKENS = 2048
+# Responsibilities that exist at a time: on a CPU what stays in its cache, elsewhere what keeps a GPU busy.
+CPU_BLOCK, BLOCK = 2**20, 2**22
+# Enough to fill a matrix product.
+LEAST_TOKENS = 256
 
 
 def refusal(tokens: Tensor, directions: Tensor) -> str | None:
@@ -23,32 +25,48 @@ def verified(tokens: Tensor) -> bool:
     return True
 
 
-def accumulate(
-    tokens: Tensor, values: Sequence[Tensor], directions: Tensor, temperature: float, block: int = BLOCK_TOKENS
+def block_tokens(directions: Tensor) -> int:
+    """Tokens of a block, for directions [l, k, c]."""
+    heads, k, _ = directions.shape
+    return max(LEAST_TOKENS, (CPU_BLOCK if directions.device.type == "cpu" else BLOCK) // (heads * k))
+
+
+def weighted_means(
+    tokens: Tensor,
+    values: Sequence[Tensor],
+    directions: Tensor,
+    temperature: float,
+    divisor: Callable[[Tensor], Tensor],
+    block: int | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
-    """See `choice.accumulate`; tokens [l, m, c], values [l, m, d] each, directions [l, k, c]."""
+    """See `choice.weighted_means`; tokens [l, m, c], values [l, m, d] each, directions [l, k, c]."""
     heads, count, _ = tokens.shape
     k, dtype = directions.shape[1], directions.dtype
-    # Eq. 9 divides every logit; dividing the bases is m times cheaper.
-    scaled = (directions / temperature).transpose(1, 2)  # [l, c, k]
-    buffer = directions.new_empty(heads, min(block, count), k)
+    block = min(block or block_tokens(directions), count)
+    buffer = directions.new_empty(heads, block, k)
     mass = directions.new_zeros(heads, k)
     # [l, d, k]: with few channels a product is several times faster this way round.
-    totals = [directions.new_zeros(heads, value.shape[-1], k) for value in values]
+    means = [directions.new_zeros(heads, value.shape[-1], k) for value in values]
     for start in range(0, count, block):
         part = slice(start, min(start + block, count))
         features = tokens[:, part].to(dtype)
-        weights = _expectation_(features, scaled, buffer[:, : part.stop - part.start])
-        mass += weights.sum(dim=1)
-        for total, value in zip(totals, values, strict=True):
+        weights = _expectation_(features, directions, temperature, buffer[:, : part.stop - part.start])
+        before, mass = mass, mass + weights.sum(dim=1)
+        # Divided before they are summed up, so that a base which one token makes is exactly that token.
+        weights /= divisor(mass).unsqueeze(1)
+        for mean, value in zip(means, values, strict=True):
             seen = features if value is tokens else value[:, part].to(dtype)
-            total.baddbmm_(seen.transpose(1, 2), weights)
-    return mass, [total.transpose(1, 2).contiguous() for total in totals]
+            if start:
+                mean *= (divisor(before) / divisor(mass)).unsqueeze(1)
+            mean.baddbmm_(seen.transpose(1, 2), weights)
+    return mass, [mean.transpose(1, 2).contiguous() for mean in means]
 
 
-def _expectation_(features: Tensor, scaled: Tensor, buffer: Tensor) -> Tensor:
+def _expectation_(features: Tensor, directions: Tensor, temperature: float, buffer: Tensor) -> Tensor:
     """`em.expectation` of one block, in `buffer` [l, b, k]."""
-    torch.bmm(features, scaled, out=buffer)
+    torch.bmm(features, directions.transpose(1, 2), out=buffer)
+    # Dividing the bases would be cheaper, but round them once more, by an error that every token shares.
+    buffer /= temperature
     buffer -= buffer.amax(dim=-1, keepdim=True)
     torch.nn.functional.threshold_(buffer, least_logit(buffer.dtype), -torch.inf)
     return torch.softmax(buffer, dim=-1, out=buffer)

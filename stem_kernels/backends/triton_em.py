@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from importlib.util import find_spec
 
@@ -48,10 +48,15 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def accumulate(
-    tokens: Tensor, values: Sequence[Tensor], directions: Tensor, temperature: float, chunk: int = CHUNK_TOKENS
+def weighted_means(
+    tokens: Tensor,
+    values: Sequence[Tensor],
+    directions: Tensor,
+    temperature: float,
+    divisor: Callable[[Tensor], Tensor],
+    chunk: int = CHUNK_TOKENS,
 ) -> tuple[Tensor, list[Tensor]]:
-    """See `choice.accumulate`; tokens [l, m, c], values [l, m, d] each, directions [l, k, c] in float32.
+    """See `choice.weighted_means`; tokens [l, m, c], values [l, m, d] each, directions [l, k, c] in float32.
 
     The result does not depend on the order in which programs run: none of them adds to what another one writes.
     """
@@ -59,19 +64,16 @@ def accumulate(
 
     heads, count, _ = tokens.shape
     k = directions.shape[1]
-    scaled = (directions / temperature).contiguous()
     weights = directions.new_empty(heads, min(chunk, count), k)
     mass = directions.new_zeros(heads, k)
-    totals = [directions.new_zeros(heads, k, value.shape[-1]) for value in values]
+    means = [directions.new_zeros(heads, k, value.shape[-1]) for value in values]
     # Triton launches on the current device, whichever the tensors are on
     with torch.cuda.device(tokens.device) if tokens.device.type == "cuda" else nullcontext():
         for start in range(0, count, chunk):
             part = slice(start, min(start + chunk, count))
             block = weights[:, : part.stop - part.start]
-            triton_kernels.expectation(tokens[:, part], scaled, block)
-            for number, (total, value) in enumerate(zip(totals, values, strict=True)):
-                found, masses = triton_kernels.sums(block, value[:, part])
-                total += found
-                if number == 0:
-                    mass += masses
-    return mass, totals
+            before, mass = mass, mass + triton_kernels.expectation(tokens[:, part], directions, temperature, block)
+            kept = (divisor(before) / divisor(mass)).unsqueeze(-1)
+            for mean, value in zip(means, values, strict=True):
+                mean.mul_(kept).add_(triton_kernels.sums(block, divisor(mass), value[:, part]))
+    return mass, means

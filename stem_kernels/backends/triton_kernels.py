@@ -49,29 +49,39 @@ def sums_tiles(channels: int) -> Tiles:
     return Tiles(constants, {"num_warps": 4, "num_stages": 2})
 
 
-def expectation(tokens: Tensor, scaled: Tensor, weights: Tensor) -> None:
-    """Eq. 9: `softmax_k(scaled_k . X_m)` into `weights` [l, m, k]; tokens [l, m, c], scaled [l, k, c] = mu / tau."""
+def expectation(tokens: Tensor, directions: Tensor, temperature: float, weights: Tensor) -> Tensor:
+    """Eq. 9: `softmax_k(mu_k . X_m / tau)` into `weights` [l, m, k]; tokens [l, m, c], directions [l, k, c].
+
+    Returns the masses [l, k].
+    """
     heads, count, channels = tokens.shape
-    k = scaled.shape[1]
+    k = directions.shape[1]
     tiles = expectation_tiles(k)
-    _expectation[(triton.cdiv(count, tiles.constants["ROWS"]), heads)](
+    programs = triton.cdiv(count, tiles.constants["ROWS"])
+    mass = weights.new_empty(programs, heads, k)
+    _expectation[(programs, heads)](
         tokens,
-        scaled,
+        directions,
         weights,
+        mass,
+        1 / temperature,
         count,
         k,
         channels,
         *tokens.stride(),
-        *scaled.stride(),
+        *directions.stride(),
         *weights.stride(),
+        *mass.stride(),
         **tiles.constants,
         **tiles.options,
     )
+    return mass.sum(dim=0)
 
 
-def sums(weights: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Eq. 10's sums over the tokens, [l, k, d], and the masses [l, k]; weights [l, m, k] float32, values [l, m, d].
+def sums(weights: Tensor, divisor: Tensor, values: Tensor) -> Tensor:
+    """Eq. 10: sums over the tokens, [l, k, d]; weights [l, m, k] and divisor [l, k] float32, values [l, m, d].
 
+    Weights are divided before they are summed up, so that a base which one token makes depends on that token alone.
     The tokens are split among programs, and what they find is added up afterwards: always in the same order.
     """
     heads, count, k = weights.shape
@@ -82,51 +92,56 @@ def sums(weights: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     splits = max(1, min(_PROGRAMS // (grid * heads), triton.cdiv(count, _LEAST_SPLIT)))
     split = triton.cdiv(triton.cdiv(count, splits), rows) * rows
     total = weights.new_empty(splits, heads, k, channels)
-    mass = weights.new_empty(splits, heads, k)
     _sums[(grid, splits, heads)](
         weights,
+        divisor,
         values,
         total,
-        mass,
         count,
         k,
         channels,
         split,
         *weights.stride(),
+        *divisor.stride(),
         *values.stride(),
         *total.stride(),
-        *mass.stride(),
         **tiles.constants,
         **tiles.options,
     )
-    return total.sum(dim=0), mass.sum(dim=0)
+    return total.sum(dim=0)
 
 
 @triton.jit
 def _expectation(
     tokens,
-    scaled,
+    directions,
     weights,
+    mass,
+    rate,
     count,
     k,
     channels,
     tokens_head,
     tokens_row,
     tokens_channel,
-    scaled_head,
-    scaled_base,
-    scaled_channel,
+    directions_head,
+    directions_base,
+    directions_channel,
     weights_head,
     weights_row,
     weights_base,
+    mass_program,
+    mass_head,
+    mass_base,
     LEAST_LOGIT: tl.constexpr,
     ROWS: tl.constexpr,
     BASES: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """One program: the responsibilities of ROWS tokens for all bases."""
+    """One program: the responsibilities of ROWS tokens for all bases, and the masses of these tokens."""
     head = tl.program_id(1).to(tl.int64)
-    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    program = tl.program_id(0).to(tl.int64)
+    rows = program * ROWS + tl.arange(0, ROWS)
     bases = tl.arange(0, BASES)
     logits = tl.zeros((ROWS, BASES), dtype=tl.float32)
     for start in range(0, channels, CHANNELS):
@@ -137,12 +152,15 @@ def _expectation(
             other=0.0,
         ).to(tl.float32)
         mu = tl.load(
-            scaled + head * scaled_head + bases[None, :] * scaled_base + channel[:, None] * scaled_channel,
+            directions
+            + head * directions_head
+            + bases[None, :] * directions_base
+            + channel[:, None] * directions_channel,
             mask=(bases[None, :] < k) & (channel[:, None] < channels),
             other=0.0,
         )
         logits += tl.dot(x, mu, input_precision="tf32x3")
-    logits = tl.where(bases[None, :] < k, logits, -float("inf"))
+    logits = tl.where(bases[None, :] < k, logits * rate, -float("inf"))
     logits -= tl.max(logits, axis=1)[:, None]
     odds = tl.where(logits > LEAST_LOGIT, tl.exp(logits), 0.0)
     z = odds / tl.sum(odds, axis=1)[:, None]
@@ -151,14 +169,16 @@ def _expectation(
         z,
         mask=(rows[:, None] < count) & (bases[None, :] < k),
     )
+    masses = tl.sum(tl.where(rows[:, None] < count, z, 0.0), axis=0)
+    tl.store(mass + program * mass_program + head * mass_head + bases * mass_base, masses, mask=bases < k)
 
 
 @triton.jit
 def _sums(
     weights,
+    divisor,
     values,
     total,
-    mass,
     count,
     k,
     channels,
@@ -166,6 +186,8 @@ def _sums(
     weights_head,
     weights_row,
     weights_base,
+    divisor_head,
+    divisor_base,
     values_head,
     values_row,
     values_channel,
@@ -173,9 +195,6 @@ def _sums(
     total_head,
     total_base,
     total_channel,
-    mass_split,
-    mass_head,
-    mass_base,
     ROWS: tl.constexpr,
     BASES: tl.constexpr,
     CHANNELS: tl.constexpr,
@@ -187,7 +206,7 @@ def _sums(
     bases = (tl.program_id(0) // tiles).to(tl.int64) * BASES + tl.arange(0, BASES)
     channel = (tl.program_id(0) % tiles).to(tl.int64) * CHANNELS + tl.arange(0, CHANNELS)
     found = tl.zeros((BASES, CHANNELS), dtype=tl.float32)
-    masses = tl.zeros((BASES,), dtype=tl.float32)
+    divided_by = tl.load(divisor + head * divisor_head + bases * divisor_base, mask=bases < k, other=1.0)
     for start in range(0, split, ROWS):
         rows = part * split + start + tl.arange(0, ROWS)
         z = tl.load(
@@ -200,12 +219,9 @@ def _sums(
             mask=(rows[:, None] < count) & (channel[None, :] < channels),
             other=0.0,
         ).to(tl.float32)
-        found += tl.dot(z, v, input_precision="tf32x3")
-        masses += tl.sum(z, axis=1)
+        found += tl.dot(tl.div_rn(z, divided_by[:, None]), v, input_precision="tf32x3")
     tl.store(
         total + part * total_split + head * total_head + bases[:, None] * total_base + channel[None, :] * total_channel,
         found,
         mask=(bases[:, None] < k) & (channel[None, :] < channels),
     )
-    # every tile of channels finds the same masses
-    tl.store(mass + part * mass_split + head * mass_head + bases * mass_base, masses, mask=bases < k)

@@ -27,7 +27,7 @@ def table(folder, text, name="jobs.csv"):
 def test_a_csv_gives_a_job_for_each_row_with_paths_from_its_own_folder(clips):
     columns = "\ufeffid,video,source,target,STEM Bases.num_bases,#note"
     text = f'{columns}\none,a.mp4,"a dog, running",a wolf,64,mine\n,b.mp4,a cat,,,\n\n'
-    (one, two), warnings = read_jobs(table(clips, text), target="a tiger")
+    (one, two), warnings = read_jobs(table(clips, text), {"target": "a tiger"})
     assert (one.id, one.video) == ("one", str(clips / "a.mp4"))
     assert one.values == {"source": "a dog, running", "target": "a wolf", "STEM Bases.num_bases": "64"}
     assert two.values == {"source": "a cat", "target": "a tiger"} and two.id.startswith("b-")
@@ -50,7 +50,7 @@ def test_parquet_without_pyarrow_says_what_to_install(clips, monkeypatch):
 
 
 def test_a_folder_gives_its_videos_with_one_pair_of_prompts(clips):
-    jobs, _ = read_jobs(clips, "a dog", "a wolf")
+    jobs, _ = read_jobs(clips, {"source": "a dog", "target": "a wolf"})
     assert [job.video.rsplit("/", 1)[1] for job in jobs] == ["a.mp4", "b.mp4", "c d.MOV"]
     assert all(job.values == {"source": "a dog", "target": "a wolf"} for job in jobs)
     assert jobs[2].id.startswith("c_d-")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from comfyui_stem.batch.jobs import Job, JobsError
 from comfyui_stem.batch.results import Results
-from comfyui_stem.batch.run import Run, RunSettings
+from comfyui_stem.batch.run import Run, RunSettings, run_jobs
 from comfyui_stem.batch.worker import WorkerSettings
+
+WORKFLOW = {"1": {"class_type": "STEMVideoLoad", "inputs": {"file": ""}, "_meta": {"title": "Video Load"}}}
 
 
 @pytest.mark.parametrize(
@@ -35,7 +38,32 @@ def test_workers_that_have_no_room_are_told(tmp_path, machines, room):
     assert said[1] == f"There is room for {room} of them; the others wait until more machines join."
 
 
-def pool_settings(folder, machines, workers):
+def test_on_one_machine_more_workers_than_cpus_share_them(tmp_path):
+    settings, said = pool_settings(tmp_path, [{"CPU": 2}], 16, "local")
+    assert (settings.workers, settings.cpus) == (16, 0.125) and len(said) == 1
+
+
+def pool_settings(folder, machines, workers, address="192.0.2.1:6379"):
     said = []
-    settings = RunSettings(WorkerSettings(str(folder), "", ""), workers)
+    settings = RunSettings(WorkerSettings(str(folder), "", ""), workers, address)
     return Run(Results(folder), {}, [], settings, None, said.append)._pool_settings(machines, 100), said
+
+
+def test_a_clip_that_is_done_with_other_settings_is_refused_and_stays(tmp_path):
+    results, settings = Results(tmp_path), RunSettings(WorkerSettings(str(tmp_path), "", ""))
+    done = Job("a", __file__, {"target": "a fox"}, "jobs.csv, line 2")
+    results.keep_jobs([done])
+    results.commit("a", {}, {"id": "a"})
+    assert run_jobs(results, WORKFLOW, [done], settings, lambda text: None) == 0
+    changed = Job("a", __file__, {"target": "a cat"}, "jobs.csv, line 2")
+    with pytest.raises(JobsError, match="jobs.csv, line 2: a is done, but with another video or other settings"):
+        run_jobs(results, WORKFLOW, [changed], settings, lambda text: None)
+    assert results.is_done("a") and results.jobs() == [done]
+
+
+def test_another_workflow_in_the_same_folder_is_refused(tmp_path):
+    results, settings = Results(tmp_path), RunSettings(WorkerSettings(str(tmp_path), "", ""))
+    results.commit("a", {}, {"id": "a"})
+    assert run_jobs(results, WORKFLOW, [Job("a", __file__)], settings, lambda text: None) == 0
+    with pytest.raises(JobsError, match="was made with another workflow"):
+        run_jobs(results, {**WORKFLOW, "2": WORKFLOW["1"]}, [Job("a", __file__)], settings, lambda text: None)

@@ -41,6 +41,9 @@ def test_clips_come_out_whole_though_a_worker_is_killed_and_nobody_else_can_conn
     (failure,) = (out / "failed").glob("*.json")
     assert "Video Load" in json.loads(failure.read_text())["reason"]
     assert same_frames(out, "good0", "good1") and not same_frames(out, "good0", "good2")
+    reports = [json.loads(file.read_text()) for file in out.glob("clips/*/*/report.json")]
+    # of one video only the first clip inverts it, and the first after the worker was killed
+    assert 1 <= sum("STEM Inversion" in report["seconds_by_node"] for report in reports) <= 2
 
 
 def address_of_ray(run):

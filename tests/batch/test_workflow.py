@@ -25,6 +25,7 @@ INFO = {
         }
     },
     "CLIPTextEncode": {"input": {"required": {"text": ["STRING", {"multiline": True}], "clip": ["CLIP"]}}},
+    "SaveVideo": {"input": {"required": {"filename_prefix": ["STRING", {}]}}},
 }
 BASES = {"model": ["1", 0], "num_bases": 256, "temperature": 0.05, "preset": "paper", "same": False}
 WORKFLOW = {
@@ -36,6 +37,7 @@ WORKFLOW = {
         "inputs": {"text": "", "clip": ["1", 1]},
         "_meta": {"title": "Target prompt"},
     },
+    "5": {"class_type": "SaveVideo", "inputs": {"filename_prefix": "video/edit"}},
 }
 
 
@@ -57,6 +59,7 @@ def test_a_job_is_filled_in_and_the_workflow_stays_as_it_is():
     made = filled(WORKFLOW, job(target="a fox", **{"STEM Bases.num_bases": 64}), "a.mp4")
     assert made["2"]["inputs"]["file"] == "a.mp4" and made["4"]["inputs"]["text"] == "a fox"
     assert made["3"]["inputs"] == {**BASES, "num_bases": 64}
+    assert made["5"]["inputs"]["filename_prefix"] == "x/video/edit"
     assert json.dumps(WORKFLOW) == before
 
 

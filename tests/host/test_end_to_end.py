@@ -109,7 +109,9 @@ def test_what_is_refused_reaches_the_user_and_leaves_the_host_well(host, undistu
 def test_the_other_attention_of_the_host_gives_the_same_reconstruction(tmp_path, undisturbed):
     where = locations.from_environment()
     arguments = [*device_arguments(), "--use-pytorch-cross-attention"]
-    process = HostProcess(tmp_path, where.host, where.host_python, locations.PACKS, arguments, [where.checkpoint])
+    process = HostProcess(
+        tmp_path, where.host, where.host_python, locations.PACKS, arguments, {"checkpoints": [where.checkpoint]}
+    )
     with process:
         prompt = edit_of(process.client)
         ours = pictures(process.client, prompt, process.client.run(prompt, timeout=600))

@@ -18,6 +18,7 @@ from comfyui_stem.stem_kernels.correspondence import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 PROPERTY = settings(max_examples=30)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -256,3 +257,28 @@ def test_batches_propagated_one_at_a_time_are_parts_of_the_whole():
         part: PropagationPlan = plan.of(batch)
         parts.append(propagate(features, correspond(tokens[batch], tokens[keyframes], part), part))
     torch.testing.assert_close(torch.cat(parts), whole)
+
+
+def test_matches_of_half_precision_tokens_are_those_of_their_exact_values():
+    generator = torch.Generator().manual_seed(5)
+    tokens, keys = (torch.randn(2, 60, 16, generator=generator).half() for _ in range(2))
+    exact = torch.nn.functional.normalize(tokens.double(), dim=-1), torch.nn.functional.normalize(keys.double(), dim=-1)
+    assert torch.equal(nearest_tokens(tokens, keys, 32), (exact[0] @ exact[1].mT).argmax(dim=-1))
+    assert nearest_tokens(torch.zeros(1, 3, 4).half(), keys[:1, :, :4]).tolist() == [[0, 0, 0]]
+
+
+def test_nothing_is_asked_of_a_device_to_propagate_along_a_plan_that_is_on_it():
+    """Of synchronising operations, seen by PyTorch's dispatch."""
+    asked = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), options=None):
+            if function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default):
+                asked.append(function)
+            return function(*arguments, **(options or {}))
+
+    plan = propagation_plan(batch_slices(8, 4), torch.tensor([1, 6]), "reference").on(torch.device("cpu"))
+    features = torch.randn(2, 12, 8)
+    with Watch():
+        propagate(features, correspond(torch.randn(8, 12, 8), features, plan), plan)
+    assert not asked and not plan.alone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from pathlib import Path
@@ -204,6 +205,43 @@ def test_no_nodes_overlap_and_each_lies_in_one_group(ui):
             if x < a[0] and y < a[1] and a[2] < x + width and a[3] < y + height
         ]
         assert len(around) == 1
+
+
+def test_no_wire_runs_behind_a_group_that_it_has_nothing_to_do_with(ui):
+    """Lines between the points that a wire runs through; without any, the curve that the page draws."""
+    nodes, points = {node["id"]: node for node in ui["nodes"]}, {one["id"]: one for one in ui["extra"]["reroutes"]}
+    last = {one["id"]: one["parentId"] for one in ui["extra"]["linkExtensions"]}
+    for link, source, output, target, field, _ in ui["links"]:
+        (left, top), width = nodes[source]["pos"], nodes[source]["size"][0]
+        row = 0 if "widget" in nodes[target]["inputs"][field] else field
+        start = left + width, top + 10 + 20 * output
+        end = nodes[target]["pos"][0], nodes[target]["pos"][1] + 10 + 20 * row
+        middle, at = [], last.get(link)
+        while at is not None:
+            assert link in points[at]["linkIds"]
+            middle.insert(0, points[at]["pos"])
+            at = points[at].get("parentId")
+        drawn = [*straight([start, *middle, end])] if middle else [*curved(start, end)]
+        for group in ui["groups"]:
+            x, y, wide, high = group["bounding"]
+            inside = [a for a in drawn if x < a[0] < x + wide and y < a[1] < y + high]
+            ends = (nodes[number]["pos"] for number in (source, target))
+            own = any(x < a < x + wide and y < b < y + high for a, b in ends)
+            assert own or not inside, (nodes[source]["type"], nodes[target]["type"], group["title"])
+
+
+def straight(corners):
+    for (x, y), (right, down) in zip(corners, corners[1:], strict=False):
+        yield from ((x + (right - x) * step / 40, y + (down - y) * step / 40) for step in range(41))
+
+
+def curved(start, end):
+    reach = math.dist(start, end) / 4
+    (x, y), (right, down) = start, end
+    for step in range(61):
+        t = step / 60
+        a, b, c, d = (1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3
+        yield a * x + b * (x + reach) + c * (right - reach) + d * right, (a + b) * y + (c + d) * down
 
 
 def test_at_most_two_files_are_left_in_the_output_folder(api):

@@ -17,6 +17,7 @@ import numpy as np
 
 from ...batch.comfyui.client import HostClient, HostError
 from ...batch.comfyui.events import Event
+from ...batch.comfyui.memory import Memory
 from ...batch.comfyui.process import HostProcess, device_arguments
 from .. import locations
 from . import example, pictures, report, workflow
@@ -105,10 +106,10 @@ def run(choices: Choices, where: locations.Locations, base: Path) -> dict:
         where.host_python,
         locations.PACKS,
         extra_args=host_arguments(choices.video),
-        checkpoints=[choices.checkpoint],
+        models={"checkpoints": [choices.checkpoint]},
         environment=host_environment(),
     )
-    memory = report.Memory(host)
+    memory = Memory(host)
 
     def on_event(event: Event) -> None:
         show(event)

@@ -7,29 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from ...batch.comfyui.process import HostProcess
+from ...batch.comfyui.memory import Memory
 from ...nodes.metrics import closeness as video_metrics
 from .workflow import RECONSTRUCTION, ROUND_TRIP, SOURCE, Choices
-
-
-class Memory:
-    """The largest memory use that was seen; `look` while ComfyUI runs."""
-
-    def __init__(self, host: HostProcess) -> None:
-        self.host = host
-        self.reserved_mb = 0.0
-
-    def look(self) -> None:
-        """Notes what ComfyUI uses now, on its accelerator too."""
-        self.host.peak_memory_mb()
-        if "--cpu" not in self.host.command:
-            device = self.host.client.system_stats()["devices"][0]
-            self.reserved_mb = max(self.reserved_mb, device.get("torch_vram_total", 0) / 1e6)
-
-    def as_dict(self) -> dict[str, float]:
-        """peak_memory_mb: ComfyUI's largest resident memory; device_memory_mb: torch's there, on a GPU."""
-        peak = {"peak_memory_mb": round(self.host.peak_memory_mb(), 1)}
-        return peak | ({"device_memory_mb": round(self.reserved_mb, 1)} if self.reserved_mb else {})
 
 
 def closeness(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:

@@ -14,7 +14,9 @@ from .. import locations
 def new_host(base: Path, packs: Mapping[str, Path] = locations.PACKS) -> HostProcess:
     """One whose files are in `base`; not started."""
     where = locations.from_environment()
-    return HostProcess(base, where.host, where.host_python, packs, device_arguments(), [where.checkpoint])
+    return HostProcess(
+        base, where.host, where.host_python, packs, device_arguments(), {"checkpoints": [where.checkpoint]}
+    )
 
 
 @contextmanager

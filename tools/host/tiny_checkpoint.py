@@ -12,6 +12,7 @@ import argparse
 import math
 import sys
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -73,11 +74,15 @@ def random_weight(name: str, module: torch.nn.Module, shape: torch.Size, seed: i
 
 def random_weights(network: torch.nn.Module, prefix: str, dtype: torch.dtype, seed: int) -> dict[str, torch.Tensor]:
     """Random weights for every parameter of a network, which may lie on the meta device; keys get the prefix."""
-    weights = {}
-    for name, parameter in network.named_parameters():
+
+    def weight(item: tuple[str, torch.nn.Parameter]) -> torch.Tensor:
+        name, parameter = item
         module = network.get_submodule(name.rpartition(".")[0])
-        weights[prefix + name] = random_weight(name, module, parameter.shape, seed).to(dtype)
-    return weights
+        return random_weight(name, module, parameter.shape, seed).to(dtype)
+
+    parameters = dict(network.named_parameters())
+    with ThreadPoolExecutor() as pool:
+        return dict(zip((prefix + name for name in parameters), pool.map(weight, parameters.items()), strict=True))
 
 
 def carry_latent(weights: dict[str, torch.Tensor], last_block: int = 11) -> None:

@@ -115,7 +115,9 @@ def install(where: Locations) -> str:
 def run(where: Locations, checkpoint: Path) -> None:
     """Starts the host with what the Manager has installed, and runs a workflow. HostError when a node is missing."""
     packs = {locations.PACK: where.host / "custom_nodes" / locations.PACK, "tiny_sd15": locations.PACKS["tiny_sd15"]}
-    process = HostProcess(where.host, where.host, where.python, packs, device_arguments(), [checkpoint])
+    process = HostProcess(
+        where.host, where.host, where.python, packs, device_arguments(), {"checkpoints": [checkpoint]}
+    )
     with process as host:
         served = {
             node

@@ -19,6 +19,7 @@ from ..demo import CLIP
 from ..demo.workflow import STEM_FATEZERO, TOKENFLOW, Choices, Wish, fill_in, load, node_titled
 from ..host.temporary import temporary_host
 from ..shipped.workflows import FOLDER as WORKFLOWS
+from .batch_runs import load as batch_load
 
 FILE = locations.ROOT / "docs" / "soak.json"
 # In turn, in batches of frames, so that everything that keeps state is run.
@@ -97,8 +98,11 @@ def main(arguments: list[str]) -> int:
     """Runs, writes docs/soak.json; returns the exit status."""
     parser = argparse.ArgumentParser(prog="make soak", description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=50)
+    parser.add_argument("--batch", action="store_true", help="the engine for many clips instead: docs/scale.json")
     parser.add_argument("--output", type=Path, default=FILE)
     options = parser.parse_args(arguments)
+    if options.batch:
+        return batch_load.main()
     with temporary_host("soak") as host:
         found = summary(soaked(host, options.runs))
     options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -8,6 +8,8 @@ from typing import Any
 
 import comfy.model_management
 
+from ..seams.comfyui_versions import free_memory
+
 # Numbers that live per latent pixel of every frame while others are computed, in units of the network's width. Most of
 # them live in the first layer of the decoder at full resolution: features that still wait (2) and those that were
 # joined with some (3), the input of the block, its current features and their normalised form (3), and what is gathered
@@ -45,6 +47,9 @@ def live_bytes(base: Any, size: Sequence[int]) -> float:
 def room_for(model: Any) -> float:
     """Bytes that a MODEL's device has for computing, once ComfyUI has loaded it and unloaded all others."""
     device = model.load_device
+    if getattr(model, "is_dynamic", bool)():
+        # weights are streamed, and give way to whatever is computed
+        return free_memory(model, device)
     free = comfy.model_management.get_free_memory(device)
     held = sum(
         loaded.model_loaded_memory()

@@ -55,7 +55,7 @@ class TokenFlowRun:
         current: the pass under way.
         timestep: of the step; keys the draws of STEM attention.
         key_tokens: normalised tokens of the source keyframes, [keyframes, p, c].
-        queries_keys: source queries and keys of the keyframes, at injected layers.
+        queries_keys: source queries and keys of the keyframes, at injected layers, until their edit has read them.
         outputs: attention outputs of the keyframes before the output projection, by cond (its number, or
             "source") and layer.
         matches: correspondences of the batch under way.
@@ -145,8 +145,10 @@ class TokenFlowAttention(SelfAttentionMethod):
         if current.plan is None:
             if current.source and current.inject_attention and layer.injected:
                 run.queries_keys[layer.index] = (q, k)
-            for cond, rows in zip(conds, out.chunk(len(conds)), strict=True):
-                run.outputs[cond, layer.index] = rows
+            # the source's own rows are read again only where its batches propagate as well
+            if not current.source or self.source_rows == "propagated":
+                for cond, rows in zip(conds, out.chunk(len(conds)), strict=True):
+                    run.outputs[cond, layer.index] = rows
         return out
 
     def _attend_keyframes(

@@ -165,14 +165,17 @@ class TokenFlowGuider(EditGuider):
 
         source_pass(keyframes)
         of_keyframes = edit_pass(keyframes)
+        run.queries_keys.clear()
         predicted = [torch.empty_like(x) for _ in conds]
         for batch in batch_passes(self.batches, keyframes, plan, self.reuses_keyframes):
+            # once for all layers
+            of_batch = batch.plan.on(x.device)
             if len(batch.source):
-                source_pass(batch.source, batch.plan, batch.key)
+                source_pass(batch.source, of_batch, batch.key)
             elif len(batch.edit):
-                run.match_keyframe(batch.plan, batch.key)
+                run.match_keyframe(of_batch, batch.key)
             if len(batch.edit):
-                for out, found in zip(predicted, edit_pass(batch.edit, batch.plan), strict=True):
+                for out, found in zip(predicted, edit_pass(batch.edit, of_batch), strict=True):
                     out[batch.edit] = found
             if batch.reused is not None:
                 frame, number = batch.reused

@@ -75,3 +75,29 @@ def test_a_rejection_lists_what_is_wrong_with_each_node():
 
 def test_a_rejection_that_is_no_json_is_shown_as_it_is():
     assert describe_rejection(PROMPT, b"<html>oops") == "The host refused the workflow: <html>oops"
+
+
+def test_steps_are_timed_from_the_end_of_the_first_and_however_few_are_told():
+    """A second for each message: the first step ends at 2, the fifth at 3, the ninth at 5; loading does not count."""
+    follower, _ = follow(
+        ("executing", {"node": "1"}),
+        ("progress", {"node": "1", "value": 0, "max": 9}),
+        ("progress", {"node": "1", "value": 1, "max": 9}),
+        ("progress", {"node": "1", "value": 5, "max": 9}),
+        ("status", {}),
+        ("progress", {"node": "1", "value": 9, "max": 9}),
+        ("executing", {"node": "2"}),
+        ("progress", {"node": "2", "value": 1, "max": 1}),
+        ("execution_success", {}),
+    )
+    assert follower.seconds_per_step == {"1": 3 / 8}
+
+
+def test_of_several_bars_of_a_node_the_last_is_timed():
+    told = [(1, 2), (2, 2), (1, 4), (2, 4), (4, 4)]
+    follower, _ = follow(
+        ("executing", {"node": "1"}), *[("progress", {"value": value, "max": of}) for value, of in told]
+    )
+    assert follower.seconds_per_step == {"1": 2 / 3}
+    again, _ = follow(*[("executing", {"node": "1"}), *[("progress", {"value": v, "max": 4}) for v in (1, 4, 2, 3, 4)]])
+    assert again.seconds_per_step == {"1": 1}

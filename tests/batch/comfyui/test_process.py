@@ -43,14 +43,15 @@ def is_running(pid):
 
 
 def test_a_host_serves_its_base_folder_and_is_gone_afterwards(tmp_path):
-    checkpoint = tmp_path / "tiny.safetensors"
-    checkpoint.touch()
-    host = process(tmp_path, SERVER.replace("LOG", "'ready'"), checkpoints=[checkpoint], extra_args=["--cpu"])
+    model = tmp_path / "tiny.safetensors"
+    model.touch()
+    models = {"checkpoints": [model], "clip_vision": [model]}
+    host = process(tmp_path, SERVER.replace("LOG", "'ready'"), models=models, extra_args=["--cpu"])
     with host:
         pid = host.process.pid
         assert host.client.object_info() == {}
         assert (host.base / "custom_nodes" / "The-Pack" / "marker").exists()
-        assert (host.base / "models" / "checkpoints" / "tiny.safetensors").exists()
+        assert all((host.base / "models" / folder / "tiny.safetensors").exists() for folder in models)
         assert {"--listen", "127.0.0.1", "--cpu"} <= set(host.command)
     assert host.process.poll() is not None
     assert not is_running(pid)

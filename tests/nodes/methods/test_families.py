@@ -22,7 +22,7 @@ from comfyui_stem.nodes.methods.inversion.sampling import invert
 from comfyui_stem.nodes.methods.seams.layer_map import feature_block, self_attention_layers
 from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
 from comfyui_stem.nodes.methods.stem.settings import PRESETS, StemSettings
-from comfyui_stem.nodes.methods.tokenflow.attention import TokenFlowRun
+from comfyui_stem.nodes.methods.tokenflow.attention import TokenFlowAttention, TokenFlowRun
 from comfyui_stem.nodes.methods.tokenflow.edit import TokenFlowSettings
 from comfyui_stem.nodes.methods.tokenflow.edit import edit as edit_by_tokenflow
 from comfyui_stem.stem_kernels.ddim import alpha_of, move_preserving
@@ -161,12 +161,15 @@ def test_bases_for_every_pixel_are_attention_to_all_frames(loaded, video):
 def test_tokenflow_injects_into_the_decoder_and_changes_the_video(loaded, inversion, monkeypatch):
     seen = {}
 
-    def noted(self):
-        seen.update(dict.fromkeys(self.queries_keys))
-        return forget(self)
+    class Noted(dict):
+        def __setitem__(self, layer, value):
+            seen[layer] = True
+            super().__setitem__(layer, value)
 
-    forget = TokenFlowRun.forget
-    monkeypatch.setattr(TokenFlowRun, "forget", noted)
+    def started(self, model):
+        return TokenFlowRun(queries_keys=Noted())
+
+    monkeypatch.setattr(TokenFlowAttention, "start_run", started)
     settings = TokenFlowSettings(batch_size=2, attention_injection=1.0, feature_injection=1.0)
     edited = edit_by_tokenflow(loaded.model, inversion, loaded.prompt(TARGET), loaded.prompt("rain"), settings)
     layers = self_attention_layers(loaded.model.model.diffusion_model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from comfyui_stem.stem_kernels.backends import choice, eager, triton_em
+from comfyui_stem.stem_kernels.em import EMSettings
 
 
 def normal(*shape, seed=0, dtype=torch.float32):
@@ -42,7 +43,7 @@ def test_what_triton_cannot_do_goes_to_plain_pytorch(interpreted, tokens, bases)
 )
 def test_a_backend_that_was_asked_for_and_cannot_serve_says_why(interpreted, tokens, bases, why):
     with pytest.raises(ValueError, match=f"No kernel can fit .*{why}.*Set kernels of STEM Bases to auto"):
-        choice.accumulate(tokens, (tokens,), normal(1, bases, 4), 0.05, "triton")
+        choice.weighted_means(tokens, (tokens,), normal(1, bases, 4), 0.05, EMSettings().divisor, "triton")
 
 
 def test_triton_is_refused_on_a_cpu_and_where_it_is_not_installed(monkeypatch):
@@ -58,7 +59,9 @@ def test_triton_is_refused_on_a_cpu_and_where_it_is_not_installed(monkeypatch):
 @pytest.mark.parametrize("leading", [(), (3,), (2, 3)])
 def test_leading_dimensions_are_kept(leading):
     tokens, values = normal(*leading, 9, 4), normal(*leading, 9, 2)
-    mass, (first, second) = choice.accumulate(tokens, (tokens, values), normal(*leading, 5, 4), 0.5)
+    mass, (first, second) = choice.weighted_means(
+        tokens, (tokens, values), normal(*leading, 5, 4), 0.5, EMSettings().divisor
+    )
     assert mass.shape == (*leading, 5)
     assert first.shape == (*leading, 5, 4)
     assert second.shape == (*leading, 5, 2)

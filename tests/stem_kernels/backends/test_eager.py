@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from comfyui_stem.stem_kernels.backends import eager
-from comfyui_stem.stem_kernels.em import expectation
+from comfyui_stem.stem_kernels.em import EMSettings, expectation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,9 +16,10 @@ def normal(*shape, seed, dtype=torch.float64):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
-def written_out(tokens, values, directions, temperature):
+def written_out(tokens, values, directions, temperature, em):
     z = expectation(tokens.to(directions.dtype), directions, temperature).transpose(-1, -2)
-    return z.sum(dim=-1), [z @ value.to(directions.dtype) for value in values]
+    mass = z.sum(dim=-1)
+    return mass, [z @ value.to(directions.dtype) / em.divisor(mass)[..., None] for value in values]
 
 
 @PROPERTY
@@ -29,26 +30,36 @@ def written_out(tokens, values, directions, temperature):
     c=st.integers(1, 9),
     block=st.integers(1, 45),
     temperature=st.sampled_from([0.01, 0.05, 2.0]),
+    empty=st.sampled_from(["masked", "kept"]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_blocks_of_any_size_give_masses_and_sums_of_the_equations(heads, m, k, c, block, temperature, seed):
+def test_blocks_of_any_size_give_masses_and_means_of_the_equations(heads, m, k, c, block, temperature, empty, seed):
     tokens, values = normal(heads, m, c, seed=seed), normal(heads, m, 3, seed=seed + 1)
     directions = normal(heads, k, c, seed=seed + 2)
-    mass, totals = eager.accumulate(tokens, (tokens, values), directions, temperature, block)
-    expected_mass, expected = written_out(tokens, (tokens, values), directions, temperature)
+    em = EMSettings(empty_bases=empty, mass_eps=0.25)
+    mass, means = eager.weighted_means(tokens, (tokens, values), directions, temperature, em.divisor, block)
+    expected_mass, expected = written_out(tokens, (tokens, values), directions, temperature, em)
     torch.testing.assert_close(mass, expected_mass)
-    for ours, theirs in zip(totals, expected, strict=True):
+    for ours, theirs in zip(means, expected, strict=True):
         torch.testing.assert_close(ours, theirs)
 
 
 def test_more_tokens_than_one_block_holds_are_all_counted():
-    count = 2 * eager.BLOCK_TOKENS + 17
-    tokens, directions = normal(1, count, 5, seed=0, dtype=torch.float32), normal(1, 7, 5, seed=1, dtype=torch.float32)
-    mass, totals = eager.accumulate(tokens, (tokens,), directions, 0.5)
-    whole_mass, whole = eager.accumulate(tokens, (tokens,), directions, 0.5, block=count)
+    directions, divisor = normal(1, 900, 5, seed=1, dtype=torch.float32), EMSettings().divisor
+    count = 2 * eager.block_tokens(directions) + 17
+    tokens = normal(1, count, 5, seed=0, dtype=torch.float32)
+    mass, means = eager.weighted_means(tokens, (tokens,), directions, 0.5, divisor)
+    whole_mass, whole = eager.weighted_means(tokens, (tokens,), directions, 0.5, divisor, block=count)
     assert float(mass.sum()) == pytest.approx(count, rel=1e-5)
     torch.testing.assert_close(mass, whole_mass)
-    torch.testing.assert_close(totals[0], whole[0])
+    torch.testing.assert_close(means[0], whole[0])
+
+
+@pytest.mark.parametrize(("heads", "k"), [(1, 1), (1, 256), (8, 256), (8, 4096), (20, 1024)])
+def test_a_block_is_large_enough_for_a_product_and_no_larger_for_more_heads(heads, k):
+    count = eager.block_tokens(torch.empty(heads, k, 4))
+    assert count == eager.LEAST_TOKENS or heads * k * count <= eager.CPU_BLOCK < heads * k * (count + 1)
+    assert count >= eager.LEAST_TOKENS
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -62,6 +73,6 @@ def test_no_responsibility_is_subnormal(dtype):
 def test_tokens_are_not_changed():
     tokens, directions = normal(1, 30, 4, seed=4), normal(1, 6, 4, seed=5)
     before = tokens.clone(), directions.clone()
-    eager.accumulate(tokens, (tokens,), directions, 0.05)
+    eager.weighted_means(tokens, (tokens,), directions, 0.05, EMSettings().divisor)
     assert torch.equal(tokens, before[0])
     assert torch.equal(directions, before[1])

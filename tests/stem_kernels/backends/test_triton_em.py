@@ -26,16 +26,17 @@ def run(*checks, interpreted):
 
 @pytest.fixture(scope="module")
 def passed():
-    return run("sums", "strides", "chunks", "fit", interpreted=not torch.cuda.is_available())
+    return run("sums", "strides", "chunks", "fit", "ties", interpreted=not torch.cuda.is_available())
 
 
 @pytest.mark.parametrize(
     "check",
     [
-        pytest.param("sums", id="masses and sums equal those in float64"),
+        pytest.param("sums", id="masses and means equal those in float64"),
         pytest.param("strides", id="slices of larger tensors are read in place"),
         pytest.param("chunks", id="chunks and splits of the tokens change nothing"),
         pytest.param("fit", id="a whole fit equals that of the eager backend"),
+        pytest.param("ties", id="bases that one token makes are equal, whatever their share of it"),
     ],
 )
 def test_the_kernels_compute_what_plain_pytorch_does(passed, check):

@@ -19,6 +19,7 @@ from comfyui_stem.stem_kernels.backends import eager, triton_em, triton_kernels 
 from comfyui_stem.stem_kernels.em import EMSettings, fit_bases  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DIVISOR = EMSettings().divisor
 
 
 def normal(*shape, seed, dtype=torch.float32):
@@ -26,7 +27,8 @@ def normal(*shape, seed, dtype=torch.float32):
 
 
 def in_float64(tokens, values, directions, temperature):
-    return eager.accumulate(tokens.double(), [value.double() for value in values], directions.double(), temperature)
+    values = [value.double() for value in values]
+    return eager.weighted_means(tokens.double(), values, directions.double(), temperature, DIVISOR)
 
 
 def check(ours, theirs, relative=2e-6):
@@ -51,10 +53,10 @@ def sums():
         tokens, values = (normal(heads, count, c, seed=c, dtype=getattr(torch, dtype)) for c in (channels, 24))
         directions = normal(heads, k, channels, seed=1) / channels**0.5
         assert triton_em.refusal(tokens, directions) is None
-        mass, totals = triton_em.accumulate(tokens, (tokens, values), directions, 0.3)
+        mass, means = triton_em.weighted_means(tokens, (tokens, values), directions, 0.3, DIVISOR)
         expected_mass, expected = in_float64(tokens, (tokens, values), directions, 0.3)
         check(mass, expected_mass)
-        for ours, theirs in zip(totals, expected, strict=True):
+        for ours, theirs in zip(means, expected, strict=True):
             check(ours, theirs)
 
 
@@ -62,22 +64,22 @@ def strides():
     whole = normal(2, 60, 4, 48, seed=3)
     tokens, values = whole[:, 5:45, 1, ::2], whole.transpose(2, 3)[:, 5:45, :40, 2]
     directions = normal(2, 24, 30, seed=4).transpose(1, 2)
-    mass, totals = triton_em.accumulate(tokens, (values,), directions, 2.0)
+    mass, means = triton_em.weighted_means(tokens, (values,), directions, 2.0, DIVISOR)
     expected_mass, expected = in_float64(tokens, (values,), directions, 2.0)
     check(mass, expected_mass)
-    check(totals[0], expected[0])
+    check(means[0], expected[0])
 
 
 def chunks():
     tokens, directions = normal(1, 1500, 20, seed=5), normal(1, 24, 20, seed=6)
-    whole_mass, whole = triton_em.accumulate(tokens, (tokens,), directions, 1.0)
-    mass, totals = triton_em.accumulate(tokens, (tokens,), directions, 1.0, chunk=333)
+    whole_mass, whole = triton_em.weighted_means(tokens, (tokens,), directions, 1.0, DIVISOR)
+    mass, means = triton_em.weighted_means(tokens, (tokens,), directions, 1.0, DIVISOR, chunk=333)
     check(mass, whole_mass.double())
-    check(totals[0], whole[0].double())
-    again_mass, again = triton_em.accumulate(tokens, (tokens,), directions, 1.0)
+    check(means[0], whole[0].double())
+    again_mass, again = triton_em.weighted_means(tokens, (tokens,), directions, 1.0, DIVISOR)
     assert torch.equal(again_mass, whole_mass)
     assert torch.equal(again[0], whole[0])
-    assert triton_kernels.sums(tokens.abs(), tokens)[0].shape == (1, 20, 20)
+    assert triton_kernels.sums(tokens.abs(), torch.ones_like(tokens[:, 0]), tokens).shape == (1, 20, 20)
 
 
 def fit():
@@ -89,6 +91,15 @@ def fit():
     check(ours.mass, theirs.mass.double(), 1e-5)
 
 
+def ties():
+    tokens = 5 * torch.nn.functional.normalize(normal(40, 16, seed=8), dim=-1)
+    initial = torch.cat([share * tokens for share in (1.0, 1.00002, 0.99998)])
+    em = EMSettings(temperature=1e-3, iterations=1, normalize_bases=False, backend="triton")
+    first, *others = fit_bases(tokens, initial, em).centres.chunk(3)
+    check(first, tokens.double(), 1e-6)
+    assert all(torch.equal(first, other) for other in others)
+
+
 # Bytes of shared memory that a program can have, by compute capability.
 SHARED = {80: 163 << 10, 86: 99 << 10, 90: 227 << 10}
 
@@ -98,7 +109,7 @@ def compiled():
     from triton.compiler import ASTSource, compile
 
     def shared(capability, kernel, pointers, constants, **options):
-        kinds = pointers | dict.fromkeys(constants, "constexpr")
+        kinds = pointers | dict.fromkeys(constants, "constexpr") | {"rate": "fp32"}
         signature = {name: kinds.get(name, "i32") for name in kernel.arg_names}
         constexprs = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
         source = ASTSource(fn=kernel, signature=signature, constexprs=constexprs)
@@ -108,14 +119,14 @@ def compiled():
         limit = SHARED[capability]
         for k in (256, triton_em.MOST_BASES):
             tiles = triton_kernels.expectation_tiles(k)
-            pointers = {"tokens": dtype, "scaled": "*fp32", "weights": "*fp32"}
+            pointers = {"tokens": dtype, "directions": "*fp32", "weights": "*fp32", "mass": "*fp32"}
             assert shared(capability, triton_kernels._expectation, pointers, tiles.constants, **tiles.options) <= limit
         tiles = triton_kernels.sums_tiles(640)
-        pointers = {"weights": "*fp32", "values": dtype, "total": "*fp32", "mass": "*fp32"}
+        pointers = {"weights": "*fp32", "divisor": "*fp32", "values": dtype, "total": "*fp32"}
         assert shared(capability, triton_kernels._sums, pointers, tiles.constants, **tiles.options) <= limit
 
 
-CHECKS = {"sums": sums, "strides": strides, "chunks": chunks, "fit": fit, "compiled": compiled}
+CHECKS = {"sums": sums, "strides": strides, "chunks": chunks, "fit": fit, "ties": ties, "compiled": compiled}
 
 
 def main(names):

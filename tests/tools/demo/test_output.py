@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 from comfyui_stem.batch.comfyui.events import Event
+from comfyui_stem.batch.comfyui.memory import Memory
 from comfyui_stem.tools.demo import pictures, report
 from comfyui_stem.tools.demo.progress import ProgressLines
 from comfyui_stem.tools.demo.workflow import EDIT, RECONSTRUCTION, ROUND_TRIP, SOURCE, Choices, DemoError
@@ -104,7 +105,7 @@ class StoppedHost:
 def make_report(frames):
     choices = Choices(Path("clips/cat.mp4"), Path("models/tiny.safetensors"))
     seconds = {"setup": 1.234, "inversion": 2.0, "reconstruction": 3.0, "edit": 4.0, "total": 11.0}
-    return report.make(choices, 10, frames, seconds, "cpu", report.Memory(StoppedHost()))
+    return report.make(choices, 10, frames, seconds, "cpu", Memory(StoppedHost()))
 
 
 def test_the_report_has_the_documented_keys_and_is_plain_json(frames):
@@ -120,7 +121,7 @@ def test_the_report_compares_edits_with_the_truth_where_it_is_known(frames):
     choices = Choices(Path("clips/cat.mp4"), Path("models/tiny.safetensors"))
     frames[EDIT], frames[ROUND_TRIP] = flat((100, 100, 100)), flat((0, 0, 0))
     truths = {EDIT: flat((151, 151, 151))}
-    made = report.make(choices, 10, frames, {"edit": 1.0}, "cpu", report.Memory(StoppedHost()), truths)
+    made = report.make(choices, 10, frames, {"edit": 1.0}, "cpu", Memory(StoppedHost()), truths)
     assert made["edits"][EDIT]["psnr_vs_truth"] == pytest.approx(20 * np.log10(5), abs=0.01)
     assert made["edits"][EDIT]["psnr_of_no_edit"] == pytest.approx(20 * np.log10(255 / 151), abs=0.01)
     assert "14.0 dB" in report.as_text(made) and "against the true edit" in report.as_text(made)

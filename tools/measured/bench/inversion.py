@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from ....nodes.methods.inversion.sampling import invert
 from ....nodes.methods.stem.attention import StemSelfAttention
 from ....nodes.methods.stem.fitting import FitKey, Fitting
 from ....nodes.methods.stem.settings import PRESETS
+from ....stem_kernels.backends.choice import Backend
 from ....stem_kernels.em import Bases
 from ....stem_kernels.token_parts import Tokens, parts_of
 from ...host.loaded_model import Loaded
@@ -48,8 +49,10 @@ class FreeFitting(Fitting):
         return Bases(centres, torch.ones(len(centres), device=centres.device), centres)
 
 
-def stem(num_bases: int, frames_per_batch: int | None = None) -> StemSelfAttention:
-    return StemSelfAttention(TimedFitting(PRESETS["paper"].with_bases(num_bases)), frames_per_batch)
+def stem(num_bases: int, frames_per_batch: int | None = None, backend: Backend = "auto") -> StemSelfAttention:
+    settings = PRESETS["paper"].with_bases(num_bases)
+    fitting = TimedFitting(replace(settings, em=replace(settings.em, backend=backend)))
+    return StemSelfAttention(fitting, frames_per_batch)
 
 
 def workloads(loaded: Loaded, video: VideoSize, steps: int) -> list[Workload]:
@@ -60,6 +63,14 @@ def workloads(loaded: Loaded, video: VideoSize, steps: int) -> list[Workload]:
         ("DDIM, all frames", FrameContextAttention(None), None),
         *((f"STEM, K={k}", stem(k), k) for k in (128, 256, 512)),
         ("K=256, were EM free", StemSelfAttention(FreeFitting(stem(256).settings), None), 256),
+    ]
+    return [_workload(name, loaded, method, video, k, steps=steps) for name, method, k in methods]
+
+
+def by_backend(loaded: Loaded, video: VideoSize, steps: int) -> list[Workload]:
+    """DDIM, and STEM by what computes EM."""
+    methods = [(BASELINE, None, None)] + [
+        (f"STEM, K={k}, {backend}", stem(k, backend=backend), k) for k in (256, 512) for backend in ("eager", "triton")
     ]
     return [_workload(name, loaded, method, video, k, steps=steps) for name, method, k in methods]
 

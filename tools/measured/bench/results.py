@@ -13,6 +13,9 @@ import torch
 
 from .timing import Measured, Workload
 
+# What tells the rows of a machine apart.
+WORKLOAD = ("group", "attention", "name", "dtype", "frames", "height", "width", "num_bases")
+
 
 @dataclass(frozen=True)
 class VideoSize:
@@ -65,6 +68,19 @@ def machine() -> dict:
     return {"device": f"CPU ({name})", "threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
+class KeptRows:
+    """The rows of a file, which is written again with every new one: a run that is cut off leaves what it has."""
+
+    def __init__(self, file: Path) -> None:
+        self.file, self._before = file, load(file)
+        self._found: dict[tuple, dict] = {}
+
+    def add(self, row: dict) -> None:
+        """Takes a row in, in the place of what this run had of the same workload after fewer rounds."""
+        self._found[tuple(row.get(name) for name in WORKLOAD)] = row
+        save(merged(self._before, list(self._found.values())), self.file)
+
+
 def load(file: Path) -> list[dict]:
     return json.loads(file.read_text(encoding="utf-8"))["rows"] if file.is_file() else []
 
@@ -82,5 +98,8 @@ def run_of(row: dict) -> tuple:
 
 
 def save(rows: Sequence[dict], file: Path) -> None:
+    """Writes the rows; a reader, or a run that is cut off, finds the old file or the new one, whole."""
     lines = ",\n".join(json.dumps(row) for row in rows)
-    file.write_text(f'{{"rows": [\n{lines}\n]}}\n', encoding="utf-8")
+    new = file.with_name(f"{file.name}.new")
+    new.write_text(f'{{"rows": [\n{lines}\n]}}\n', encoding="utf-8")
+    new.replace(file)

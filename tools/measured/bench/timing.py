@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -47,6 +47,12 @@ class Measured:
 
 def interleaved(workloads: Sequence[Workload], rounds: int, warm_up: bool = False) -> dict[str, Measured]:
     """Every workload once in each round; with `warm_up`, after a round that does not count."""
+    *_, found = round_by_round(workloads, rounds, warm_up)
+    return found
+
+
+def round_by_round(workloads: Sequence[Workload], rounds: int, warm_up: bool = False) -> Iterator[dict[str, Measured]]:
+    """As `interleaved`; yields what it has after each round that counts."""
     found = {workload.name: Measured() for workload in workloads}
     with tqdm(total=(rounds + warm_up) * len(workloads), unit="run") as bar:
         for number in range(-warm_up, rounds):
@@ -56,7 +62,8 @@ def interleaved(workloads: Sequence[Workload], rounds: int, warm_up: bool = Fals
                 bar.update()
                 if number >= 0:
                     found[workload.name].add([seconds], peak)
-    return found
+            if number >= 0:
+                yield found
 
 
 def time_and_memory(run: Callable[[], object]) -> tuple[float, int]:

@@ -28,7 +28,7 @@ INVERSION, EDIT = 1e-4, 1e-3
 STEPS = 10
 # "A few pixels" of a mask whose threshold a pixel may just meet.
 MASK = 2e-3
-MASK_SIZES = {1: "20x20", 2: "10x10", 3: "5x5"}
+MASK_SIDES = (20, 10, 5)
 
 
 class Published(FateZeroGuider):
@@ -42,7 +42,7 @@ class Published(FateZeroGuider):
         super().__init__(*args)
         self.target_sum: Tensor | float = 0.0
         self.latents: dict[int, Tensor] = {}
-        self.self_masks: dict[tuple[int, int], Tensor] = {}
+        self.self_masks: dict[tuple[int, tuple[int, int]], Tensor] = {}
         self.latent_masks: dict[int, tuple[Tensor, Tensor]] = {}
         self.step = 0
 
@@ -70,10 +70,10 @@ class Published(FateZeroGuider):
         self.latent_masks[self.step] = self._mask(source, size), union
         return source, self.target_sum
 
-    def _keep_own(self, attention: Tensor, record: SourceRecord) -> dict[int, Tensor]:
+    def _keep_own(self, attention: Tensor, record: SourceRecord) -> dict[tuple[int, int], Tensor]:
         masks = super()._keep_own(attention, record)
-        for level, mask in masks.items():
-            self.self_masks[self.step, level] = mask[..., 0]
+        for size, mask in masks.items():
+            self.self_masks[self.step, size] = mask[..., 0]
         return masks
 
     def after_move(self, x: Tensor, timestep: int, sigma: Tensor) -> Tensor:
@@ -139,11 +139,11 @@ def _edited(
     for row, step in zip(recorded[f"{name}.steps.f037"], run["stored_steps"], strict=True):
         ours = guider.latents[step][run["stored_frames"]]
         yield compared(f"fatezero {name} after step {step}", ours, row, EDIT)
-    for level, size in MASK_SIZES.items():
-        if f"{name}.self_mask.{size}" in recorded:
-            theirs = rearrange(recorded[f"{name}.self_mask.{size}"], "step n 1 h w -> step n (h w)")
-            ours = torch.stack([guider.self_masks[step, level] for step in range(len(theirs))])
-            yield Comparison(f"fatezero {name} mask {size}", share_that_differs(ours, theirs), MASK)
+    for side in MASK_SIDES:
+        if (mask := f"{name}.self_mask.{side}x{side}") in recorded:
+            theirs = rearrange(recorded[mask], "step n 1 h w -> step n (h w)")
+            ours = torch.stack([guider.self_masks[step, (side, side)] for step in range(len(theirs))])
+            yield Comparison(f"fatezero {name} mask {side}x{side}", share_that_differs(ours, theirs), MASK)
     for part, kind in enumerate(("source", "union")):
         if f"{name}.latent_mask_{kind}" in recorded:
             theirs = rearrange(recorded[f"{name}.latent_mask_{kind}"], "step n 1 h w -> step n h w")

@@ -33,7 +33,7 @@ def line_plot(title: str, across: str, up: str, lines: Mapping[str, Sequence[flo
         draw.line([place(0, tick), place(count - 1, tick)], GRID, SCALE)
         x, y = place(0, tick)
         draw.text((x - 8 * SCALE, y), f"{tick:g}", INK, small, "rm")
-    for n in range(count):
+    for n in range(0, count, 1 + count // 16):
         x, y = place(n, ticks[0])
         draw.text((x, y + 8 * SCALE), str(n + 1), INK, small, "mt")
     for number, (name, values) in enumerate(lines.items()):

@@ -14,14 +14,14 @@ import psutil
 from ... import locations
 from .machines import SECONDS, Machine, descendants
 
-COMMAND = (locations.ROOT / "batch", "run")
+BATCH = (locations.ROOT / "batch",)
 STUB = (locations.TOOLS / "launch.py", "robustness.batch_runs.stub_worker")
 
 
 class Driver:
     """A run under way on a machine.
 
-    program: COMMAND, or STUB for workers without ComfyUI; arguments: of that, where the folder of the results is named.
+    program: BATCH, or STUB for workers without ComfyUI; arguments: of that.
     """
 
     def __init__(

@@ -21,6 +21,9 @@ from ....batch.worker import Outcome, WorkerSettings
 
 # The try that ends, of clips that do not end by themselves.
 TRIES = {"greedy": 2, "hung": 2, "endless": 3}
+# What Ray makes actors of, and a workflow for them.
+KIND = (__name__.partition(".")[2], "StubWorker")
+WORKFLOW = {"1": {"class_type": "STEMVideoLoad", "inputs": {"file": ""}, "_meta": {"title": "Video Load"}}}
 BYTES = {"large": 40_000_000, "huge": 260_000_000}
 
 
@@ -107,12 +110,11 @@ def main(arguments: list[str]) -> int:
         WorkerSettings(options.out, comfyui="", python="", environment=environment, seconds=options.limit),
         workers=options.workers,
         address=options.address,
-        kind=(f"{__name__.partition('.')[2]}", "StubWorker"),
+        kind=KIND,
     )
-    workflow = {"1": {"class_type": "STEMVideoLoad", "inputs": {"file": ""}, "_meta": {"title": "Video Load"}}}
     jobs = [Job(name, __file__) for name in options.clips.split(",")]
     try:
-        return run_jobs(Results(Path(options.out)), workflow, jobs, settings, lambda text: print(text, flush=True))
+        return run_jobs(Results(Path(options.out)), WORKFLOW, jobs, settings, lambda text: print(text, flush=True))
     except JobsError as error:
         print(f"batch stopped: {error}")
         return 1

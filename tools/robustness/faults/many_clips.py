@@ -19,7 +19,7 @@ import psutil
 from ... import locations
 from ...demo import CLIP
 from ..batch_runs.cluster import Cluster, two_machines
-from ..batch_runs.driver import COMMAND, Driver, clips_on, done, events, whole
+from ..batch_runs.driver import BATCH, Driver, clips_on, done, events, whole
 from ..batch_runs.machines import CABLE, CannotSeparate, Machine, machines, until
 from .full_disk import CannotMount, full, small_disk
 from .graphs import small
@@ -183,7 +183,7 @@ def real_run(
     files = [folder / "jobs.csv", folder / "workflow.json", folder / "out"]
     comfyui = ["--comfyui", where.host, "--python", where.host_python, "--workers", 1]
     tiny = ["--checkpoint", where.checkpoint, "--pack", locations.PACKS["tiny_sd15"]]
-    return Driver(machine, COMMAND, *files, *comfyui, *tiny, *options, environment=environment)
+    return Driver(machine, BATCH, "run", *files, *comfyui, *tiny, *options, environment=environment)
 
 
 def rows(*names: str) -> list[str]:

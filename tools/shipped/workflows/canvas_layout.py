@@ -10,7 +10,7 @@ from .node_schemas import NodeSchema
 
 NODE_TITLE, SLOT, WIDGET, WIDGETS_MARGIN, NODE_MARGIN = 30, 20, 24, 8, 6
 GROUP_TITLE, PADDING = 40, 20
-BETWEEN_NODES, BETWEEN_GROUPS = 20, 50
+BETWEEN_NODES, BETWEEN_GROUPS = 20, 60
 # The page's newer rendering makes nodes higher by up to this share.
 SLACK = 0.25
 

@@ -14,10 +14,10 @@ NEGATIVE = "blurry, distorted, low quality"
 
 # Sizes leave room for the pictures that the page shows in a node after a run.
 CLIP_SIZE = (300, 680)
-VIDEO_SIZE = (380, 380)
-WIDE_VIDEO_SIZE = (380, 340)
-PROMPT_SIZE = (380, 90)
-NODE_SIZE = (380, 0)
+VIDEO_SIZE = (360, 360)
+WIDE_VIDEO_SIZE = (360, 320)
+PROMPT_SIZE = (360, 90)
+NODE_SIZE = (360, 0)
 EDIT_SIZE = (330, 0)
 
 

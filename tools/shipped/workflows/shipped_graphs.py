@@ -24,7 +24,7 @@ def reconstruct_first() -> Graph:
     videos = start.clip["images"], round_trip, rebuilt
     beside = common_nodes.compare(graph, start, "source, VAE round trip, reconstruction", *videos)
     first = common_nodes.opening(graph, start.clip, start.checkpoint, note_texts.RECONSTRUCT_FIRST)
-    judging = graph.note("How to judge it", note_texts.RECONSTRUCTION, (380, 150))
+    judging = graph.note("How to judge it", note_texts.RECONSTRUCTION, (360, 160))
     graph.columns = [
         [first],
         [Group("2 · Prompt", [start.source]), Group("3 · Inversion", inversion.nodes)],

@@ -12,6 +12,7 @@ from .api_form import output_slot, schema_of, widget_value
 from .canvas_layout import Box, arrange
 from .graph import NOTE, Graph, Group, Node, Output
 from .node_schemas import Field, NodeSchema
+from .wiring import Link, wire
 
 OPTIONAL_SHAPE = 7
 NOTE_COLOURS = {"color": "#432", "bgcolor": "#653"}
@@ -35,22 +36,13 @@ class Registered:
     version: str
 
 
-@dataclass(frozen=True)
-class Link:
-    """A line between an output and an input, by node id and slot."""
-
-    id: int
-    source: tuple[int, int]
-    target: tuple[int, int]
-    type: str
-
-
 def ui_form(graph: Graph, schemas: Mapping[str, NodeSchema], comfyui: Registered, pack: Registered) -> dict:
     """The workflow as ComfyUI's page would save it. comfyui, pack: where its nodes and the custom ones come from.
 
     WorkflowError: as for `api_form`.
     """
     layout, links = arrange(graph, schemas), links_of(graph, schemas)
+    wiring = wire(graph, schemas, layout, links)
     return {
         "id": str(uuid.uuid5(uuid.NAMESPACE_OID, graph.name)),
         "revision": 0,
@@ -62,7 +54,19 @@ def ui_form(graph: Graph, schemas: Mapping[str, NodeSchema], comfyui: Registered
         "links": [[link.id, *link.source, *link.target, link.type] for link in links],
         "groups": [group_form(number, group, box) for number, (group, box) in enumerate(layout.groups, 1)],
         "config": {},
-        "extra": {"ds": VIEW},
+        "extra": {
+            "ds": VIEW,
+            "reroutes": [
+                {
+                    "id": one.id,
+                    **({"parentId": one.parent} if one.parent else {}),
+                    "pos": list(one.position),
+                    "linkIds": one.links,
+                }
+                for one in wiring.reroutes
+            ],
+            "linkExtensions": [{"id": link, "parentId": last} for link, last in wiring.last.items()],
+        },
         "version": 0.4,
     }
 

@@ -11,6 +11,7 @@ from comfyui_stem.nodes.methods.inversion.sampling import invert
 from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
 from comfyui_stem.nodes.methods.stem.settings import StemSettings
 from comfyui_stem.nodes.methods.tokenflow import edit as tokenflow
+from comfyui_stem.nodes.methods.tokenflow.attention import TokenFlowAttention
 from comfyui_stem.nodes.methods.tokenflow.edit import TokenFlowGuider, TokenFlowSettings, edit, prepared, start_latent
 from comfyui_stem.nodes.methods.tokenflow.passes import batch_passes
 from comfyui_stem.stem_kernels.em import EMSettings
@@ -71,6 +72,22 @@ def test_what_the_keyframes_had_computed_is_what_their_batches_would_compute(
     spared = sum(rows)
     assert relative(reused, edited(loaded, inversion, settings)) < 1e-5
     assert spared < sum(rows) - spared
+
+
+@pytest.mark.parametrize(("source_rows", "conds"), [("true", {0, 1}), ("propagated", {0, 1, "source"})])
+def test_of_the_keyframes_only_what_batches_read_is_kept(loaded, inversion, monkeypatch, source_rows, conds):
+    runs, kept, start = [], [], TokenFlowAttention.start_run
+
+    def batches(*arguments):
+        kept.append((len(runs[-1].queries_keys), {cond for cond, _ in runs[-1].outputs}))
+        return batch_passes(*arguments)
+
+    monkeypatch.setattr(
+        TokenFlowAttention, "start_run", lambda self, model: runs.append(start(self, model)) or runs[-1]
+    )
+    monkeypatch.setattr(tokenflow, "batch_passes", batches)
+    edited(loaded, inversion, TokenFlowSettings(batch_size=2, source_rows=source_rows))
+    assert kept == [(0, conds)] * STEPS
 
 
 @pytest.mark.parametrize("source_rows", ["true", "propagated"])

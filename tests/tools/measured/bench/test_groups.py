@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import pytest
 import torch
+from comfyui_stem.nodes.methods.stem.settings import PRESETS
 from comfyui_stem.stem_kernels.em import EMSettings, fit_bases
 from comfyui_stem.tools import locations
 from comfyui_stem.tools.host import loaded_model
 from comfyui_stem.tools.measured import bench
-from comfyui_stem.tools.measured.bench import report
+from comfyui_stem.tools.measured.bench import kernels, report
 from comfyui_stem.tools.measured.bench.em import FLOOR, flops, layer_shapes, moved, written_plainly
+from comfyui_stem.tools.measured.bench.groups import MEASURES, Bench
 from comfyui_stem.tools.measured.bench.results import VideoSize
 
-GROUPS = [group for group in bench.GROUPS if group != "sizes"]
+# One takes long, and Triton's need its interpreter from the start of a process: `make gpu ARGS="--smoke"` runs them.
+LEFT_OUT = ("sizes", "kernels", "backends")
+GROUPS = [group for group in (*bench.GROUPS, *bench.GPU_GROUPS) if group not in LEFT_OUT]
 
 
 @pytest.fixture(scope="module")
 def rows():
     """Of every group, with the tiny checkpoint and two frames of 64x64 pixels."""
     loaded_model.prepare()
-    loaded = loaded_model.load(locations.from_environment().checkpoint)
-    options = bench.parse(["--rounds", "1", "--frames", "2", "--height", "64", "--width", "64"])
+    tiny = str(locations.from_environment().checkpoint)
+    options = bench.parse(["--checkpoint", tiny, *"--rounds 1 --frames 2 --height 64 --width 64".split()])
     with torch.inference_mode():
-        return {group: list(bench.measure(group, loaded, options, cuda=False)) for group in GROUPS}
+        here = Bench(options, cuda=False)
+        return {group: list(MEASURES[group](here)) for group in GROUPS}
 
 
 def test_the_layers_are_those_of_sd15():
@@ -65,6 +70,37 @@ def test_the_page_shows_every_row(rows):
     for name in {row["name"] for row in everything} - {FLOOR, "Plug-and-play, frame by frame", "TokenFlow Edit"}:
         assert f"{name}" in page
     assert page.count("Measured on: ") == len(GROUPS)
+
+
+def test_a_kernel_that_fails_is_a_row_with_the_reason(monkeypatch):
+    """Without its interpreter Triton has no device here, or without Triton there is nothing to import."""
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    found = list(kernels.rows(VideoSize(1, 64, 64), "cpu", rounds=1))
+    assert len(found) == len(kernels.DTYPES) * len(kernels.cases(VideoSize(1, 64, 64)))
+    assert all(row["failed"] for row in found)
+    assert f"failed: {found[0]['failed'][:20]}" in report.page(found)
+
+
+@pytest.mark.parametrize("group", ["kernels", "backends"])
+def test_without_triton_its_groups_are_left_out_and_say_why(group, monkeypatch, capsys):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    assert list(MEASURES[group](Bench(bench.parse([]), cuda=False))) == []
+    assert f"{group}: left out (" in capsys.readouterr().out
+
+
+def test_every_preset_has_its_case_at_every_level():
+    cases = kernels.cases(VideoSize(48, 360, 640))
+    assert {(case.heads, case.tokens, case.channels) for case in cases} >= {
+        (1, 48 * 45 * 80, 320),
+        (1, 48 * 6 * 10, 1280),
+        (8, 8 * 45 * 80, 40),
+        (8, 8 * 6 * 10, 160),
+    }
+    alike = {"tokenflow": "paper_literal"}
+    for name, settings in PRESETS.items():
+        ours = [case for case in cases if case.name.startswith(f"{alike.get(name, name)}, level")]
+        assert len(ours) == 4 and all(case.settings.em.temperature == settings.em.temperature for case in ours)
+        assert all(case.settings.em.normalize_bases == settings.em.normalize_bases for case in ours)
 
 
 def test_the_slope_of_memory_is_that_between_the_shortest_and_the_longest_clip(rows):
