@@ -190,7 +190,10 @@ class HostClient:
             except asyncio.TimeoutError:  # noqa: UP041 - Python 3.10 knows them as two classes
                 raise HostLost(f"The host has not answered for {REQUEST_SECONDS} s.") from None
             async with socket:
-                prompt_id = self.queue(prompt, client_id)
+                try:
+                    prompt_id = self.queue(prompt, client_id)
+                except OSError as error:
+                    raise HostLost(f"The host answers no more: {error}") from None
                 try:
                     await asyncio.wait_for(self._follow(socket, prompt_id, follower, on_event, stall), timeout)
                 except asyncio.TimeoutError:  # noqa: UP041 - Python 3.10 knows them as two classes
