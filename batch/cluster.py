@@ -77,12 +77,14 @@ def start_ray(address: str = "local", dashboard: bool = False) -> Any:
     try:
         ray.init(**options)
     except Exception as error:  # Ray raises its own, Python's, and a bare one
-        reason = (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[-1]
+        # the first sentence of the last line says what it is
+        last = (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[-1]
+        reason = last.partition(". ")[0].rstrip(".")
         if address == "local":
             needed = ' The dashboard needs pip install "ray[default]".' if dashboard else ""
-            raise JobsError(f"Ray does not start on this machine: {reason}{needed}") from None
+            raise JobsError(f"Ray does not start on this machine: {reason}.{needed}") from None
         raise JobsError(
-            f"Ray at {address} cannot be used from here: {reason} This machine has to be one of that cluster (ray "
+            f"Ray at {address} cannot be used from here: {reason}. This machine has to be one of that cluster (ray "
             f"start --address={address}), with its token ({_TOKEN_PLACES})."
         ) from None
     return ray

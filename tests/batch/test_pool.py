@@ -75,7 +75,7 @@ def test_the_same_command_goes_on_after_the_driver_was_killed_and_interrupted(cl
 
 def test_a_worker_that_was_killed_while_it_had_no_clip_starts_before_it_gets_one(cluster, tmp_path):
     run = cluster.run(tmp_path, "hung,a")
-    until(lambda: done(tmp_path))
+    until(lambda: events(tmp_path, "done"))
     idle, busy = sorted(cluster.first.processes("ray::Worker"), key=lambda one: "run" in one.cmdline()[0])
     idle.kill()
     until(lambda: len(cluster.first.processes("ray::Worker")) == 2 and not idle.is_running())
@@ -112,7 +112,7 @@ def test_machines_may_go_away_and_those_with_another_model_are_left_out(cluster,
     assert workers_with_clips(out) == {0, 1, 2} - {left_out["number"]}
 
     model.write_text("the same")
-    run = cluster.run(out, "a,b,c,d,e,f,g,h,i", seconds=1, workers=3)
+    run = cluster.run(out, "a,b,c,d,e,f,g,h,i", seconds=2, workers=3)
     until(lambda: clips_on(cluster.second, out))
     (under_way,) = clips_on(cluster.second, out)
     cluster.second.raylet.kill()
