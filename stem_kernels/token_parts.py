@@ -40,5 +40,7 @@ def moments(tokens: Tokens, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Mean and unbiased standard deviation of each channel, [..., 1, c] of `dtype`; one token has no spread."""
     parts, count = parts_of(tokens), count_of(tokens)
     mean = sum(part.to(dtype).sum(dim=-2, keepdim=True) for part in parts) / count
-    squares = sum((part.to(dtype) - mean).square().sum(dim=-2, keepdim=True) for part in parts)
-    return mean, (squares / max(1, count - 1)).sqrt()
+    # EM magnifies the last digit of where it starts; Apple's and some of Intel's GPUs have no float64.
+    exact = torch.float64 if mean.device.type in ("cpu", "cuda") else dtype
+    squares = sum((part.to(dtype) - mean).square_().sum(dim=-2, keepdim=True, dtype=exact) for part in parts)
+    return mean, (squares / max(1, count - 1)).sqrt().to(dtype)

@@ -9,6 +9,7 @@ from comfyui_stem.stem_kernels.em import EMSettings, fit_bases, pool
 from comfyui_stem.stem_kernels.initialisation import initial_bases
 from comfyui_stem.stem_kernels.random_streams import BASES, keyed_generator
 from comfyui_stem.stem_kernels.token_parts import count_of, moments, parts_of, split_like, tokens_at
+from comfyui_stem.tools.measured.errors import relative_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -72,6 +73,12 @@ def test_moments_are_those_of_torch(count):
     torch.testing.assert_close(mean, tokens.mean(0, keepdim=True))
     expected = tokens.std(0, keepdim=True) if count > 1 else torch.zeros(1, 4, dtype=torch.float64)
     torch.testing.assert_close(deviation, expected)
+
+
+def test_the_deviation_in_float32_is_rounded_once():
+    tokens = normal(8, 320, 40, seed=6, dtype=torch.float32)
+    _, deviation = moments(tokens.split(100, dim=1), torch.float32)
+    assert relative_error(deviation, tokens.double().std(1, keepdim=True)) < torch.finfo(torch.float32).eps / 4
 
 
 def test_a_tensor_is_its_only_part():
