@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .backends.choice import Backend, weighted_means
-from .precision import arithmetic_dtype, least_logit, tf32
+from .precision import arithmetic_dtype, least_weight, tf32
 from .token_parts import Tokens, parts_of, split_like
 
 
@@ -92,11 +92,10 @@ class Bases:
 def expectation(tokens: Tensor, directions: Tensor, temperature: float) -> Tensor:
     """E step (Eq. 9): responsibilities `softmax_k(mu_k . X_m / tau)`, [..., m, k], rows sum to 1.
 
-    Those whose logit is hopelessly below the largest are 0 (see `least_logit`).
+    Those that weigh nothing are 0 (see `least_weight`).
     """
-    logits = tokens @ directions.transpose(-1, -2) / temperature
-    below = logits - logits.amax(dim=-1, keepdim=True)
-    return torch.softmax(below.masked_fill(below <= least_logit(below.dtype), -torch.inf), dim=-1)
+    weights = torch.softmax(tokens @ directions.transpose(-1, -2) / temperature, dim=-1)
+    return weights.masked_fill(weights <= least_weight(weights.dtype), 0.0)
 
 
 def maximisation(tokens: Tensor, responsibilities: Tensor, settings: EMSettings) -> tuple[Tensor, Tensor]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-# Natural logarithm of the room left above the smallest normal number, for the mass that a responsibility is divided by.
-_ROOM = 12.0
+# Room left above the smallest normal number, for the mass that a responsibility is divided by.
+_ROOM = 1e5
 
 
 def arithmetic_dtype(tensor: Tensor) -> torch.dtype:
@@ -18,13 +17,13 @@ def arithmetic_dtype(tensor: Tensor) -> torch.dtype:
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32
 
 
-def least_logit(dtype: torch.dtype) -> float:
-    """How far below the largest logit of a softmax another counts as minus infinity: -75.3 in float32.
+def least_weight(dtype: torch.dtype) -> float:
+    """Below which a weight of a softmax counts as 0: 1.2e-33 in float32.
 
-    Its exponential would be subnormal or nearly so. CPUs take tens of times longer to multiply such numbers, and near
-    hard responsibilities hold many of them, while together they weigh less than a rounding error.
+    It would be subnormal or nearly so. CPUs take tens of times longer to multiply such numbers, and near hard
+    responsibilities hold many of them, while together they weigh less than a rounding error.
     """
-    return math.log(torch.finfo(dtype).tiny) + _ROOM
+    return torch.finfo(dtype).tiny * _ROOM
 
 
 @contextmanager

@@ -25,13 +25,13 @@ def split_like(values: Tensor, tokens: Tokens) -> tuple[Tensor, ...]:
 
 
 def tokens_at(tokens: Tokens, index: Tensor) -> Tensor:
-    """The tokens at `index`, int64 [k] in any order: [..., k, c]."""
-    parts = parts_of(tokens)
+    """The tokens at `index`, int64 [k] on the CPU and in any order: [..., k, c]."""
+    parts, start = parts_of(tokens), 0
     found = parts[0].new_empty(*parts[0].shape[:-2], len(index), parts[0].shape[-1])
-    index, start = index.to(found.device), 0
     for part in parts:
-        here = (index >= start) & (index < start + part.shape[-2])
-        found[..., here, :] = part.index_select(-2, index[here] - start)
+        # told apart on the CPU, because a GPU would have to say how many there are
+        (here,) = torch.nonzero((index >= start) & (index < start + part.shape[-2]), as_tuple=True)
+        found.index_copy_(-2, here.to(found.device), part.index_select(-2, (index[here] - start).to(found.device)))
         start += part.shape[-2]
     return found
 

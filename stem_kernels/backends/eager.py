@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..precision import least_logit
+from ..precision import least_weight
 
 # Responsibilities that exist at a time: on a CPU what stays in its cache, elsewhere what keeps a GPU busy.
-CPU_BLOCK, BLOCK = 2**20, 2**22
+CPU_BLOCK, BLOCK = 2**20, 2**24
 # Enough to fill a matrix product.
 LEAST_TOKENS = 256
 
@@ -44,22 +44,25 @@ def weighted_means(
     k, dtype = directions.shape[1], directions.dtype
     block = min(block or block_tokens(directions), count)
     buffer = directions.new_empty(heads, block, k)
-    mass = directions.new_zeros(heads, k)
+    mass = divided = None
     # [l, d, k]: with few channels a product is several times faster this way round.
-    means = [directions.new_zeros(heads, value.shape[-1], k) for value in values]
+    means: list[Tensor] = []
     for start in range(0, count, block):
         part = slice(start, min(start + block, count))
         features = tokens[:, part].to(dtype)
         weights = _expectation_(features, directions, temperature, buffer[:, : part.stop - part.start])
-        before, mass = mass, mass + weights.sum(dim=1)
+        mass = weights.sum(dim=1) if mass is None else mass + weights.sum(dim=1)
+        before, divided = divided, divisor(mass)
         # Divided before they are summed up, so that a base which one token makes is exactly that token.
-        weights /= divisor(mass).unsqueeze(1)
-        for mean, value in zip(means, values, strict=True):
-            seen = features if value is tokens else value[:, part].to(dtype)
-            if start:
-                mean *= (divisor(before) / divisor(mass)).unsqueeze(1)
-            mean.baddbmm_(seen.transpose(1, 2), weights)
-    return mass, [mean.transpose(1, 2).contiguous() for mean in means]
+        weights /= divided.unsqueeze(1)
+        seen = [(features if value is tokens else value[:, part].to(dtype)).transpose(1, 2) for value in values]
+        if before is None:
+            means = [torch.bmm(of_values, weights) for of_values in seen]
+            continue
+        kept = (before / divided).unsqueeze(1)
+        for mean, of_values in zip(means, seen, strict=True):
+            mean.mul_(kept).baddbmm_(of_values, weights)
+    return mass, [mean.transpose(1, 2) for mean in means]
 
 
 def _expectation_(features: Tensor, directions: Tensor, temperature: float, buffer: Tensor) -> Tensor:
@@ -67,6 +70,5 @@ def _expectation_(features: Tensor, directions: Tensor, temperature: float, buff
     torch.bmm(features, directions.transpose(1, 2), out=buffer)
     # Dividing the bases would be cheaper, but round them once more, by an error that every token shares.
     buffer /= temperature
-    buffer -= buffer.amax(dim=-1, keepdim=True)
-    torch.nn.functional.threshold_(buffer, least_logit(buffer.dtype), -torch.inf)
-    return torch.softmax(buffer, dim=-1, out=buffer)
+    torch.softmax(buffer, dim=-1, out=buffer)
+    return torch.nn.functional.threshold_(buffer, least_weight(buffer.dtype), 0.0)

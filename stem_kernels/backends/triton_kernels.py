@@ -7,6 +7,7 @@ in half precision are exact in TF32.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,11 +15,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..precision import least_logit
+from ..precision import least_weight
 
 # Numbers that one program keeps in registers as responsibilities of its tokens.
 _RESPONSIBILITIES = 16384
-_LEAST_LOGIT = least_logit(torch.float32)
+_LEAST_LOGIT = math.log(least_weight(torch.float32))
 # Of the sums: programs that fill a GPU, and tokens that are worth one.
 _PROGRAMS, _LEAST_SPLIT = 512, 256
 

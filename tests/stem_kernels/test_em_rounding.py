@@ -43,7 +43,7 @@ def as_they_stand(tokens, values, noise, em):
     return bases, shares.mT @ values
 
 
-# Not paper_literal: its guard of 1e-30 tokens is below the responsibilities that float32 keeps (see `least_logit`).
+# Not paper_literal: its guard of 1e-30 tokens is below the responsibilities that float32 keeps (see `least_weight`).
 @pytest.mark.parametrize("preset", ["reference_code", "paper", "tokenflow"])
 def test_a_float32_fit_is_as_near_to_float64_as_the_equations_as_they_stand(preset):
     ratios = []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import comfy.model_management
+import torch
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
@@ -19,6 +21,12 @@ def comfyui_attention(q: Tensor, k: Tensor, v: Tensor, extra_options: dict, mask
         attn_precision=extra_options["attn_precision"],
         transformer_options=extra_options,
     )
+
+
+def prefers_masks(device: torch.device) -> bool:
+    """Whether keys are better masked than left out. How many are left out is known on the device, so that the host has
+    to wait for it; but attention other than PyTorch's writes masks out, or takes a slower way."""
+    return device.type != "cpu" and comfy.model_management.pytorch_attention_enabled()
 
 
 def key_of(extra_options: dict) -> tuple[str, int, int]:

@@ -49,6 +49,8 @@ class ScheduledGuider(comfy.samplers.CFGGuider):
         self.inversion = inversion
         self.schedule = schedule
         self.guided_steps = range(len(schedule.timesteps))
+        # noise level of a step and its timestep, so that a device is asked once
+        self.read: tuple[Tensor | None, int] = None, -1
 
     def set_guidance(self, cfg: float, window: Window) -> None:
         """The guidance scale, and the steps in which it acts, as shares of the schedule from its noisy end.
@@ -80,6 +82,8 @@ class ScheduledGuider(comfy.samplers.CFGGuider):
         Raises:
             ValueError: none has.
         """
+        if self.read[0] is sigma:
+            return self.read[1]
         level, timesteps = float(sigma[0]), self.schedule.timesteps
         levels = torch.tensor([self.inversion.sigmas[self.inversion.entry(t)] for t in timesteps])
         nearest = int((levels - level).abs().argmin())
@@ -89,6 +93,7 @@ class ScheduledGuider(comfy.samplers.CFGGuider):
                 f"{float(levels[nearest]):.5g}), so there is no source to read at this step. Use the noise levels of "
                 "the inversion."
             )
+        self.read = sigma, timesteps[nearest]
         return timesteps[nearest]
 
 

@@ -16,6 +16,7 @@ from ..seams.layer_map import AttentionLayer
 from .fitting import FitKey, Fitting
 from .run import StemRun
 from .scopes import Scope, SharedKeys, scopes
+from .seen_bases import seen_bases
 
 
 @dataclass(frozen=True)
@@ -67,17 +68,13 @@ class FeatureBases:
         return self._shared(features, bases, parts_of(features)[0].dtype)
 
     def _shared(self, features: Tokens, bases: Bases, dtype: torch.dtype) -> SharedKeys:
-        """The pooled keys and values, or the bases that are still to be projected; without those that are empty."""
-        em, live = self.fitting.settings.em, bases.live(self.fitting.settings.em)
-        kept = slice(None) if bool(live.all()) else live
+        """The pooled keys and values, or the bases that are still to be projected."""
+        em, (kept, bias) = self.fitting.settings.em, seen_bases(bases, self.fitting.settings, dtype)
 
         def pool_features(pixels: Tensor) -> Tensor:
             (pooled,) = pool(features, (self._seen(pixels),), bases, em)
             return pooled[kept][None].to(pixels.dtype)
 
-        bias = None
-        if self.fitting.settings.mass_weighted:
-            bias = bases.log_mass[kept].to(dtype)[None, None, None]
         found = [part.to(dtype)[kept][None] for part in bases.pooled or (bases.centres,)]
         return SharedKeys(found[0], found[-1], bias, pool_features)
 

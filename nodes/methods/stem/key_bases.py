@@ -15,6 +15,7 @@ from ..seams.layer_map import AttentionLayer
 from .fitting import FitKey, Fitting
 from .run import StemRun
 from .scopes import Scope, SharedKeys, scopes
+from .seen_bases import logit_bias
 
 
 @dataclass(frozen=True)
@@ -53,20 +54,16 @@ class KeyBases:
         return self._shared(keys, self.fitting.fit(keys, key, (values,)), heads, k.dtype)
 
     def _shared(self, features: Tensor, bases: Bases, heads: int, dtype: torch.dtype) -> SharedKeys:
-        """From a fit to keys [h, m, d] with the pooled values. Heads have their own empty bases, so these are masked
-        rather than left out."""
-        settings, live = self.fitting.settings, bases.live(self.fitting.settings.em)
-        bias = None
-        if settings.mass_weighted or not bool(live.all()):
-            weight = bases.log_mass if settings.mass_weighted else torch.zeros_like(bases.mass)
-            bias = rearrange(weight.masked_fill(~live, torch.finfo(dtype).min).to(dtype), "h k -> 1 h 1 k")
+        """From a fit to keys [h, m, d] with the pooled values. Heads have their own empty bases, which cannot be left
+        out of some."""
+        bias = logit_bias(bases, self.fitting.settings, dtype)
 
         def pool_per_head(pixels: Tensor) -> Tensor:
-            (pooled,) = pool(features, (self._per_head(pixels, heads),), bases, settings.em)
+            (pooled,) = pool(features, (self._per_head(pixels, heads),), bases, self.fitting.settings.em)
             return _merged(pooled.to(pixels.dtype))
 
         keys, values = (_merged(found.to(dtype)) for found in (bases.centres, *bases.pooled))
-        return SharedKeys(keys, values, bias, pool_per_head)
+        return SharedKeys(keys, values, None if bias is None else bias[None, :, None], pool_per_head)
 
     def _per_head(self, frames: Tensor, heads: int) -> Tensor:
         """The pixels that EM sees, by head: [n, p, c] -> [h, m, d]."""

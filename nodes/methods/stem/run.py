@@ -25,12 +25,14 @@ class StemRun:
         batch: the batch of frames under way, or None where all frames are computed at once.
         pending: bases on their way from `context` to `attend` of one layer, with the rows here that share them.
         previous: of a warm start, the bases of the step before, by layer, cond and chunk.
+        read: the noise levels of the call under way, as ComfyUI gives them to every layer, and their timestep.
     """
 
     timestep: Callable[[Tensor], Tensor]
     batch: FrameBatch | None = None
     pending: list[tuple[slice, SharedKeys]] = field(default_factory=list)
     previous: dict[tuple[int, int, int], Tensor] = field(default_factory=dict)
+    read: tuple[Tensor, int] | None = None
 
     def fit(
         self,
@@ -42,7 +44,7 @@ class StemRun:
         values: Sequence[Tensor] = (),
     ) -> Bases:
         """Bases of a scope in this call of a layer; see `Fitting.fit`."""
-        key = FitKey(int(self.timestep(extra_options["sigmas"][:1])), layer.index, scope.chunk)
+        key = FitKey(self._timestep(extra_options["sigmas"]), layer.index, scope.chunk)
         if fitting.settings.warm_start == 0:
             return fitting.fit(features, key, values)
         place = (layer.index, extra_options["cond_or_uncond"][scope.group], scope.chunk)
@@ -64,3 +66,9 @@ class StemRun:
     def frames_here(self, rows: int, groups: int) -> slice:
         """The frames of the clip that a call with this many rows holds."""
         return slice(0, rows // groups) if self.batch is None else self.batch.frames
+
+    def _timestep(self, sigmas: Tensor) -> int:
+        """The timestep of a call. A device is asked for it once a call, not once a layer."""
+        if self.read is None or self.read[0] is not sigmas:
+            self.read = sigmas, int(self.timestep(sigmas[:1]))
+        return self.read[1]

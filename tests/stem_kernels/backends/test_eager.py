@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from comfyui_stem.stem_kernels.backends import eager
-from comfyui_stem.stem_kernels.em import EMSettings, expectation
+from comfyui_stem.stem_kernels.em import EMSettings, expectation, fit_bases
+from comfyui_stem.tools.measured.bench.em import layer_shapes
+from comfyui_stem.tools.measured.bench.results import VideoSize
+from comfyui_stem.tools.measured.gpu.counting import Counts, Watch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -76,3 +79,12 @@ def test_tokens_are_not_changed():
     eager.weighted_means(tokens, (tokens,), directions, 0.05, EMSettings().divisor)
     assert torch.equal(tokens, before[0])
     assert torch.equal(directions, before[1])
+
+
+def test_em_on_a_gpu_launches_at_most_a_thousand_kernels_a_step_of_48_frames_of_512x512():
+    counts = Counts()
+    with Watch(counts):
+        for tokens, channels in layer_shapes(VideoSize(48, 512, 512)):
+            features = torch.empty(tokens, channels, dtype=torch.float16, device="meta")
+            fit_bases(features, torch.empty(256, channels, device="meta"), EMSettings(num_bases=256, iterations=3))
+    assert 500 < counts.launches <= 1000

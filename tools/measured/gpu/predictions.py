@@ -23,7 +23,7 @@ ITERATIONS = EMSettings().iterations
 TABLE_1 = VideoSize(48, 360, 640)
 SQUARE = (512, 512)
 # Of one block of the eager backend: how often its logits are read or written, and what is launched.
-PASSES, LAUNCHES_OF_BLOCK = 9, 10
+PASSES, LAUNCHES_OF_BLOCK = 11, 12
 # In TF32 with the rounding errors made up for: three products for one.
 TF32_PRODUCTS = 3
 # As counted on a CPU (see *whole-video bases*), in half precision at 512x512: bytes of each frame that is computed, and
