@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..batching.frame_batches import add_batching, remove_batching
 from ..seams.comfyui_versions import runs_on_several_devices
+from ..seams.cpu_attention import faster_on_cpu
 from ..seams.layer_map import AttentionLayer, self_attention_layers
 from ..seams.patch_marks import is_marked, mark, method_of, origin
 from .method import RUN, SelfAttentionMethod
@@ -154,7 +155,9 @@ def _run_wrapper(method: SelfAttentionMethod) -> Callable:
                 "that node from the MODEL chain."
             )
         guider.model_options = comfy.model_patcher.create_model_options_clone(original)
-        guider.model_options["transformer_options"][RUN] = method.start_run(guider.model_patcher)
+        options = guider.model_options["transformer_options"]
+        options[RUN] = method.start_run(guider.model_patcher)
+        options |= faster_on_cpu(options, guider.model_patcher.load_device)
         try:
             return executor(*args, **kwargs)
         finally:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import comfy.model_management
 import torch
-from comfy.ldm.modules.attention import optimized_attention
+from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 from torch import Tensor
 
 
@@ -26,7 +25,7 @@ def comfyui_attention(q: Tensor, k: Tensor, v: Tensor, extra_options: dict, mask
 def prefers_masks(device: torch.device) -> bool:
     """Whether keys are better masked than left out. How many are left out is known on the device, so that the host has
     to wait for it; but attention other than PyTorch's writes masks out, or takes a slower way."""
-    return device.type != "cpu" and comfy.model_management.pytorch_attention_enabled()
+    return device.type != "cpu" and optimized_attention is attention_pytorch
 
 
 def key_of(extra_options: dict) -> tuple[str, int, int]:

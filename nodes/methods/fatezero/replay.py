@@ -25,6 +25,7 @@ from ..attention.installing import install, installed_method
 from ..attention.method import RUN, SelfAttentionMethod, check_replayable
 from ..attention.rows import comfyui_attention
 from ..batching.frame_batches import FrameBatch, budget_of
+from ..seams.cpu_attention import faster_on_cpu
 from ..seams.layer_map import AttentionLayer
 
 
@@ -160,6 +161,7 @@ def replay_options(model: Any, model_options: dict) -> dict:
     comfy.patcher_extension.merge_nested_dicts(wrappers, model.wrappers, copy_dict1=False)
     transformer_options["sample_sigmas"] = model_options["transformer_options"]["sample_sigmas"]
     transformer_options[RUN] = installed_method(model).start_run(model)
+    transformer_options |= faster_on_cpu(transformer_options, model.load_device)
     return options
 
 

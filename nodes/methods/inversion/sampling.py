@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import comfy.model_management
+import comfy.model_patcher
 import comfy.samplers
 import comfy.utils
 import folder_paths
@@ -26,6 +27,7 @@ from ....stem_kernels.ddim import (
 )
 from ..attention.installing import installed_method
 from ..batching.frame_batches import budget_of
+from ..seams.cpu_attention import faster_on_cpu
 from .costs import Clock, tell_memory
 from .inversion import Inversion, NoiseConvention, identity_of, noise_levels
 from .trajectory import Precision, Storage, bytes_in_memory, new_trajectory
@@ -174,6 +176,9 @@ def run_sampler(
     `what` runs, and `kept` bytes of memory that it leaves behind, are for what is told of its costs.
     """
     model, steps = guider.model_patcher, len(sigmas) - 1
+    guider.model_options = comfy.model_patcher.create_model_options_clone(guider.model_options)
+    options = guider.model_options["transformer_options"]
+    options |= faster_on_cpu(options, model.load_device)
     at_once = getattr(guider, "frames_at_once", None)
     if at_once is None:
         at_once = budget_of(model, installed_method(model), len(samples), samples.shape[-2:])
