@@ -134,18 +134,24 @@ class PretendDevice(TorchDispatchMode):
         self.held -= size
 
 
-@contextmanager
-def on_pretend_device(loaded: Loaded, free: float = 1e12) -> Iterator[tuple[Loaded, PretendDevice]]:
-    """A copy of a checkpoint whose MODEL lies on the pretend device, of which ComfyUI finds `free` bytes free.
-
-    Counting begins here; the weights are not among what is held.
-    """
-    import comfy.model_management
-
+def moved(loaded: Loaded) -> Loaded:
+    """A copy of a checkpoint whose MODEL lies on the pretended device."""
     base = copy.deepcopy(loaded.model.model)
-    _move(base)
+    for part in base.modules():
+        for name, parameter in part._parameters.items():
+            if parameter is not None:
+                part._parameters[name] = nn.Parameter(PretendTensor(parameter.detach()), requires_grad=False)
+        for name, buffer in part._buffers.items():
+            if buffer is not None:
+                part._buffers[name] = PretendTensor(buffer)
     base.device = DEVICE
-    model = type(loaded.model)(base, load_device=DEVICE, offload_device=DEVICE)
+    return replace(loaded, model=type(loaded.model)(base, load_device=DEVICE, offload_device=DEVICE))
+
+
+@contextmanager
+def pretended(free: float = 1e12) -> Iterator[PretendDevice]:
+    """The device exists and counts, and ComfyUI finds `free` bytes on it."""
+    import comfy.model_management
 
     def memory(device: Any = None, torch_free_too: bool = False) -> Any:
         return (free, free) if torch_free_too else free
@@ -153,18 +159,7 @@ def on_pretend_device(loaded: Loaded, free: float = 1e12) -> Iterator[tuple[Load
     with ExitStack() as stack:
         for name in ("get_free_memory", "get_total_memory"):
             stack.enter_context(mock.patch.object(comfy.model_management, name, memory))
-        device = stack.enter_context(PretendDevice())
-        yield replace(loaded, model=model), device
-
-
-def _move(module: nn.Module) -> None:
-    for part in module.modules():
-        for name, parameter in part._parameters.items():
-            if parameter is not None:
-                part._parameters[name] = nn.Parameter(PretendTensor(parameter.detach()), requires_grad=False)
-        for name, buffer in part._buffers.items():
-            if buffer is not None:
-                part._buffers[name] = PretendTensor(buffer)
+        yield stack.enter_context(PretendDevice())
 
 
 def _attention(
