@@ -11,6 +11,7 @@ from ..batching.frame_batches import frames_at_a_time
 from ..batching.memory_budget import frames_that_fit, room_for
 from ..seams.telling import tell
 from ..stem.attention import StemSelfAttention
+from ..stem.settings import MOST_FRAMES_PER_BATCH
 
 
 def with_batch_size(model: Any, frames: int, size: Sequence[int], like: Any = None) -> Any:
@@ -29,7 +30,7 @@ def with_batch_size(model: Any, frames: int, size: Sequence[int], like: Any = No
     if method.frames_per_batch == 0 and like is not None:
         taken = getattr(installed_method(like), "frames_per_batch", None)
         method = replace(method, frames_per_batch=taken or 0)
-    usual = frames_at_a_time(model, method, frames, size)
+    usual = min(frames_at_a_time(model, method, frames, size), MOST_FRAMES_PER_BATCH)
     possible = frames_that_fit(model.model, frames, 1, size, room_for(model))
     if possible < usual:
         tell(
