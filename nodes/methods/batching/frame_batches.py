@@ -17,10 +17,9 @@ from einops import rearrange
 from torch import Tensor
 
 from ....stem_kernels.correspondence import batch_slices
-from ..seams.comfyui_versions import free_memory
 from ..seams.frame_dependent_patches import with_tried_patches
 from .lockstep import Meet, run_in_lockstep
-from .memory_budget import frames_that_fit, frames_to_budget, room_for
+from .memory_budget import frames_that_fit, frames_to_budget, usual_room
 
 _WRAPPER_KEY = "stem_inversion_frame_batches"
 
@@ -85,8 +84,6 @@ def rows_of(value: Any, frames: slice, groups: int, total: int, what: str) -> An
 
 
 def _split_call(model: Any, method: Any, run_key: str) -> Callable:
-    base, size_of, device = model.model, method.frames_per_batch, model.load_device
-
     def diffusion_model(
         executor: Any,
         x: Tensor,
@@ -100,10 +97,7 @@ def _split_call(model: Any, method: Any, run_key: str) -> Callable:
         options = transformer_options or {}
         groups = len(options["cond_or_uncond"])
         frames = x.shape[0] // groups
-        size = size_of
-        if size == 0:
-            free = free_memory(base.current_patcher, device)
-            size = frames_that_fit(base, frames, groups, x.shape[-2:], free)
+        size = frames_at_a_time(model, method, frames, x.shape[-2:], groups)
         if size >= frames:
             return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
         options = with_tried_patches(options, frames, method.name)
@@ -135,13 +129,24 @@ def _split_call(model: Any, method: Any, run_key: str) -> Callable:
     return diffusion_model
 
 
+def frames_at_a_time(model: Any, method: Any, frames: int, size: Sequence[int], groups: int = 1) -> int:
+    """How many of `frames` go through MODEL's network at a time with `method`; the same number in every run.
+
+    Args:
+        size: height and width of the latent.
+        groups: conds that are joined.
+    """
+    if method is None or method.frames_per_batch is None:
+        return frames
+    fit = method.frames_per_batch or frames_that_fit(model.model, frames, groups, size, usual_room(model))
+    return min(frames, fit)
+
+
 def budget_of(model: Any, method: Any, frames: int, size: Sequence[int]) -> int:
     """For how many frames ComfyUI should leave room in a run of MODEL with `method`; `size` is the latent's."""
     if method is None or method.frames_per_batch is None:
         return frames
-    # ComfyUI leaves room for two conds where it can
-    batch = method.frames_per_batch or frames_that_fit(model.model, frames, 2, size, room_for(model))
-    return frames_to_budget(model.model, frames, batch, size)
+    return frames_to_budget(model.model, frames, frames_at_a_time(model, method, frames, size), size)
 
 
 def _smaller_budget(method: Any) -> Callable:

@@ -1,4 +1,8 @@
-"""How many frames go through the network at a time, by ComfyUI's own estimates."""
+"""How many frames go through the network at a time, by ComfyUI's own estimates.
+
+The number follows from what is the same in every run, not from what happens to be free: batches of another size round
+differently, and the same workflow is to give the same pixels.
+"""
 
 from __future__ import annotations
 
@@ -44,16 +48,34 @@ def live_bytes(base: Any, size: Sequence[int]) -> float:
     return _LIVE_WIDTHS * base.diffusion_model.model_channels * math.prod(size) * item
 
 
+def usual_room(model: Any) -> float:
+    """Bytes that a MODEL's device has for computing in every run, beside its weights and what ComfyUI leaves free."""
+    left = comfy.model_management.get_total_memory(model.load_device)
+    left -= comfy.model_management.minimum_inference_memory()
+    return max(left if _streams_weights(model) else left - model.model_size(), _least_room())
+
+
 def room_for(model: Any) -> float:
-    """Bytes that a MODEL's device has for computing, once ComfyUI has loaded it and unloaded all others."""
+    """Bytes that a MODEL's device has for computing now, once ComfyUI has loaded it and unloaded all others."""
     device = model.load_device
-    if getattr(model, "is_dynamic", bool)():
-        # weights are streamed, and give way to whatever is computed
+    if _streams_weights(model):
         return free_memory(model, device)
+    if comfy.model_management.is_device_cpu(device):
+        return comfy.model_management.get_free_memory(device)  # weights are there in any case
     free = comfy.model_management.get_free_memory(device)
     held = sum(
         loaded.model_loaded_memory()
         for loaded in comfy.model_management.current_loaded_models
         if loaded.device == device and loaded.model is not None  # a MODEL that is gone, but not yet from the list
     )
-    return free + held - model.model_size()
+    return max(free + held - model.model_size(), min(free + held, _least_room()))
+
+
+def _least_room() -> float:
+    """Bytes that ComfyUI leaves for computing even where the weights are too large for the device."""
+    return comfy.model_management.minimum_inference_memory() - comfy.model_management.extra_reserved_memory()
+
+
+def _streams_weights(model: Any) -> bool:
+    """Whether weights of a MODEL give way to whatever is computed, as newer versions of ComfyUI let them."""
+    return getattr(model, "is_dynamic", bool)()
