@@ -14,8 +14,7 @@ from comfyui_stem.nodes.methods.fatezero.prompts import read_prompt
 from comfyui_stem.nodes.methods.fatezero.word_control import WordWishes, read_words
 from comfyui_stem.nodes.methods.inversion.sampling import invert
 from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
-from comfyui_stem.nodes.methods.stem.settings import PRESETS, StemSettings
-from comfyui_stem.stem_kernels.em import EMSettings
+from comfyui_stem.nodes.methods.stem.settings import PRESETS
 from comfyui_stem.tools.measured.errors import relative_error as relative
 
 STEPS = 2
