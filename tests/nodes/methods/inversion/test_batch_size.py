@@ -105,8 +105,8 @@ def test_the_same_graph_gives_the_same_numbers_whatever_memory_is_free(loaded, v
         batches.append(list(calls))
         assert number_of(inversion.model) == 2
     assert not told()
-    # two steps of the inversion, of both prompts of the reconstruction, and of FateZero's source
-    assert batches == [[3] * (2 + 4 + 2)] * 3
+    # two steps of the inversion, and of both prompts of the reconstruction
+    assert batches == [[3] * (2 + 4)] * 3
     assert all(torch.equal(a, b) for found in results[1:] for a, b in zip(found, results[0], strict=True))
 
 
