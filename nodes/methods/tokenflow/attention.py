@@ -7,7 +7,7 @@ the edit passes read. Nothing depends on which conditionings ComfyUI joins into 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,8 +20,7 @@ from ..stem.attention import StemSelfAttention
 from .keyframe_attention import AllKeyframes, KeyframeRows, extended_attention, stem_attention
 from .keyframe_store import KeyframeStore
 from .run import KEYS, QUERIES, SOURCE, TOKENS, Pass, TokenFlowRun
-
-SourceRows = Literal["true", "propagated"]
+from .settings import SourceRows
 
 
 @dataclass(frozen=True)

@@ -2,82 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ....stem_kernels.correspondence import (
-    KeyframeChoice,
-    PropagationWeights,
     batch_slices,
     choose_keyframes,
     propagation_plan,
 )
 from ....stem_kernels.ddim import add_noise, alpha_of, renoise, select_timesteps, to_preserving
-from ....stem_kernels.prompt_alignment import Window
 from ....stem_kernels.random_streams import KEYFRAMES, SHARED_NOISE, keyed_generator
 from ..attention.installing import install
 from ..editing.guider import EditGuider
 from ..inversion.guidance import StepSchedule
 from ..inversion.inversion import Inversion
-from ..inversion.sampling import Tail
 from ..seams.frame_dependent_patches import with_tried_patches
 from ..seams.layer_map import feature_block, self_attention_layers
-from ..stem.attention import StemSelfAttention
-from .attention import SourceRows, TokenFlowAttention
+from .attention import TokenFlowAttention
 from .feature_injection import inject_feature
 from .memory import frames_to_budget, keyframes_at_once, room_for_keyframes
 from .passes import batch_passes
 from .run import TokenFlowRun
+from .settings import TokenFlowSettings
 from .step import Step
 
-StartNoise = Literal["trajectory", "renoised", "shared"]
 _WRAPPER_KEY = "stem_inversion_tokenflow"
-
-
-@dataclass(frozen=True)
-class TokenFlowSettings:
-    """What TokenFlow Edit offers.
-
-    Attributes:
-        cfg: classifier-free guidance scale.
-        cfg_window: the steps in which it acts, as shares of the schedule from its noisy end.
-        batch_size: frames edited at a time; every batch has one keyframe.
-        attention_injection, feature_injection: shares of the schedule, from its noisy end, in which the source's
-            queries and keys, and its convolution feature, replace those of the edit.
-        weights, keyframes: see `propagation_plan` and `choose_keyframes`.
-        source_rows: see `TokenFlowAttention`.
-        stem: method of the keyframes' attention in place of extended attention, or None.
-        steps: 0 for those of the inversion.
-        start: share of the schedule that is run; below 1 it begins at a less noisy step (as SDEdit does).
-        start_noise: "trajectory" begins at the inverted latent of that step; "renoised" puts the noise of the end of
-            the inversion on the clean video; "shared" one fresh noise on all frames.
-        tail: see `denoising_sigmas`.
-        seed: of the keyframes and of the shared noise.
-        mask: see `EditGuider`.
-        keyframe_window: see `TokenFlowAttention`.
-    """
-
-    cfg: float = 7.5
-    cfg_window: Window = 1.0
-    batch_size: int = 8
-    attention_injection: float = 0.5
-    feature_injection: float = 0.8
-    weights: PropagationWeights = "reference"
-    keyframes: KeyframeChoice = "random"
-    source_rows: SourceRows = "true"
-    stem: StemSelfAttention | None = None
-    steps: int = 0
-    start: float = 1.0
-    start_noise: StartNoise = "trajectory"
-    tail: Tail = "alpha0"
-    seed: int = 0
-    mask: Tensor | None = None
-    keyframe_window: int = 32
 
 
 def edit(
@@ -133,7 +86,7 @@ class TokenFlowGuider(EditGuider):
         self.settings = settings
         self.batches = batch_slices(inversion.frames, settings.batch_size)
         # what a run is told to take
-        self.frames_at_once = frames_to_budget(model.model, inversion.frames, settings.batch_size, inversion.size)
+        self.frames_at_once = frames_to_budget(model.model, inversion.frames, settings, inversion.size)
         # where the rows of the source take features from other frames, those of a keyframe are not what they were
         self.reuses_keyframes = settings.source_rows == "true"
 
@@ -147,7 +100,7 @@ class TokenFlowGuider(EditGuider):
     ) -> list[Tensor]:
         base, settings = self.inner_model, self.settings
         run.timestep = timestep
-        run.kept.room = room_for_keyframes(base, len(x), settings.batch_size, x.shape[-2:])
+        run.kept.room = room_for_keyframes(base, len(x), settings, x.shape[-2:])
         transformer_options = with_tried_patches(model_options["transformer_options"], len(x), self.purpose)
         keyframes = self.keyframes_at(timestep)
         plan = propagation_plan(self.batches, keyframes, settings.weights)
@@ -163,7 +116,7 @@ class TokenFlowGuider(EditGuider):
             self.schedule.within(timestep, settings.attention_injection),
             self.schedule.within(timestep, settings.feature_injection),
         )
-        parts = batch_slices(len(keyframes), keyframes_at_once(settings.batch_size))
+        parts = batch_slices(len(keyframes), keyframes_at_once(settings))
         return step.predict(keyframes, parts, batch_passes(self.batches, keyframes, plan, self.reuses_keyframes))
 
 
@@ -176,7 +129,7 @@ def prepared(model: Any, settings: TokenFlowSettings) -> Any:
 
     def prepare_sampling(executor: Any, model: Any, noise_shape: Any, *args: Any, **kwargs: Any) -> Any:
         # ComfyUI budgets for all frames in one batch; no pass here holds as many
-        budget = frames_to_budget(model.model, noise_shape[0], settings.batch_size, noise_shape[-2:])
+        budget = frames_to_budget(model.model, noise_shape[0], settings, noise_shape[-2:])
         return executor(model, [budget, *noise_shape[1:]], *args, **kwargs)
 
     clone.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, _WRAPPER_KEY, prepare_sampling)
