@@ -25,7 +25,8 @@ from .methods.inversion.inversion import Inversion, stem_for_edit
 from .methods.inversion.matching import check_same_checkpoint, check_start
 from .methods.seams.comfyui_versions import advanced, essential, found_by
 from .methods.seams.refusals import check_calls, check_conditioning, check_latent, check_model
-from .methods.tokenflow.edit import TokenFlowSettings, edit
+from .methods.tokenflow.edit import edit
+from .methods.tokenflow.settings import TokenFlowSettings
 
 PURPOSE = "TokenFlow Edit"
 
@@ -80,6 +81,17 @@ class TokenFlowEdit(io.ComfyNode):
                     "changes. It must have the inversion's frames and size.",
                 ),
                 mask_input(),
+                io.Int.Input(
+                    "keyframe_window",
+                    default=32,
+                    min=0,
+                    max=4096,
+                    optional=True,
+                    tooltip="Of long clips, to how many keyframes each one attends: itself and those nearest to it in "
+                    "time. Clips with no more keyframes than this are not changed. 0 means all keyframes, whose time "
+                    "grows with the square of their number. Bases are always those of all keyframes.",
+                    **advanced(),
+                ),
             ],
             outputs=[io.Latent.Output(tooltip="The edited frames, for VAE Decode.")],
         )

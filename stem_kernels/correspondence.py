@@ -40,9 +40,15 @@ class PropagationPlan:
         """The plan of some of the frames, where this one is in host memory."""
         return self.between(self.first[frames], self.second[frames], self.weight[frames])
 
+    def of_read(self) -> tuple[list[int], PropagationPlan]:
+        """The keyframes that are read, ascending, and the plan by positions among these, where it is in host memory."""
+        keyframes, (first, second) = torch.unique(torch.stack([self.first, self.second]), return_inverse=True)
+        return keyframes.tolist(), PropagationPlan(first, second, self.weight, self.alone)
+
     def on(self, device: torch.device) -> PropagationPlan:
         """The same on a device."""
-        return PropagationPlan(*(part.to(device) for part in (self.first, self.second, self.weight)), self.alone)
+        first, second, weight = (part.to(device, non_blocking=True) for part in (self.first, self.second, self.weight))
+        return PropagationPlan(first, second, weight, self.alone)
 
 
 def batch_slices(frames: int, batch_size: int) -> list[slice]:
@@ -55,6 +61,13 @@ def choose_keyframes(batches: list[slice], choice: KeyframeChoice, generator: to
     if choice == "centre":
         return torch.tensor([_centre(batch) for batch in batches])
     return torch.tensor([int(torch.randint(batch.start, batch.stop, (1,), generator=generator)) for batch in batches])
+
+
+def keyframe_windows(keyframes: int, size: int) -> list[range]:
+    """For each keyframe the `size` nearest ones by number, itself among them; all of them where `size` is 0."""
+    size = min(size, keyframes) or keyframes
+    starts = (min(max(keyframe - size // 2, 0), keyframes - size) for keyframe in range(keyframes))
+    return [range(start, start + size) for start in starts]
 
 
 def propagation_plan(batches: list[slice], keyframes: Tensor, weights: PropagationWeights) -> PropagationPlan:

@@ -12,6 +12,7 @@ from comfyui_stem.stem_kernels.correspondence import (
     batch_slices,
     choose_keyframes,
     correspond,
+    keyframe_windows,
     nearest_tokens,
     propagate,
     propagation_plan,
@@ -73,6 +74,19 @@ def test_every_frame_can_become_a_random_keyframe():
     drawn = torch.stack([choose_keyframes(batches, "random", generator) for _ in range(400)])
     counts = torch.bincount(drawn.flatten(), minlength=11)
     assert counts[:8].min() > 60 and counts[8:].min() > 90  # 100 and 133 are expected
+
+
+@PROPERTY
+@given(keyframes=st.integers(1, 40), size=st.integers(0, 45))
+def test_the_window_of_a_keyframe_holds_as_many_as_it_should_and_none_outside_is_nearer(keyframes, size):
+    windows = keyframe_windows(keyframes, size)
+    assert len(windows) == keyframes
+    for keyframe, window in enumerate(windows):
+        assert keyframe in window and set(window) <= set(range(keyframes))
+        assert len(window) == (min(size, keyframes) or keyframes)
+        outside = set(range(keyframes)) - set(window)
+        farthest = max(abs(other - keyframe) for other in window)
+        assert all(abs(other - keyframe) >= farthest for other in outside)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 4])

@@ -2,80 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ....stem_kernels.correspondence import (
-    KeyframeChoice,
-    PropagationPlan,
-    PropagationWeights,
     batch_slices,
     choose_keyframes,
     propagation_plan,
 )
 from ....stem_kernels.ddim import add_noise, alpha_of, renoise, select_timesteps, to_preserving
-from ....stem_kernels.prompt_alignment import Window
 from ....stem_kernels.random_streams import KEYFRAMES, SHARED_NOISE, keyed_generator
 from ..attention.installing import install
 from ..editing.guider import EditGuider
 from ..inversion.guidance import StepSchedule
 from ..inversion.inversion import Inversion
-from ..inversion.sampling import Tail
-from ..seams.control_hints import controls_of_frames
 from ..seams.frame_dependent_patches import with_tried_patches
 from ..seams.layer_map import feature_block, self_attention_layers
-from ..stem.attention import StemSelfAttention
-from .attention import Pass, SourceRows, TokenFlowAttention, TokenFlowRun
+from .attention import TokenFlowAttention
 from .feature_injection import inject_feature
-from .passes import KeyRow, batch_passes
+from .memory import frames_to_budget, keyframes_at_once, room_for_keyframes
+from .passes import batch_passes
+from .run import TokenFlowRun
+from .settings import TokenFlowSettings
+from .step import Step
 
-StartNoise = Literal["trajectory", "renoised", "shared"]
 _WRAPPER_KEY = "stem_inversion_tokenflow"
-
-
-@dataclass(frozen=True)
-class TokenFlowSettings:
-    """What TokenFlow Edit offers.
-
-    Attributes:
-        cfg: classifier-free guidance scale.
-        cfg_window: the steps in which it acts, as shares of the schedule from its noisy end.
-        batch_size: frames edited at a time; every batch has one keyframe.
-        attention_injection, feature_injection: shares of the schedule, from its noisy end, in which the source's
-            queries and keys, and its convolution feature, replace those of the edit.
-        weights, keyframes: see `propagation_plan` and `choose_keyframes`.
-        source_rows: see `TokenFlowAttention`.
-        stem: method of the keyframes' attention in place of extended attention, or None.
-        steps: 0 for those of the inversion.
-        start: share of the schedule that is run; below 1 it begins at a less noisy step (as SDEdit does).
-        start_noise: "trajectory" begins at the inverted latent of that step; "renoised" puts the noise of the end of
-            the inversion on the clean video; "shared" one fresh noise on all frames.
-        tail: see `denoising_sigmas`.
-        seed: of the keyframes and of the shared noise.
-        mask: see `EditGuider`.
-    """
-
-    cfg: float = 7.5
-    cfg_window: Window = 1.0
-    batch_size: int = 8
-    attention_injection: float = 0.5
-    feature_injection: float = 0.8
-    weights: PropagationWeights = "reference"
-    keyframes: KeyframeChoice = "random"
-    source_rows: SourceRows = "true"
-    stem: StemSelfAttention | None = None
-    steps: int = 0
-    start: float = 1.0
-    start_noise: StartNoise = "trajectory"
-    tail: Tail = "alpha0"
-    seed: int = 0
-    mask: Tensor | None = None
 
 
 def edit(
@@ -98,7 +53,7 @@ def edit(
     """
     timesteps = select_timesteps(inversion.timesteps, settings.steps)
     schedule = StepSchedule(timesteps, max(1, round(settings.start * len(timesteps))))
-    guider = TokenFlowGuider(prepared(model, inversion.frames, settings), inversion, settings, schedule)
+    guider = TokenFlowGuider(prepared(model, settings), inversion, settings, schedule)
     first = schedule.descending[0]
     if start_samples is None:
         start = start_latent(inversion, first, settings)
@@ -130,7 +85,8 @@ class TokenFlowGuider(EditGuider):
         self.set_guidance(settings.cfg, settings.cfg_window)
         self.settings = settings
         self.batches = batch_slices(inversion.frames, settings.batch_size)
-        self.frames_at_once = frames_at_once(inversion.frames, settings)
+        # what a run is told to take
+        self.frames_at_once = frames_to_budget(model.model, inversion.frames, settings, inversion.size)
         # where the rows of the source take features from other frames, those of a keyframe are not what they were
         self.reuses_keyframes = settings.source_rows == "true"
 
@@ -142,66 +98,39 @@ class TokenFlowGuider(EditGuider):
     def predict(
         self, timestep: int, run: TokenFlowRun, conds: list, x: Tensor, sigma: Tensor, model_options: dict
     ) -> list[Tensor]:
+        base, settings = self.inner_model, self.settings
         run.timestep = timestep
+        run.kept.room = room_for_keyframes(base, len(x), settings, x.shape[-2:])
         transformer_options = with_tried_patches(model_options["transformer_options"], len(x), self.purpose)
-        model_options = {**model_options, "transformer_options": transformer_options}
-        source = self.inversion.at(timestep, x.device)
         keyframes = self.keyframes_at(timestep)
-        plan = propagation_plan(self.batches, keyframes, self.settings.weights)
-        injections = {
-            "inject_attention": self.schedule.within(timestep, self.settings.attention_injection),
-            "inject_features": self.schedule.within(timestep, self.settings.feature_injection),
-        }
-
-        def source_pass(frames: Tensor, plan: PropagationPlan | None = None, key: KeyRow | None = None) -> None:
-            run.current = Pass(True, len(frames), plan, key, **injections)
-            frames = frames.to(x.device)
-            self.run_model(self.source_conds, source[frames], sigma[frames], model_options)
-
-        def edit_pass(frames: Tensor, plan: PropagationPlan | None = None) -> list[Tensor]:
-            run.current = Pass(False, len(frames), plan, **injections)
-            of_frames, frames = controls_of_frames(conds, frames), frames.to(x.device)
-            return self.run_model(of_frames, x[frames], sigma[frames], model_options)
-
-        source_pass(keyframes)
-        of_keyframes = edit_pass(keyframes)
-        run.queries_keys.clear()
-        predicted = [torch.empty_like(x) for _ in conds]
-        for batch in batch_passes(self.batches, keyframes, plan, self.reuses_keyframes):
-            # once for all layers
-            of_batch = batch.plan.on(x.device)
-            if len(batch.source):
-                source_pass(batch.source, of_batch, batch.key)
-            elif len(batch.edit):
-                run.match_keyframe(of_batch, batch.key)
-            if len(batch.edit):
-                for out, found in zip(predicted, edit_pass(batch.edit, of_batch), strict=True):
-                    out[batch.edit] = found
-            if batch.reused is not None:
-                frame, number = batch.reused
-                for out, found in zip(predicted, of_keyframes, strict=True):
-                    out[frame] = found[number]
-        return predicted
+        plan = propagation_plan(self.batches, keyframes, settings.weights)
+        step = Step(
+            self.run_model,
+            run,
+            conds,
+            self.source_conds,
+            x,
+            self.inversion.at(timestep, x.device),
+            sigma,
+            {**model_options, "transformer_options": transformer_options},
+            self.schedule.within(timestep, settings.attention_injection),
+            self.schedule.within(timestep, settings.feature_injection),
+        )
+        parts = batch_slices(len(keyframes), keyframes_at_once(settings))
+        return step.predict(keyframes, parts, batch_passes(self.batches, keyframes, plan, self.reuses_keyframes))
 
 
-def prepared(model: Any, frames: int, settings: TokenFlowSettings) -> Any:
+def prepared(model: Any, settings: TokenFlowSettings) -> Any:
     """A clone of the edit MODEL with TokenFlow self-attention, feature injection and the budget of its passes."""
     layers = self_attention_layers(model.model.diffusion_model)
-    clone = install(model, TokenFlowAttention(settings.source_rows, settings.stem), layers)
+    method = TokenFlowAttention(settings.source_rows, settings.stem, settings.keyframe_window)
+    clone = install(model, method, layers)
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, _WRAPPER_KEY, partial(inject_feature, feature_block(layers)))
-    # ComfyUI budgets for all frames in one batch; no pass here holds more than these.
-    budget = _budget(frames_at_once(frames, settings))
-    clone.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, _WRAPPER_KEY, budget)
-    return clone
 
-
-def frames_at_once(frames: int, settings: TokenFlowSettings) -> int:
-    """The most frames in one pass: those that share a keyframe, or all keyframes."""
-    return max(min(settings.batch_size, frames), len(batch_slices(frames, settings.batch_size)))
-
-
-def _budget(frames: int) -> Callable:
     def prepare_sampling(executor: Any, model: Any, noise_shape: Any, *args: Any, **kwargs: Any) -> Any:
-        return executor(model, [frames, *noise_shape[1:]], *args, **kwargs)
+        # ComfyUI budgets for all frames in one batch; no pass here holds as many
+        budget = frames_to_budget(model.model, noise_shape[0], settings, noise_shape[-2:])
+        return executor(model, [budget, *noise_shape[1:]], *args, **kwargs)
 
-    return prepare_sampling
+    clone.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, _WRAPPER_KEY, prepare_sampling)
+    return clone

@@ -8,30 +8,34 @@ from __future__ import annotations
 from typing import Any
 
 from einops import repeat
+from greenlet import getcurrent
 from torch import Tensor, nn
 
 from ..attention.method import RUN
-from .attention import TokenFlowRun
+from .run import Pass
 
 
 def inject_feature(block: int, executor: Any, *args: Any, **kwargs: Any) -> Tensor:
     """DIFFUSION_MODEL wrapper, once `block` is given (see `feature_block`): records the feature in source passes and
     replaces it in edit passes."""
     options = kwargs.get("transformer_options") or args[-1]
-    run: TokenFlowRun = options[RUN]
-    if run.current is None or not run.current.inject_features:
+    current, mine = options[RUN], getcurrent()
+    if not isinstance(current, Pass) or not current.inject_features:
         return executor(*args, **kwargs)
 
-    def record(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-        run.keep_feature(output)
-
-    def replace(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
-        groups = output.shape[0] // run.feature.shape[0]
-        return repeat(run.feature.to(output), "n c h w -> (g n) c h w", g=groups)
+    def hook(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor | None:
+        # passes in lockstep have their hooks there at the same time
+        if getcurrent() is not mine:
+            return None
+        if current.source:
+            current.keep_feature(output)
+            return None
+        feature = current.source_feature().to(output)
+        return repeat(feature, "n c h w -> (g n) c h w", g=output.shape[0] // feature.shape[0])
 
     # The value after the second convolution, before the skip is added.
     module = executor.class_obj.output_blocks[block][0].out_layers
-    handle = module.register_forward_hook(record if run.current.source else replace)
+    handle = module.register_forward_hook(hook)
     try:
         return executor(*args, **kwargs)
     finally:

@@ -15,13 +15,13 @@ from ....stem_kernels.correspondence import PropagationPlan
 
 @dataclass(frozen=True)
 class KeyRow:
-    """Where a batch's keyframe belongs among its frames, and its number among the keyframes."""
+    """Where a batch's keyframe belongs among its frames, and its number among the keyframes that these read."""
 
     position: int
     number: int
 
     def put(self, rows: Tensor, of_keyframes: Tensor) -> Tensor:
-        """Rows of the other frames [n - 1, ...] and of all keyframes [keyframes, ...] -> rows [n, ...]."""
+        """Rows of the other frames [n - 1, ...] and of the keyframes [keyframes, ...] -> rows [n, ...]."""
         key = of_keyframes[self.number : self.number + 1]
         return torch.cat([rows[: self.position], key, rows[self.position :]])
 
@@ -32,13 +32,15 @@ class BatchPasses:
 
     Attributes:
         source, edit: int64, the frames whose source and whose edit are computed.
-        plan: from where the frames of `edit` take their features.
+        keyframes: numbers of the keyframes that the frames of `edit` read.
+        plan: from where they take their features, by positions in `keyframes`.
         key: the keyframe, where it is among `edit` but not among `source`.
         reused: frame and number of the keyframe whose edit is that of the pass over the keyframes, or None.
     """
 
     source: Tensor
     edit: Tensor
+    keyframes: list[int]
     plan: PropagationPlan
     key: KeyRow | None = None
     reused: tuple[int, int] | None = None
@@ -48,15 +50,14 @@ def batch_passes(batches: list[slice], keyframes: Tensor, plan: PropagationPlan,
     """The passes of every batch; without `reuse` all frames of a batch are in both of its passes."""
     found = []
     for number, batch in enumerate(batches):
-        frames = torch.arange(batch.start, batch.stop)
-        if not reuse:
-            found.append(BatchPasses(frames, frames, plan.of(frames)))
-            continue
-        keyframe = int(keyframes[number])
-        others = frames[frames != keyframe]
-        if int(plan.first[keyframe]) == int(plan.second[keyframe]) == number:
-            found.append(BatchPasses(others, others, plan.of(others), reused=(keyframe, number)))
-        else:
-            key = KeyRow(keyframe - batch.start, number)
-            found.append(BatchPasses(others, frames, plan.of(frames), key))
+        source = edit = torch.arange(batch.start, batch.stop)
+        keyframe, key, reused = int(keyframes[number]), None, None
+        if reuse:
+            source = edit[edit != keyframe]
+            if int(plan.first[keyframe]) == int(plan.second[keyframe]) == number:
+                edit, reused = source, (keyframe, number)
+        read, of_read = plan.of(edit).of_read()
+        if len(source) < len(edit):
+            key = KeyRow(keyframe - batch.start, read.index(number))
+        found.append(BatchPasses(source, edit, read, of_read, key, reused))
     return found

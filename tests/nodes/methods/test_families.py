@@ -22,9 +22,9 @@ from comfyui_stem.nodes.methods.inversion.sampling import invert
 from comfyui_stem.nodes.methods.seams.layer_map import feature_block, self_attention_layers
 from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
 from comfyui_stem.nodes.methods.stem.settings import PRESETS, StemSettings
-from comfyui_stem.nodes.methods.tokenflow.attention import TokenFlowAttention, TokenFlowRun
 from comfyui_stem.nodes.methods.tokenflow.edit import TokenFlowSettings
 from comfyui_stem.nodes.methods.tokenflow.edit import edit as edit_by_tokenflow
+from comfyui_stem.nodes.methods.tokenflow.keyframe_store import KeyframeStore
 from comfyui_stem.stem_kernels.ddim import alpha_of, move_preserving
 from comfyui_stem.stem_kernels.em import EMSettings
 from comfyui_stem.tools.host import tiny_families
@@ -159,21 +159,19 @@ def test_bases_for_every_pixel_are_attention_to_all_frames(loaded, video):
 
 
 def test_tokenflow_injects_into_the_decoder_and_changes_the_video(loaded, inversion, monkeypatch):
-    seen = {}
+    seen, keep = {}, KeyframeStore.keep
 
-    class Noted(dict):
-        def __setitem__(self, layer, value):
-            seen[layer] = True
-            super().__setitem__(layer, value)
+    def noted(self, kind, layer, rows):
+        seen.setdefault(kind, []).append(layer)
+        keep(self, kind, layer, rows)
 
-    def started(self, model):
-        return TokenFlowRun(queries_keys=Noted())
-
-    monkeypatch.setattr(TokenFlowAttention, "start_run", started)
+    monkeypatch.setattr(KeyframeStore, "keep", noted)
     settings = TokenFlowSettings(batch_size=2, attention_injection=1.0, feature_injection=1.0)
     edited = edit_by_tokenflow(loaded.model, inversion, loaded.prompt(TARGET), loaded.prompt("rain"), settings)
     layers = self_attention_layers(loaded.model.model.diffusion_model)
-    assert list(seen) == [layer.index for layer in layers if layer.injected]
+    injected = [layer.index for layer in layers if layer.injected]
+    assert seen["queries"][: len(injected)] == seen["keys"][: len(injected)] == injected
+    assert set(seen["queries"]) == set(seen["keys"]) == set(injected)
     unchanged = reconstruct(inversion, loaded.model, loaded.prompt(TARGET), loaded.prompt("rain"), settings.cfg)
     assert torch.isfinite(edited).all() and relative(edited, unchanged) > 1e-2
 

@@ -21,8 +21,8 @@ from comfyui_stem.nodes.methods.inversion.sampling import invert
 from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
 from comfyui_stem.nodes.methods.stem.run import StemRun
 from comfyui_stem.nodes.methods.stem.settings import StemSettings
-from comfyui_stem.nodes.methods.tokenflow.attention import TokenFlowRun
 from comfyui_stem.nodes.methods.tokenflow.edit import TokenFlowSettings, edit
+from comfyui_stem.nodes.methods.tokenflow.run import Pass, TokenFlowRun
 from comfyui_stem.stem_kernels.em import EMSettings
 
 METHOD = StemSelfAttention.from_settings(StemSettings(em=EMSettings(num_bases=8)))
@@ -92,7 +92,8 @@ def traces(model):
 
 def live_runs():
     gc.collect()
-    return [o for o in gc.get_objects() if type(o) in (TokenFlowRun, StemRun, FateZeroRun, ReplayRun, SourceBefore)]
+    kinds = (TokenFlowRun, Pass, StemRun, FateZeroRun, ReplayRun, SourceBefore)
+    return [o for o in gc.get_objects() if type(o) in kinds]
 
 
 def large_tensors():

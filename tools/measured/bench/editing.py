@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ....nodes.methods.attention.frame_context import FrameContextAttention
 from ....nodes.methods.attention.installing import install
+from ....nodes.methods.attention.method import RUN
 from ....nodes.methods.fatezero.edit import FateZeroSettings
 from ....nodes.methods.fatezero.edit import edit as edit_fatezero
 from ....nodes.methods.fatezero.presets import PRESETS as EDIT_PRESETS
@@ -22,8 +23,8 @@ from ....nodes.methods.inversion.inversion import Inversion, identity_of, noise_
 from ....nodes.methods.inversion.sampling import denoise
 from ....nodes.methods.stem.attention import StemSelfAttention
 from ....nodes.methods.stem.settings import PRESETS
-from ....nodes.methods.tokenflow.attention import Pass, TokenFlowRun
 from ....nodes.methods.tokenflow.edit import TokenFlowGuider, TokenFlowSettings, prepared
+from ....nodes.methods.tokenflow.run import Pass, TokenFlowRun
 from ...host.loaded_model import Loaded
 from .results import VideoSize
 from .timing import Workload
@@ -101,9 +102,12 @@ class PerFrameGuider(TokenFlowGuider):
         for frame in range(len(x)):
             part = slice(frame, frame + 1)
             for is_source, video, of_pass in ((True, source, [self.conds["source"]]), (False, x, conds)):
-                run.current = Pass(is_source, 1, None, inject_attention=True, inject_features=True)
-                found = self.run_model(of_pass, video[part], sigma[part], model_options)
+                current = Pass(run, is_source, 1, range(1), inject_attention=True, inject_features=True)
+                options = {**model_options["transformer_options"], RUN: current}
+                options = {**model_options, "transformer_options": options}
+                found = self.run_model(of_pass, video[part], sigma[part], options)
             predicted.append(found)
+            run.forget()
         return [torch.cat(frames) for frames in zip(*predicted, strict=True)]
 
 
@@ -113,7 +117,7 @@ def tokenflow(loaded: Loaded, video: VideoSize) -> list[Workload]:
     settings = TokenFlowSettings(cfg=CFG, attention_injection=1.0, feature_injection=1.0)
     prompts, workloads = (loaded.prompt(TARGET), loaded.prompt("")), []
     for guider in (PerFrameGuider, TokenFlowGuider):
-        made = guider(prepared(loaded.model, video.frames, settings), inversion, settings, StepSchedule((TIMESTEP,), 1))
+        made = guider(prepared(loaded.model, settings), inversion, settings, StepSchedule((TIMESTEP,), 1))
         edit = partial(made.edit, *prompts, inversion.trajectory[-1], "alpha0")
         workloads.append(Workload(guider.purpose, edit))
     return workloads

@@ -21,22 +21,26 @@ def live_mb(run: Callable[[], object]) -> float:
 class LiveTensors(TorchDispatchMode):
     """Context manager; afterwards `peak` is the most bytes that tensors made inside held at once.
 
+    Tensors without content, on the device "meta", count as well. With `device`, only tensors of that type of device do.
+
     Every operation of PyTorch is watched, which takes time: nothing that runs inside should be timed. What an operation
     needs while it runs and gives back before it ends is not seen.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: str | None = None) -> None:
         super().__init__()
+        self.device = device
         self.held = self.peak = 0
         self._known: set[int] = set()
 
     def __torch_dispatch__(self, function: Any, types: Any, arguments: tuple = (), named: dict | None = None) -> Any:
-        given = {storage.data_ptr() for storage in _storages((arguments, named))}
+        given = {storage._cdata for storage in _storages((arguments, named))}
         result = function(*arguments, **(named or {}))
         for storage in _storages(result):
-            address, size = storage.data_ptr(), storage.nbytes()
+            # its address, also where it has no content
+            address, size = storage._cdata, storage.nbytes()
             # a view of what was there before is nothing new
-            if address in given or address in self._known or address == 0:
+            if address in given or address in self._known or self.device not in (None, storage.device.type):
                 continue
             self._known.add(address)
             self.held += size

@@ -45,19 +45,18 @@ class Observer:
         """model_function_wrapper: notes the noise estimates of a call."""
         out = apply_model(call["input"], call["timestep"], **call["c"])
         sigma = rearrange(call["timestep"], "rows -> rows 1 1 1")
-        run = call["c"]["transformer_options"][RUN]
-        source = run.current.source
-        if source:
+        current = call["c"]["transformer_options"][RUN]
+        if current.source:
             self.epsilon.append({})
-            self.matches.append(dict(run.matches))
-        groups = ["source"] if source else call["cond_or_uncond"]
+            self.matches.append(dict(current.run.matches))
+        groups = ["source"] if current.source else call["cond_or_uncond"]
         for group, rows in zip(groups, ((call["input"] - out) / sigma).chunk(len(groups)), strict=True):
             self.epsilon[-1][ROLE[group]] = rows
         return out
 
     def observe_attention(self, out: Tensor, extra_options: dict) -> Tensor:
         """attn1_output_patch: notes the attention outputs of the keyframes."""
-        current = extra_options[RUN].current
+        current = extra_options[RUN]
         if current.plan is None:
             groups = ["source"] if current.source else extra_options["cond_or_uncond"]
             for group, rows in zip(groups, out.chunk(len(groups)), strict=True):
@@ -109,7 +108,7 @@ def _edited(folder: Path, name: str, run: dict, inversion: Inversion) -> Iterato
     z = recorded[f"{name}.start"]
     yield compared(f"tokenflow {name} start", start_latent(inversion, timesteps[0], settings), z, ONE_STEP)
     schedule = StepSchedule(tuple(timesteps[::-1]), len(timesteps))
-    model = prepared(golden.model(folder), inversion.frames, settings)
+    model = prepared(golden.model(folder), settings)
     guider = RecordedKeyframes(model, inversion, settings, schedule)
     guider.recorded = dict(zip(timesteps, recorded[f"{name}.pivot_frames"].long(), strict=True))
     prompts = {"positive": "target", "negative": "negative", "source": "source"}

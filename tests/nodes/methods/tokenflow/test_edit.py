@@ -11,9 +11,9 @@ from comfyui_stem.nodes.methods.inversion.sampling import invert
 from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
 from comfyui_stem.nodes.methods.stem.settings import StemSettings
 from comfyui_stem.nodes.methods.tokenflow import edit as tokenflow
-from comfyui_stem.nodes.methods.tokenflow.attention import TokenFlowAttention
-from comfyui_stem.nodes.methods.tokenflow.edit import TokenFlowGuider, TokenFlowSettings, edit, prepared, start_latent
+from comfyui_stem.nodes.methods.tokenflow.edit import TokenFlowGuider, TokenFlowSettings, edit, start_latent
 from comfyui_stem.nodes.methods.tokenflow.passes import batch_passes
+from comfyui_stem.nodes.methods.tokenflow.step import Step
 from comfyui_stem.stem_kernels.em import EMSettings
 from comfyui_stem.tools.measured.errors import relative_error as relative
 
@@ -76,18 +76,15 @@ def test_what_the_keyframes_had_computed_is_what_their_batches_would_compute(
 
 @pytest.mark.parametrize(("source_rows", "conds"), [("true", {0, 1}), ("propagated", {0, 1, "source"})])
 def test_of_the_keyframes_only_what_batches_read_is_kept(loaded, inversion, monkeypatch, source_rows, conds):
-    runs, kept, start = [], [], TokenFlowAttention.start_run
+    kept, batch = [], Step.batch
 
-    def batches(*arguments):
-        kept.append((len(runs[-1].queries_keys), {cond for cond, _ in runs[-1].outputs}))
-        return batch_passes(*arguments)
+    def noted(self, passes):
+        kept.append({kind for kind in ("tokens", "queries", "keys", "source", 0, 1) if self.run.kept.layers(kind)})
+        return batch(self, passes)
 
-    monkeypatch.setattr(
-        TokenFlowAttention, "start_run", lambda self, model: runs.append(start(self, model)) or runs[-1]
-    )
-    monkeypatch.setattr(tokenflow, "batch_passes", batches)
-    edited(loaded, inversion, TokenFlowSettings(batch_size=2, source_rows=source_rows))
-    assert kept == [(0, conds)] * STEPS
+    monkeypatch.setattr(Step, "batch", noted)
+    edited(loaded, inversion, TokenFlowSettings(batch_size=2, source_rows=source_rows, attention_injection=1.0))
+    assert kept == [{"tokens", *conds}] * 3 * STEPS
 
 
 @pytest.mark.parametrize("source_rows", ["true", "propagated"])
@@ -258,12 +255,3 @@ def test_odd_sizes_are_inverted_and_edited(loaded):
     inversion = invert(model, loaded.prompt("a hill"), clip, 1, "next")
     result = edited(loaded, inversion, TokenFlowSettings(cfg=1.0, batch_size=1, stem=stem_method()))
     assert result.shape == clip.shape and torch.isfinite(result).all()
-
-
-@pytest.mark.parametrize(("frames", "batch_size", "largest"), [(120, 8, 15), (120, 40, 40), (3, 8, 3)])
-def test_the_budget_is_that_of_the_keyframes_or_of_a_batch(loaded, frames, batch_size, largest):
-    asked = []
-    model = prepared(loaded.model, frames, TokenFlowSettings(batch_size=batch_size))
-    (wrapper,) = model.get_all_wrappers("prepare_sampling")
-    wrapper(lambda model, shape, *args, **kwargs: asked.append(shape), model, (frames, 4, 64, 64), {})
-    assert asked == [[largest, 4, 64, 64]]

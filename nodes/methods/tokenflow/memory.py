@@ -1,0 +1,63 @@
+"""How many frames a pass of TokenFlow holds, and what a step takes of a device's memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import comfy.model_management
+
+from ..seams.comfyui_versions import free_memory
+from .settings import TokenFlowSettings
+
+# Keyframes in a pass, where batches of frames are no larger.
+KEYFRAMES_AT_ONCE = 8
+# Numbers that a keyframe holds while others are computed, counted, per latent pixel in units of the network's width:
+# features that wait for the decoder, those that were joined with some, the block's own, queries, keys and values.
+_WAITING_WIDTHS = 11.5
+# The same with bases: the tokens as well, and tokens, keys and values of all keyframes joined.
+_WAITING_WIDTHS_WITH_BASES = 14.5
+
+
+def keyframes_at_once(settings: TokenFlowSettings) -> int:
+    """The most keyframes in one pass; what lives in the network is then that of a batch of frames."""
+    return max(settings.batch_size, KEYFRAMES_AT_ONCE)
+
+
+def frames_at_once(frames: int, settings: TokenFlowSettings) -> int:
+    """The most frames of a cond in one pass: those that share a keyframe, or keyframes."""
+    return max(min(settings.batch_size, frames), min(_keyframes(frames, settings), keyframes_at_once(settings)))
+
+
+def frames_to_budget(base: Any, frames: int, settings: TokenFlowSettings, size: Sequence[int]) -> int:
+    """For how many frames of two conds ComfyUI should leave room; `size` is the latent's."""
+    waiting, needed = while_waiting(base, frames, settings, size), base.memory_required([2, 4, *size])
+    return max(frames_at_once(frames, settings), math.ceil(waiting / needed))
+
+
+def room_for_keyframes(base: Any, frames: int, settings: TokenFlowSettings, size: Sequence[int]) -> float:
+    """Bytes of the device that what keyframes leave may take, at the start of a step."""
+    device = base.current_patcher.load_device
+    if device.type in ("cpu", "mps"):
+        return math.inf  # host memory is the same
+    rows = 2 * frames_at_once(frames, settings)
+    # ComfyUI computes two conds together where it has half as much again
+    needed = max(1.5 * base.memory_required([rows, 4, *size]), while_waiting(base, frames, settings, size))
+    free = free_memory(base.current_patcher, device)
+    return max(0.0, free - needed - comfy.model_management.minimum_inference_memory())
+
+
+def while_waiting(base: Any, frames: int, settings: TokenFlowSettings, size: Sequence[int]) -> float:
+    """Bytes of the passes over the edit's keyframes, where there are several: one is computed, the others wait."""
+    keyframes, at_once = _keyframes(frames, settings), keyframes_at_once(settings)
+    if keyframes <= at_once:
+        return 0.0
+    item = comfy.model_management.dtype_size(base.manual_cast_dtype or base.get_dtype())
+    widths = _WAITING_WIDTHS if settings.stem is None else _WAITING_WIDTHS_WITH_BASES
+    waiting = keyframes * widths * base.diffusion_model.model_channels * math.prod(size) * item
+    return waiting + base.memory_required([at_once, 4, *size])
+
+
+def _keyframes(frames: int, settings: TokenFlowSettings) -> int:
+    return math.ceil(frames / settings.batch_size)
