@@ -18,6 +18,7 @@ from unittest import mock
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .loaded_model import Loaded
@@ -156,10 +157,21 @@ def pretended(free: float = 1e12) -> Iterator[PretendDevice]:
     def memory(device: Any = None, torch_free_too: bool = False) -> Any:
         return (free, free) if torch_free_too else free
 
-    with ExitStack() as stack:
+    with _Constructors(), ExitStack() as stack:
         for name in ("get_free_memory", "get_total_memory"):
             stack.enter_context(mock.patch.object(comfy.model_management, name, memory))
         yield stack.enter_context(PretendDevice())
+
+
+class _Constructors(TorchFunctionMode):
+    """Numbers of Python become a tensor on the CPU first, as they do for a GPU."""
+
+    def __torch_function__(self, function: Any, types: Any, arguments: tuple = (), named: dict | None = None) -> Any:
+        named = dict(named or {})
+        if function in (torch.tensor, torch.as_tensor) and torch.device(named.get("device") or "cpu") == DEVICE:
+            del named["device"]
+            return function(*arguments, **named).to(DEVICE)
+        return function(*arguments, **named)
 
 
 def _attention(
