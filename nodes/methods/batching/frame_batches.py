@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ....stem_kernels.correspondence import batch_slices
 from ..seams.frame_dependent_patches import with_tried_patches
-from .lockstep import Meet, run_in_lockstep
+from .lockstep import Meet, alone, run_in_lockstep
 from .memory_budget import frames_that_fit, frames_to_budget, usual_room
 
 _WRAPPER_KEY = "stem_inversion_frame_batches"
@@ -26,16 +26,12 @@ _WRAPPER_KEY = "stem_inversion_frame_batches"
 BATCH = "stem_inversion_batch"
 
 
-def _alone(value: Any, together: Callable[[list], Any]) -> Any:
-    return together([value])
-
-
 @dataclass(frozen=True)
 class FrameBatch:
     """Which frames of the clip a call of the network holds (None: all), and how it meets the calls with the others."""
 
     frames: slice | None = None
-    meet: Meet = _alone
+    meet: Meet = alone
 
     def here(self, rows: int, groups: int) -> slice:
         """The frames of the clip that a call with this many rows holds."""
