@@ -59,6 +59,9 @@ class StemSelfAttention(SelfAttentionMethod):
     def start_run(self, model: Any) -> StemRun:
         return StemRun(model.get_model_object("model_sampling").timestep)
 
+    def frames_that_meet(self, frames: int) -> int:
+        return self.settings.scope_frames if self.settings.scope == "frame_chunks" else frames
+
     def of_batch(self, run: StemRun) -> StemRun:
         return replace(run, pending=[])
 
