@@ -12,14 +12,14 @@ from functools import partial
 from typing import Any
 
 import comfy.model_management
-import torch
 from comfy.patcher_extension import WrappersMP
 from einops import rearrange
 from torch import Tensor
 
+from ....stem_kernels.attention import joined
 from ....stem_kernels.correspondence import batch_slices
 from ..seams.frame_dependent_patches import with_tried_patches
-from .lockstep import Meet, run_in_lockstep
+from .lockstep import Meet, alone, run_in_lockstep
 from .memory_budget import frames_that_fit, frames_to_budget, usual_room
 
 _WRAPPER_KEY = "stem_inversion_frame_batches"
@@ -27,16 +27,12 @@ _WRAPPER_KEY = "stem_inversion_frame_batches"
 BATCH = "stem_inversion_batch"
 
 
-def _alone(value: Any, together: Callable[[list], Any]) -> Any:
-    return together([value])
-
-
 @dataclass(frozen=True)
 class FrameBatch:
     """Which frames of the clip a call of the network holds (None: all), and how it meets the calls with the others."""
 
     frames: slice | None = None
-    meet: Meet = _alone
+    meet: Meet = alone
 
     def here(self, rows: int, groups: int) -> slice:
         """The frames of the clip that a call with this many rows holds."""
@@ -82,10 +78,8 @@ def remove_batching(model: Any) -> None:
 
 def join_batches(parts: Sequence[Tensor], groups: int) -> Tensor:
     """Rows [groups * b, ...] of batches -> rows [groups * n, ...]; rows are group-major, frame-minor."""
-    if len(parts) == 1:
-        return parts[0]
     grouped = [rearrange(part, "(g b) ... -> g b ...", g=groups) for part in parts]
-    return rearrange(torch.cat(grouped, dim=1), "g n ... -> (g n) ...")
+    return rearrange(joined(grouped, dim=1), "g n ... -> (g n) ...")
 
 
 def rows_of(value: Any, frames: slice, groups: int, total: int, what: str) -> Any:

@@ -20,6 +20,11 @@ Result = TypeVar("Result")
 Meet = Callable[..., Any]
 
 
+def alone(value: Any, together: Callable[[list], Any], members: tuple[int, ...] = ()) -> Any:
+    """How a call meets that has no others."""
+    return together([value])
+
+
 def run_in_lockstep(calls: Sequence[Callable[[Meet], Result]]) -> list[Result]:
     """Runs the calls and returns their results, in order.
 
@@ -36,6 +41,8 @@ def run_in_lockstep(calls: Sequence[Callable[[Meet], Result]]) -> list[Result]:
     Raises:
         RuntimeError: some calls wait for others that have ended.
     """
+    if len(calls) == 1:
+        return [calls[0](alone)]
     hub, everyone = getcurrent(), tuple(range(len(calls)))
 
     def meet(value: Any, together: Callable[[list], Any], members: tuple[int, ...] = everyone) -> Any:

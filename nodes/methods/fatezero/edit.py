@@ -115,12 +115,12 @@ class Masks:
     count: int = 0
 
     def note(self, mask: Tensor) -> None:
-        self.total = self.total + mask.float().cpu()
+        self.total = self.total + mask.float()
         self.count += 1
 
     def mean(self, samples: Tensor) -> Tensor:
         """[n, h, w] for samples [n, 4, h, w]; all ones where there was no mask, because everything may change then."""
-        return self.total / self.count if self.count else torch.ones_like(samples[:, 0], device="cpu")
+        return (self.total / self.count).cpu() if self.count else torch.ones_like(samples[:, 0], device="cpu")
 
 
 @dataclass(frozen=True)

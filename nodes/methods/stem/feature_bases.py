@@ -8,6 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ....stem_kernels.attention import joined
 from ....stem_kernels.em import Bases
 from ....stem_kernels.token_parts import Tokens
 from ..attention.method import RUN
@@ -42,7 +43,7 @@ class FeatureBases:
         found = batch.parts_together(tokens, groups=groups, compute=fit_all)
         here = batch.here(tokens.shape[0], groups)
         run.pending = [(rows, shared) for scope, shared in found if (rows := scope.rows(here))]
-        return torch.cat([shared.keys for _, shared in run.pending], dim=1)
+        return joined([shared.keys for _, shared in run.pending], dim=1)
 
     def in_pass(
         self, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict
