@@ -31,7 +31,7 @@ def with_batch_size(model: Any, frames: int, size: Sequence[int], like: Any = No
         taken = getattr(installed_method(like), "frames_per_batch", None)
         method = replace(method, frames_per_batch=taken or 0)
     usual = min(frames_at_a_time(model, method, frames, size), MOST_FRAMES_PER_BATCH)
-    possible = frames_that_fit(model.model, frames, 1, size, room_for(model))
+    possible = frames_that_fit(model.model, frames, 1, size, room_for(model), method.frames_that_meet(frames))
     if possible < usual:
         tell(
             f"{method.name}: {usual} frames were to go through the network at a time, but the memory that is free now "

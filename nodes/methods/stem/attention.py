@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from ....stem_kernels.attention import joined
 from ..attention.attention_map import AttentionMap
 from ..attention.method import SelfAttentionMethod
 from ..attention.rows import groups_of
@@ -59,6 +59,9 @@ class StemSelfAttention(SelfAttentionMethod):
     def start_run(self, model: Any) -> StemRun:
         return StemRun(model.get_model_object("model_sampling").timestep)
 
+    def frames_that_meet(self, frames: int) -> int:
+        return self.settings.scope_frames if self.settings.scope == "frame_chunks" else frames
+
     def of_batch(self, run: StemRun) -> StemRun:
         return replace(run, pending=[])
 
@@ -97,4 +100,4 @@ def _attended(
     """Attention of all rows [rows, p, c], each to the keys of its scope; scopes come in the order of their rows."""
     maps = [found.map_of(q[rows], rows) for rows, found in shared]
     parts = [part.attend(found.values, extra_options) for part, (_, found) in zip(maps, shared, strict=True)]
-    return torch.cat(parts), maps
+    return joined(parts), maps

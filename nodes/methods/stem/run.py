@@ -37,7 +37,7 @@ class StemRun:
         layer: AttentionLayer,
         extra_options: dict,
         features: Tokens,
-        values: Sequence[Tensor] = (),
+        values: Sequence[Tokens] = (),
     ) -> Bases:
         """Bases of a scope in this call of a layer; see `Fitting.fit`."""
         key = FitKey(self._timestep(extra_options["sigmas"]), layer.index, scope.chunk)
