@@ -11,7 +11,7 @@ which two ordinary attentions compute, one with the source's queries and keys an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -42,22 +42,19 @@ class CrossControl:
     Attributes:
         source: [source columns, target columns], float32.
         edit: [target columns], float32.
+        reads_source, reads_edit: whether the first, and the second, has a number that is not 0.
+        changes_something: whether the output is not that of the edit's own attention.
     """
 
     source: Tensor
     edit: Tensor
+    reads_source: bool
+    reads_edit: bool
+    changes_something: bool
 
-    @property
-    def reads_source(self) -> bool:
-        return bool(self.source.any())
-
-    @property
-    def reads_edit(self) -> bool:
-        return bool(self.edit.any())
-
-    @property
-    def changes_something(self) -> bool:
-        return self.reads_source or bool((self.edit != 1).any())
+    def on(self, device: torch.device | str) -> CrossControl:
+        """The same on a device."""
+        return replace(self, source=self.source.to(device), edit=self.edit.to(device))
 
     def source_values(self, values: Tensor) -> Tensor:
         """S V: values of the target tokens [..., t, c] for attention to the source tokens, [..., s, c]."""
@@ -93,4 +90,6 @@ def control_at(mapping: TokenMapping, alpha: Tensor, factors: Tensor, reweightin
     """
     inside = alpha * factors
     outside = (1 - alpha) * (factors if reweighting == "all_steps" else 1)
-    return CrossControl(mapping.carried * inside, inside * mapping.own + outside)
+    source, edit = mapping.carried * inside, inside * mapping.own + outside
+    reads_source = bool(source.any())
+    return CrossControl(source, edit, reads_source, bool(edit.any()), reads_source or bool((edit != 1).any()))

@@ -15,7 +15,7 @@ from .precision import arithmetic_dtype
 Resizing = Literal["nearest", "bilinear"]
 
 
-def word_attention(q: Tensor, k: Tensor, heads: int, columns: Sequence[int]) -> Tensor:
+def word_attention(q: Tensor, k: Tensor, heads: int, columns: Sequence[int] | Tensor) -> Tensor:
     """Attention of every pixel to some tokens, summed over these and averaged over the heads.
 
     q: [n, p, c] queries; k: [n, tokens, c] keys; columns: positions of tokens. Returns [n, p], float32 (float64 for
@@ -23,7 +23,8 @@ def word_attention(q: Tensor, k: Tensor, heads: int, columns: Sequence[int]) -> 
     """
     dtype = arithmetic_dtype(q)
     maps = attention_probabilities(q.to(dtype), k.to(dtype), heads)  # [n, h, p, tokens]
-    return maps[..., list(columns)].sum(dim=-1).mean(dim=1)
+    columns = torch.as_tensor(columns, dtype=torch.int64, device=maps.device)
+    return maps.index_select(-1, columns).sum(dim=-1).mean(dim=1)
 
 
 def mean_attention(maps: Sequence[Tensor]) -> Tensor:

@@ -35,8 +35,8 @@ def test_the_attention_is_what_fatezero_makes_its_mask_of(loaded, inversion, mon
     source, target = (read_prompt(loaded.clip, text, "a", "Test") for text in (SOURCE, TARGET))
     words = read_words(source, target, WordWishes("auto", 1.0, masks_source=True), 3, "Test").control
     seen = []
-    real = FateZeroGuider._source_attention
-    monkeypatch.setattr(FateZeroGuider, "_source_attention", lambda *a: seen.append(real(*a)) or seen[-1])
+    real = FateZeroGuider.latent_attention
+    monkeypatch.setattr(FateZeroGuider, "latent_attention", lambda *a: seen.append(a[1]) or real(*a))
     edit(
         loaded.model,
         inversion,

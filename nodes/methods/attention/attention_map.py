@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from ....stem_kernels.attention import join_frames, split_frames
+from ..batching.frame_batches import batch_of, join_batches
 from .rows import comfyui_attention
+
+
+class Gather:
+    """A linear map from values of the pixels of all frames of the clip, [n, p, c], to values at the keys of a map.
+
+    Maps that share their keys share it, so that it is applied once for all of them.
+    """
+
+    def __call__(self, values: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    @property
+    def in_host_memory(self) -> Gather:
+        """The same, with what it holds on the CPU."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -18,29 +35,54 @@ class AttentionMap:
     No p x p numbers exist: A is recomputed by ComfyUI's own attention from queries and keys.
 
     Attributes:
-        rows: the frames whose attention this is.
+        rows: the frames whose attention this is, among those of its call.
         queries: [n, p, c] of these frames.
         keys: [n, l, c], or [1, l, c] where all frames share them.
         logit_bias: added to the logits, or None.
-        gather: values of the pixels of these frames [n, p, c] -> values at the keys.
+        gather: from pixels to keys, or None where the keys are those of the frame's own pixels.
     """
 
     rows: slice
     queries: Tensor
     keys: Tensor
     logit_bias: Tensor | None
-    gather: Callable[[Tensor], Tensor]
+    gather: Gather | None
 
     def attend(self, values: Tensor, extra_options: dict) -> Tensor:
-        """A V for values at the keys: [n, p, c]. The values may be those of a MODEL of another precision."""
+        """A V for values at the keys: [n, p, c]. The values may be those of a MODEL of another precision, or be on
+        another device."""
         frames = self.queries.shape[0]
-        queries, keys = self.queries.to(values.dtype), self.keys.to(values.dtype)
-        bias = None if self.logit_bias is None else self.logit_bias.to(values.dtype)
+        queries, keys = self.queries.to(values), self.keys.to(values)
+        bias = None if self.logit_bias is None else self.logit_bias.to(values)
         if keys.shape[0] == frames:
             return comfyui_attention(queries, keys, values, extra_options, bias)
         # Queries of all frames as one sequence on the keys that they share.
         return split_frames(comfyui_attention(join_frames(queries, 1), keys, values, extra_options, bias), frames)
 
-    def attend_pixels(self, values: Tensor, extra_options: dict) -> Tensor:
-        """The same for values at the pixels of all frames, of which it takes its own."""
-        return self.attend(self.gather(values[self.rows]), extra_options)
+    @property
+    def in_host_memory(self) -> AttentionMap:
+        """The same on the CPU."""
+        return replace(
+            self,
+            queries=self.queries.cpu(),
+            keys=self.keys.cpu(),
+            logit_bias=None if self.logit_bias is None else self.logit_bias.cpu(),
+            gather=self.gather and self.gather.in_host_memory,
+        )
+
+
+def attend_pixels(maps: Sequence[AttentionMap], values: Tensor, extra_options: dict) -> Tensor:
+    """A V for values at the pixels of the frames of a call, [n, p, c], by the maps of these frames in their order.
+
+    Where keys are gathered from other frames, this call meets those that hold them.
+    """
+    if all(part.gather is None for part in maps):
+        return torch.cat([part.attend(values[part.rows], extra_options) for part in maps])
+
+    def gathered(arrived: list[tuple[Sequence[AttentionMap], Tensor]]) -> dict[Gather, Tensor]:
+        everywhere = join_batches([values for _, values in arrived], groups=1)
+        gathers = dict.fromkeys(part.gather for maps, _ in arrived for part in maps)
+        return {gather: gather(everywhere) for gather in gathers}
+
+    found = batch_of(extra_options).meet((maps, values), gathered)
+    return torch.cat([part.attend(found[part.gather], extra_options) for part in maps])

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
-from ..batching.frame_batches import FrameBatch
 from ..seams.layer_map import AttentionLayer
 from .attention_map import AttentionMap
 
@@ -58,23 +56,20 @@ class SelfAttentionMethod:
         """The cross-attention output before the output projection, [rows, p, c]; k and v are [rows, tokens, c]."""
         raise NotImplementedError
 
-    def of_batch(self, run: Any, batch: FrameBatch) -> Any:
+    def of_batch(self, run: Any) -> Any:
         """What the method remembers during one batch of one call of the network, given what it does during the run."""
         return run
-
-    def gather(self, run: Any, runs: Sequence[Any], batches: Sequence[slice]) -> None:
-        """Brings what the batches' runs have left into the run."""
 
     def recorded(
         self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict
     ) -> tuple[Tensor, list[AttentionMap]]:
-        """The output of `attend`, and the attention of every part of the frames that computed it."""
+        """The output of `attend` for one cond, and the attention of every part of the frames that computed it."""
         raise NotImplementedError
 
     def attend_pixels(
         self, tokens: Tensor, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, timestep: int, extra_options: dict
     ) -> Tensor:
-        """The output where tokens, keys and values are those of the pixels, [rows, p, c] each."""
+        """The output where tokens, keys and values are those of the pixels, [rows, p, c] each; no run is read."""
         raise NotImplementedError
 
 

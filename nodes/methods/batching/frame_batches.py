@@ -19,18 +19,24 @@ from torch import Tensor
 from ....stem_kernels.correspondence import batch_slices
 from ..seams.comfyui_versions import free_memory
 from ..seams.frame_dependent_patches import with_tried_patches
-from .lockstep import Meet, run_in_lockstep
+from .lockstep import Meet, alone, run_in_lockstep
 from .memory_budget import frames_that_fit, frames_to_budget, room_for
 
 _WRAPPER_KEY = "stem_inversion_frame_batches"
+# Where the layers find which frames a call holds: a key of the transformer options.
+BATCH = "stem_inversion_batch"
 
 
 @dataclass(frozen=True)
 class FrameBatch:
-    """One batch: which frames of the clip, and how it meets the others."""
+    """Which frames of the clip a call of the network holds (None: all), and how it meets the calls with the others."""
 
-    frames: slice
-    meet: Meet
+    frames: slice | None = None
+    meet: Meet = alone
+
+    def here(self, rows: int, groups: int) -> slice:
+        """The frames of the clip that a call with this many rows holds."""
+        return slice(0, rows // groups) if self.frames is None else self.frames
 
     def together(self, tensors: Sequence[Tensor], groups: int, compute: Callable[..., Any]) -> Any:
         """`compute` of the same tensors for all frames; it runs once, and every batch gets what it returns."""
@@ -39,6 +45,18 @@ class FrameBatch:
             return compute(*(join_batches(parts, groups) for parts in zip(*arrived, strict=True)))
 
         return self.meet(tensors, of_all)
+
+    def parts_together(self, tensor: Tensor, groups: int, compute: Callable[[list[tuple[slice, Tensor]]], Any]) -> Any:
+        """The same of the frames and the rows of every batch, without joining them."""
+        return self.meet((self.here(tensor.shape[0], groups), tensor), compute)
+
+
+ALL_FRAMES = FrameBatch()
+
+
+def batch_of(extra_options: dict) -> FrameBatch:
+    """The batch that a call of the network holds, from its transformer options."""
+    return extra_options.get(BATCH, ALL_FRAMES)
 
 
 def add_batching(model: Any, method: Any, run_key: str) -> None:
@@ -60,6 +78,8 @@ def remove_batching(model: Any) -> None:
 
 def join_batches(parts: Sequence[Tensor], groups: int) -> Tensor:
     """Rows [groups * b, ...] of batches -> rows [groups * n, ...]; rows are group-major, frame-minor."""
+    if len(parts) == 1:
+        return parts[0]
     grouped = [rearrange(part, "(g b) ... -> g b ...", g=groups) for part in parts]
     return rearrange(torch.cat(grouped, dim=1), "g n ... -> (g n) ...")
 
@@ -107,8 +127,7 @@ def _split_call(model: Any, method: Any, run_key: str) -> Callable:
         if size >= frames:
             return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
         options = with_tried_patches(options, frames, method.name)
-        batches, run = batch_slices(frames, size), options[run_key]
-        runs = [None] * len(batches)
+        batches = batch_slices(frames, size)
 
         def call(number: int, meet: Meet) -> Tensor:
             batch = batches[number]
@@ -117,19 +136,17 @@ def _split_call(model: Any, method: Any, run_key: str) -> Callable:
                 return rows_of(value, batch, groups, frames, f"{method.name}: {what}")
 
             comfy.model_management.throw_exception_if_processing_interrupted()
-            runs[number] = method.of_batch(run, FrameBatch(batch, meet))
             return executor(
                 rows(x, "the latent"),
                 rows(timesteps, "the timestep"),
                 rows(context, "the prompt"),
                 rows(y, "the vector conditioning"),
                 rows(control, "a ControlNet"),
-                {**options, run_key: runs[number]},
+                {**options, run_key: method.of_batch(options[run_key]), BATCH: FrameBatch(batch, meet)},
                 **{name: rows(value, f"the conditioning '{name}'") for name, value in kwargs.items()},
             )
 
         outputs = run_in_lockstep([lambda meet, n=n: call(n, meet) for n in range(len(batches))])
-        method.gather(run, runs, batches)
         return join_batches(outputs, groups)
 
     return diffusion_model

@@ -1,4 +1,4 @@
-"""Running several calls of one function in turns: each stops where it needs something of all the others.
+"""Running several calls of one function in turns: each stops where it needs something of others.
 
 A call runs as a greenlet, so it can stop deep inside the network's forward pass, in ComfyUI's own code, and go on from
 there. Everything happens in one thread, one call at a time.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, TypeVar
@@ -15,51 +16,77 @@ from typing import Any, TypeVar
 from greenlet import GreenletExit, getcurrent, greenlet
 
 Result = TypeVar("Result")
-# meet(value, together) -> together([value of every call]), computed once
-Meet = Callable[[Any, Callable[[list], Any]], Any]
+# meet(value, together) -> together([value of every member]), computed once
+Meet = Callable[..., Any]
+
+
+def alone(value: Any, together: Callable[[list], Any], members: tuple[int, ...] = ()) -> Any:
+    """How a call meets that has no others."""
+    return together([value])
 
 
 def run_in_lockstep(calls: Sequence[Callable[[Meet], Result]]) -> list[Result]:
     """Runs the calls and returns their results, in order.
 
-    Each call gets a function `meet(value, together)`. It hands over its value and waits until all calls have done so;
-    then `together` of the first call is applied once to the list of all values, in order, and every call gets the
-    result.
+    Each call gets a function `meet(value, together, members)`. It hands over its value and waits until all members,
+    given as numbers of calls, have done so; then `together` of the first member is applied once to the list of their
+    values, and every member gets the result. Without `members` all calls meet.
+
+    Of the calls that can go on, those that met last go on first, in the order of the members: calls that meet among
+    themselves alone run to their end before others begin, so what they hold is not held for all.
 
     If one call or a meeting fails, all others are unwound, so that what they have opened is closed, and the error goes
     on.
 
     Raises:
-        RuntimeError: some calls have ended while others wait for them.
+        RuntimeError: some calls wait for others that have ended.
     """
-    hub = getcurrent()
+    if len(calls) == 1:
+        return [calls[0](alone)]
+    hub, everyone = getcurrent(), tuple(range(len(calls)))
 
-    def meet(value: Any, together: Callable[[list], Any]) -> Any:
-        return hub.switch((value, together))
+    def meet(value: Any, together: Callable[[list], Any], members: tuple[int, ...] = everyone) -> Any:
+        # taken out of its box: nothing else then holds what a meeting made, which may be large
+        return hub.switch((members, value, together)).pop()
 
     runs = [greenlet(call) for call in calls]
     for run in runs:
         run.gr_context = contextvars.copy_context()
-    sent: Any = meet
+    results: list[Any] = [None] * len(runs)
+    ready: deque[tuple[int, Any]] = deque((number, meet) for number in everyone)
+    waiting: dict[tuple[int, ...], dict[int, tuple]] = {}
+
+    def next_turn() -> None:
+        number, sent = ready.popleft()
+        arrived = runs[number].switch(sent)
+        if runs[number].dead:
+            results[number] = arrived
+            return
+        members, *handed_over = arrived
+        del arrived
+        here = waiting.setdefault(members, {})
+        here[number] = handed_over
+        del handed_over
+        if len(here) == len(members):
+            del waiting[members]
+            together, values = here[members[0]][1], [here[member][0] for member in members]
+            here.clear()
+            made = together(values)
+            ready.extendleft((member, [made]) for member in reversed(members))
+
     with ExitStack() as unwinding:
         for run in runs:
             unwinding.callback(_unwind, run)
-        while True:
-            arrived = [run.switch(sent) for run in runs]
+        while ready:
+            next_turn()
+        if waiting:
             ended = sum(run.dead for run in runs)
-            if ended == len(runs):
-                return arrived
-            if ended:
-                raise RuntimeError(
-                    f"{ended} of {len(runs)} batches of frames have ended while others are still waiting for them; "
-                    "another node skips parts of the network for some frames. Disconnect it from the MODEL chain, or "
-                    "set frames_per_batch to the number of frames."
-                )
-            together, values = arrived[0][1], [value for value, _ in arrived]
-            # what the last meeting made may be large, and every call has it by now
-            arrived = sent = None
-            sent = together(values)
-            del values
+            raise RuntimeError(
+                f"{ended} of {len(runs)} batches of frames have ended while others are still waiting for them; "
+                "another node skips parts of the network for some frames. Disconnect it from the MODEL chain, or "
+                "set frames_per_batch to the number of frames."
+            )
+        return results
 
 
 def _unwind(run: greenlet) -> None:

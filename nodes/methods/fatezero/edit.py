@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,18 +11,16 @@ from torch import Tensor
 
 from ....stem_kernels.cross_control import CrossControl
 from ....stem_kernels.ddim import select_timesteps, to_exploding
-from ....stem_kernels.masks import Resizing, attention_mask, mean_attention, word_attention
+from ....stem_kernels.masks import Resizing, attention_mask
 from ....stem_kernels.prompt_alignment import Window, window_range
 from ..attention.frame_context import OWN_FRAME
-from ..attention.installing import install
-from ..attention.method import RUN, SelfAttentionMethod
-from ..editing.guider import EditGuider
+from ..attention.method import SelfAttentionMethod
 from ..inversion.guidance import StepSchedule
 from ..inversion.inversion import Inversion
 from ..inversion.sampling import Tail
-from ..seams.layer_map import self_attention_layers
-from .attention import FateZeroAttention, FateZeroRun, FusedStep
-from .replay import SourceRecord, replay_options, replayed, weights_of
+from .attention import FateZeroAttention, FateZeroRun
+from .passes import PassesGuider, StepPasses
+from .replay import FusedStep, frames_per_batch
 from .word_control import WordControl
 
 
@@ -116,12 +115,12 @@ class Masks:
     count: int = 0
 
     def note(self, mask: Tensor) -> None:
-        self.total = self.total + mask.float().cpu()
+        self.total = self.total + mask.float()
         self.count += 1
 
     def mean(self, samples: Tensor) -> Tensor:
         """[n, h, w] for samples [n, 4, h, w]; all ones where there was no mask, because everything may change then."""
-        return self.total / self.count if self.count else torch.ones_like(samples[:, 0], device="cpu")
+        return (self.total / self.count).cpu() if self.count else torch.ones_like(samples[:, 0], device="cpu")
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,7 @@ class StepPlan:
         return self.fuses_self or self.control.reads_source or self.finds_words
 
 
-class FateZeroGuider(EditGuider):
+class FateZeroGuider(PassesGuider):
     """One step of FateZero as ComfyUI's guider: the source's evaluation again, then the edit that reads from it."""
 
     purpose = "FateZero Edit"
@@ -159,11 +158,10 @@ class FateZeroGuider(EditGuider):
     def __init__(
         self, model: Any, inversion: Inversion, words: WordControl, settings: FateZeroSettings, schedule: StepSchedule
     ) -> None:
-        method = FateZeroAttention(settings.own, settings.levels, settings.fuse_unconditional)
-        super().__init__(install(model, method), inversion, schedule, settings.mask)
+        batch = frames_per_batch(model, inversion)
+        method = FateZeroAttention(settings.own, settings.levels, settings.fuse_unconditional, batch)
+        super().__init__(model, inversion, method, schedule, settings.mask)
         self.set_guidance(settings.cfg, settings.cfg_window)
-        self.layers = self_attention_layers(model.model.diffusion_model)
-        self.source = replayed(inversion.model, settings.levels)
         self.words = words
         self.settings = settings
         self.self_steps = window_range(settings.self_window, len(schedule.timesteps), "The self-attention window")
@@ -178,22 +176,31 @@ class FateZeroGuider(EditGuider):
         self, timestep: int, run: FateZeroRun, conds: list, x: Tensor, sigma: Tensor, model_options: dict
     ) -> list[Tensor]:
         plan = self._plan(self.schedule.number(timestep))
-        record = self._replay(timestep, x, sigma, model_options) if plan.reads_source else SourceRecord()
-        source = self._source_attention(record) if plan.finds_words else None
-        run.step = FusedStep(
-            timestep=timestep,
-            frames=len(x),
-            source=record,
-            fuse_self=plan.fuses_self,
-            keep_own=self._keep_own(source, record) if plan.keeps_words else {},
-            control=plan.control,
-            watched=self.words.target_words if plan.blends_latents or plan.accumulates else (),
-        )
-        predicted = self.run_model(conds, x, sigma, model_options)
+        passes = StepPasses(self, self._fused_step(plan, timestep, x.device), conds, x, sigma, model_options)
+        source = self._source_latents(timestep, x, sigma) if plan.reads_source else None
+        predicted = passes.run(source, self.keep_own if plan.keeps_words else None)
         self.masks.latent = None
         if plan.finds_words:
-            self._note_masks(plan, source, run.noted, tuple(x.shape[-2:]))
+            self._note_masks(plan, passes.source_words, passes.target_words, tuple(x.shape[-2:]))
         return predicted
+
+    def _source_latents(self, timestep: int, x: Tensor, sigma: Tensor) -> Tensor:
+        """The latents `x` from which the inversion estimated the noise at this timestep."""
+        entry = self.inversion.entry(timestep) - (self.inversion.convention == "next")
+        return to_exploding(self.inversion.latent(entry).to(x), sigma[0])
+
+    def _fused_step(self, plan: StepPlan, timestep: int, device: torch.device) -> FusedStep:
+        def columns(words: Sequence[int], wanted: bool) -> Tensor | None:
+            return torch.tensor(words, dtype=torch.int64, device=device) if wanted else None
+
+        targets = self.words.target_words
+        return FusedStep(
+            timestep=timestep,
+            fuses_self=plan.fuses_self,
+            control=plan.control.on(device),
+            source_words=columns(self.words.source_words, plan.finds_words),
+            target_words=columns(targets, bool(targets) and (plan.blends_latents or plan.accumulates)),
+        )
 
     def _plan(self, step: int) -> StepPlan:
         fuses_self = step in self.self_steps
@@ -205,9 +212,8 @@ class FateZeroGuider(EditGuider):
             accumulates=self._accumulates,
         )
 
-    def _note_masks(self, plan: StepPlan, source: Tensor, noted: list[Tensor], size: tuple[int, int]) -> None:
+    def _note_masks(self, plan: StepPlan, source: Tensor, target: Tensor | None, size: tuple[int, int]) -> None:
         """The mask of the latents after a step, from the attention of the source's and of the edit's words."""
-        target = mean_attention(noted) if noted else None
         source, target = self.latent_attention(source, target)
         mask = self._latent_mask(source, target if plan.blends_latents else None, size)
         if plan.blends_latents:
@@ -232,31 +238,13 @@ class FateZeroGuider(EditGuider):
     def _accumulates(self) -> bool:
         return self.settings.accumulate and self.settings.blend_latents
 
-    def _replay(self, timestep: int, x: Tensor, sigma: Tensor, model_options: dict) -> SourceRecord:
-        """The inversion's evaluation at this timestep, run again."""
-        entry = self.inversion.entry(timestep) - (self.inversion.convention == "next")
-        source = to_exploding(self.inversion.latent(entry).to(x), sigma[0])
-        options = replay_options(self.source, model_options)
-        record = options["transformer_options"][RUN].record
-        with weights_of(self.source, self.model_patcher, x.shape, self.loaded_models) as network:
-            self.run_model(self.source_conds, source, sigma, options, network)
-        return record
-
-    def _source_attention(self, record: SourceRecord) -> Tensor:
-        """Attention of the source's pixels to its words, [n, h, w] at the level of the masks."""
-        cross = [record.cross[layer.index] for layer in self.layers if layer.gives_masks]
-        words = self.words.source_words
-        return mean_attention(
-            [word_attention(one.queries, one.keys, one.heads, words).unflatten(1, one.size) for one in cross]
-        )
-
     def _mask(self, attention: Tensor, size: tuple[int, int]) -> Tensor:
         return attention_mask(attention, size, self.settings.threshold, self.settings.resizing)
 
-    def _keep_own(self, attention: Tensor, record: SourceRecord) -> dict[tuple[int, int], Tensor]:
-        fused = [layer.index for layer in self.layers if layer.level in self.settings.levels]
-        sizes = {record.cross[layer].size for layer in fused if layer in record.cross}
-        return {size: self._mask(attention, size).flatten(1)[..., None] for size in sizes}
+    def keep_own(self, attention: Tensor, size: tuple[int, int]) -> Tensor:
+        """The pixels that keep their own self-attention in layers of a size, bool [n, p, 1], given the attention to the
+        source's words."""
+        return self._mask(attention, size).flatten(1)[..., None]
 
     def _latent_mask(self, source: Tensor, target: Tensor | None, size: tuple[int, int]) -> Tensor:
         """Where either side's words are, bool [n, h, w]."""

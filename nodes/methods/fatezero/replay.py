@@ -1,13 +1,13 @@
-"""The source pass of FateZero: one evaluation of the inversion run again, with what the edit reads from it kept.
+"""The source pass of FateZero: one evaluation of the inversion run again, with what the edit reads from it handed over.
 
 FateZero stores the attention maps of a whole inversion. Here the evaluation that made them is repeated when its step of
 the edit has come: the same latent, timestep, MODEL and random draws give the same attention, and it is dropped again
-with the step.
+with the step, or with the layer (see `source`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,119 +15,115 @@ from typing import Any
 import comfy.model_management
 import comfy.model_patcher
 import comfy.patcher_extension
-import torch
 from torch import Tensor
 
+from ....stem_kernels.cross_control import CrossControl
+from ....stem_kernels.masks import word_attention
 from ....stem_kernels.prompt_alignment import TOKENS
-from ..attention.attention_map import AttentionMap
 from ..attention.frame_context import OWN_FRAME
 from ..attention.installing import install, installed_method
 from ..attention.method import RUN, SelfAttentionMethod, check_replayable
 from ..attention.rows import comfyui_attention
-from ..batching.frame_batches import FrameBatch, budget_of
+from ..batching.frame_batches import budget_of
+from ..batching.memory_budget import frames_that_fit, room_for
+from ..inversion.inversion import Inversion
 from ..seams.layer_map import AttentionLayer
+from .source import CrossAttention, SelfAttention, SourceBefore, SourceBeside
 
 
 @dataclass(frozen=True)
-class CrossAttention:
-    """Cross-attention of one layer of the source: queries [n, p, c], keys [n, tokens, c], heads, height and width."""
+class FusedStep:
+    """What all calls of one step share.
 
-    queries: Tensor
-    keys: Tensor
-    heads: int
-    size: tuple[int, int]
+    Attributes:
+        timestep: keys the draws of the edit's own STEM attention.
+        fuses_self: whether the source's self-attention replaces that of the edit.
+        control: of the cross-attention, on the device of the run.
+        source_words, target_words: int64 token columns whose attention is noted for the masks, or None.
+        keep_own: for height and width of a layer, the pixels of all frames that keep their own self-attention,
+            bool [n, p, 1]; None for none.
+    """
 
-
-@dataclass
-class SourceRecord:
-    """What one source pass leaves; keys are layer numbers."""
-
-    maps: dict[int, list[AttentionMap]] = field(default_factory=dict)
-    cross: dict[int, CrossAttention] = field(default_factory=dict)
+    timestep: int
+    fuses_self: bool
+    control: CrossControl
+    source_words: Tensor | None = None
+    target_words: Tensor | None = None
+    keep_own: Callable[[tuple[int, int]], Tensor] | None = None
 
 
 @dataclass
 class ReplayRun:
-    """State of a source pass: what the inversion's own method remembers, and the record that is being made."""
+    """State of one call of a source pass.
+
+    Attributes:
+        inner: what the inversion's own method remembers.
+        step: the step under way, and
+        source: where what its edit reads goes; None where nothing is read.
+        noted: attention to the words of the source, [n, h, w] for each layer of the masks' level.
+    """
 
     inner: Any
-    record: SourceRecord
+    step: FusedStep | None = None
+    source: SourceBefore | SourceBeside | None = None
+    noted: list[Tensor] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class SourceReplay(SelfAttentionMethod):
-    """The inversion's own self-attention, recorded.
+    """The inversion's own self-attention, which leaves for the edit what it reads.
 
     Attributes:
         inner: the method that the inversion was made with.
-        levels: self- and cross-attention are recorded at these resolution levels, cross-attention also where it gives
-            masks.
+        levels: resolution levels whose self- and cross-attention an edit may read.
     """
 
     inner: SelfAttentionMethod
     levels: frozenset[int]
+    frames_per_batch: int | None = None
     name: str = "FateZero Edit, in the MODEL that the INVERSION was made with"
 
-    @property
-    def frames_per_batch(self) -> int | None:
-        return self.inner.frames_per_batch
-
     def start_run(self, model: Any) -> ReplayRun:
-        return ReplayRun(self.inner.start_run(model), SourceRecord())
+        return ReplayRun(self.inner.start_run(model))
 
-    def of_batch(self, run: ReplayRun, batch: FrameBatch) -> ReplayRun:
-        return ReplayRun(self.inner.of_batch(run.inner, batch), SourceRecord())
-
-    def gather(self, run: ReplayRun, runs: Sequence[ReplayRun], batches: Sequence[slice]) -> None:
-        self.inner.gather(run.inner, [one.inner for one in runs], batches)
-        records = [one.record for one in runs]
-        for layer in records[0].maps:
-            run.record.maps[layer] = joined_maps([record.maps[layer] for record in records], batches)
-        for layer in records[0].cross:
-            run.record.cross[layer] = joined_cross([record.cross[layer] for record in records])
+    def of_batch(self, run: ReplayRun) -> ReplayRun:
+        return replace(run, inner=self.inner.of_batch(run.inner), noted=[])
 
     def context(self, tokens: Tensor, layer: AttentionLayer, extra_options: dict) -> tuple[Tensor, Tensor]:
         return self.inner.context(tokens, layer, self._inner_options(extra_options))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict) -> Tensor:
-        inner_options = self._inner_options(extra_options)
-        if layer.level not in self.levels:
+        run, inner_options = extra_options[RUN], self._inner_options(extra_options)
+        if run.source is None or not run.step.fuses_self or layer.level not in self.levels:
             return self.inner.attend(q, k, v, layer, inner_options)
-        out, extra_options[RUN].record.maps[layer.index] = self.inner.recorded(q, k, v, layer, inner_options)
+        out, maps = self.inner.recorded(q, k, v, layer, inner_options)
+        run.source.give("self", layer, SelfAttention(maps, size_of(extra_options)))
         return out
 
     def controls(self, layer: AttentionLayer) -> bool:
         return layer.level in self.levels or layer.gives_masks
 
     def attend_cross(self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict) -> Tensor:
-        size = tuple(extra_options["activations_shape"][-2:])
+        run: ReplayRun = extra_options[RUN]
         keys = one_block(k, "the MODEL that the INVERSION was made with, and invert again")
-        extra_options[RUN].record.cross[layer.index] = CrossAttention(q, keys, extra_options["n_heads"], size)
+        if run.step.source_words is not None and layer.gives_masks:
+            run.noted.append(seen_words(q, keys, run.step.source_words, extra_options))
+        if run.source is not None and run.step.control.reads_source and layer.level in self.levels:
+            run.source.give("cross", layer, CrossAttention(q, keys, size_of(extra_options)))
         return comfyui_attention(q, k, v, extra_options)
 
     def _inner_options(self, extra_options: dict) -> dict:
         return {**extra_options, RUN: extra_options[RUN].inner}
 
 
-def joined_maps(parts: Sequence[Sequence[AttentionMap]], batches: Sequence[slice]) -> list[AttentionMap]:
-    """The attention of all frames from that of batches; what shares bases becomes one part again."""
-    joined: list[AttentionMap] = []
-    for maps, batch in zip(parts, batches, strict=True):
-        for part in maps:
-            rows = slice(part.rows.start + batch.start, part.rows.stop + batch.start)
-            if joined and joined[-1].gather is part.gather:
-                last = joined.pop()
-                queries = torch.cat([last.queries, part.queries])
-                joined.append(replace(last, rows=slice(last.rows.start, rows.stop), queries=queries))
-            else:
-                joined.append(replace(part, rows=rows))
-    return joined
+def seen_words(q: Tensor, k: Tensor, columns: Sequence[int] | Tensor, extra_options: dict) -> Tensor:
+    """Attention of a layer's pixels [n, p, c] to some of the tokens [n, tokens, c], [n, h, w]."""
+    return word_attention(q, k, extra_options["n_heads"], columns).unflatten(1, size_of(extra_options))
 
 
-def joined_cross(parts: Sequence[CrossAttention]) -> CrossAttention:
-    """The cross-attention of all frames from that of batches."""
-    queries, keys = (torch.cat([getattr(part, name) for part in parts]) for name in ("queries", "keys"))
-    return replace(parts[0], queries=queries, keys=keys)
+def size_of(extra_options: dict) -> tuple[int, int]:
+    """Height and width of the features of the layer under way."""
+    return tuple(extra_options["activations_shape"][-2:])
 
 
 def one_block(tokens: Tensor, whose: str) -> Tensor:
@@ -140,15 +136,23 @@ def one_block(tokens: Tensor, whose: str) -> Tensor:
     return tokens[:, :TOKENS]
 
 
-def replayed(model: Any, levels: frozenset[int]) -> Any:
-    """A clone of the MODEL of an inversion that records its attention.
+def frames_per_batch(model: Any, inversion: Inversion) -> int:
+    """How many frames of an edit by MODEL go through the network at a time: as many as of the inversion, if that has a
+    number, else as many as memory allows, with the source's attention beside two conds."""
+    frames, method = inversion.frames, installed_method(inversion.model)
+    size = method.frames_per_batch if method is not None else None
+    return min(frames, size or frames_that_fit(model.model, frames, 3, inversion.size, room_for(model)))
+
+
+def replayed(model: Any, levels: frozenset[int], frames_per_batch: int) -> Any:
+    """A clone of the MODEL of an inversion that hands over its attention.
 
     Raises:
         ValueError: a patch of another pack sits on one of the layers.
     """
     method = installed_method(model) or OWN_FRAME
     check_replayable(method, "FateZero Edit")
-    return install(model, SourceReplay(method, levels))
+    return install(model, SourceReplay(method, levels, frames_per_batch))
 
 
 def replay_options(model: Any, model_options: dict) -> dict:
@@ -163,6 +167,11 @@ def replay_options(model: Any, model_options: dict) -> dict:
     return options
 
 
+def share_weights(model: Any, other: Any) -> bool:
+    """Whether two MODELs can run by turns: they are one network, with the same LoRAs."""
+    return model.model is other.model and model.patches_uuid == other.patches_uuid
+
+
 @contextmanager
 def weights_of(model: Any, edit_model: Any, shape: Sequence[int], beside: Sequence[Any] = ()) -> Iterator[Any]:
     """The network of `model`, with its own weights, in the middle of a run of `edit_model` on latents of `shape`.
@@ -171,10 +180,10 @@ def weights_of(model: Any, edit_model: Any, shape: Sequence[int], beside: Sequen
 
     A LoRA of the edit is taken off for the time of a source pass, which is slow and exact.
     """
-    same = model.model is edit_model.model
-    if same and model.patches_uuid == edit_model.patches_uuid:
+    if share_weights(model, edit_model):
         yield model.model
         return
+    same = model.model is edit_model.model
     _load(model, shape)
     try:
         if not same:

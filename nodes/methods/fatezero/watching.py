@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ....stem_kernels.masks import mean_attention, word_attention
+from ....stem_kernels.masks import mean_attention
 from ..attention.frame_context import OWN_FRAME
 from ..attention.installing import install, installed_method
 from ..attention.method import check_replayable
@@ -16,7 +16,7 @@ from ..attention.rows import comfyui_attention
 from ..inversion.inspection import evaluate
 from ..inversion.inversion import Inversion
 from ..seams.layer_map import AttentionLayer
-from .replay import SourceReplay, one_block
+from .replay import SourceReplay, one_block, seen_words
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class WatchedWords(SourceReplay):
         return layer.gives_masks
 
     def attend_cross(self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict) -> Tensor:
-        keys, size = one_block(k, "the inversion's MODEL, and invert again"), extra_options["activations_shape"][-2:]
-        found = [word_attention(q, keys, extra_options["n_heads"], columns) for columns in self.columns.values()]
-        self.seen.setdefault(layer.index, []).append(torch.stack(found).unflatten(-1, tuple(size)).cpu())
+        keys = one_block(k, "the inversion's MODEL, and invert again")
+        found = [seen_words(q, keys, columns, extra_options) for columns in self.columns.values()]
+        self.seen.setdefault(layer.index, []).append(torch.stack(found).cpu())
         return comfyui_attention(q, k, v, extra_options)
 
 
@@ -53,6 +53,6 @@ def watched_words(
     """
     method = installed_method(inversion.model) or OWN_FRAME
     check_replayable(method, purpose)
-    watching = WatchedWords(method, frozenset(), purpose, columns)
+    watching = WatchedWords(method, frozenset(), method.frames_per_batch, purpose, columns)
     evaluate(replace(inversion, source=prompt), install(inversion.model, watching), timestep)
     return mean_attention([torch.cat(batches, dim=1) for batches in watching.seen.values()])

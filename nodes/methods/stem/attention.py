@@ -12,13 +12,13 @@ from torch import Tensor
 from ..attention.attention_map import AttentionMap
 from ..attention.method import SelfAttentionMethod
 from ..attention.rows import groups_of
-from ..batching.frame_batches import FrameBatch
+from ..batching.frame_batches import batch_of
 from ..seams.layer_map import AttentionLayer
 from .feature_bases import FeatureBases
 from .fitting import FitKey, Fitting
 from .key_bases import KeyBases
 from .run import StemRun
-from .scopes import SharedKeys, scopes
+from .scopes import Scope, SharedKeys, scopes
 from .settings import StemSettings
 
 
@@ -55,8 +55,8 @@ class StemSelfAttention(SelfAttentionMethod):
     def start_run(self, model: Any) -> StemRun:
         return StemRun(model.get_model_object("model_sampling").timestep)
 
-    def of_batch(self, run: StemRun, batch: FrameBatch) -> StemRun:
-        return replace(run, batch=batch, pending=[])
+    def of_batch(self, run: StemRun) -> StemRun:
+        return replace(run, pending=[])
 
     def context(self, tokens: Tensor, layer: AttentionLayer, extra_options: dict) -> tuple[Tensor, Tensor]:
         return tokens, self.bases.context(tokens, layer, extra_options)
@@ -72,12 +72,18 @@ class StemSelfAttention(SelfAttentionMethod):
     def attend_pixels(
         self, tokens: Tensor, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, timestep: int, extra_options: dict
     ) -> Tensor:
-        groups, shared = groups_of(q, extra_options), []
-        frames = slice(0, q.shape[0] // groups)
-        for scope in scopes(self.settings, groups, frames.stop):
-            rows, key = scope.rows(frames), FitKey(timestep, layer.index, scope.chunk)
-            found = self.bases.of_pixels(tokens[rows], k[rows], v[rows], key, extra_options["n_heads"])
-            shared.append((rows, found))
+        batch, groups = batch_of(extra_options), groups_of(q, extra_options)
+
+        def fit_all(tokens: Tensor, k: Tensor, v: Tensor) -> list[tuple[Scope, SharedKeys]]:
+            found, frames = [], slice(0, k.shape[0] // groups)
+            for scope in scopes(self.settings, groups, frames.stop):
+                rows, key = scope.rows(frames), FitKey(timestep, layer.index, scope.chunk)
+                pixels = tokens[rows], k[rows], v[rows]
+                found.append((scope, self.bases.of_pixels(*pixels, key, extra_options["n_heads"])))
+            return found
+
+        here, found = batch.here(q.shape[0], groups), batch.together((tokens, k, v), groups, fit_all)
+        shared = [(rows, keys) for scope, keys in found if (rows := scope.rows(here))]
         return _attended(q, shared, extra_options)[0]
 
 

@@ -8,14 +8,15 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ....stem_kernels.em import Bases, pool
+from ....stem_kernels.em import Bases
 from ....stem_kernels.token_parts import Tokens, parts_of
 from ..attention.method import RUN
 from ..attention.rows import groups_of
+from ..batching.frame_batches import batch_of
 from ..seams.layer_map import AttentionLayer
 from .fitting import FitKey, Fitting
 from .run import StemRun
-from .scopes import Scope, SharedKeys, scopes
+from .scopes import Pooling, Scope, SharedKeys, scopes
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,14 @@ class FeatureBases:
     def context(self, tokens: Tensor, layer: AttentionLayer, extra_options: dict) -> Tensor:
         """The bases themselves, [rows or 1, K, c]: ComfyUI projects K rows to keys and values, not N * P."""
         run: StemRun = extra_options[RUN]
-        groups = groups_of(tokens, extra_options)
+        batch, groups = batch_of(extra_options), groups_of(tokens, extra_options)
 
         def fit_all(parts: list[tuple[slice, Tensor]]) -> list[tuple[Scope, SharedKeys]]:
             every = scopes(self.fitting.settings, groups, parts[-1][0].stop)
             return [(scope, self._fit(parts, scope, layer, extra_options)) for scope in every]
 
-        found = run.parts_of_all_frames(tokens, groups, fit_all)
-        here = run.frames_here(tokens.shape[0], groups)
+        found = batch.parts_together(tokens, groups, fit_all)
+        here = batch.here(tokens.shape[0], groups)
         run.pending = [(rows, shared) for scope, shared in found if (rows := scope.rows(here))]
         return torch.cat([shared.keys for _, shared in run.pending], dim=1)
 
@@ -52,7 +53,7 @@ class FeatureBases:
         """EM on tokens [n, p, c]; keys and values of the same pixels are pooled by its responsibilities."""
         features, keys, values = (self._seen(tensor) for tensor in (tokens, k, v))
         bases = self.fitting.fit(features, key, (keys, values))
-        return self._shared(features, bases, k.dtype)
+        return self._shared(features, bases, k.dtype, slice(None))
 
     def _fit(
         self, parts: list[tuple[slice, Tensor]], scope: Scope, layer: AttentionLayer, extra_options: dict
@@ -64,22 +65,18 @@ class FeatureBases:
         else:
             features = tuple(rearrange(part, "n p c -> (n p) c") for part in frames)
         bases = extra_options[RUN].fit(self.fitting, scope, layer, extra_options, features)
-        return self._shared(features, bases, parts_of(features)[0].dtype)
+        return self._shared(features, bases, parts_of(features)[0].dtype, scope.frames)
 
-    def _shared(self, features: Tokens, bases: Bases, dtype: torch.dtype) -> SharedKeys:
+    def _shared(self, features: Tokens, bases: Bases, dtype: torch.dtype, frames: slice) -> SharedKeys:
         """The pooled keys and values, or the bases that are still to be projected; without those that are empty."""
         em, live = self.fitting.settings.em, bases.live(self.fitting.settings.em)
         kept = slice(None) if bool(live.all()) else live
-
-        def pool_features(pixels: Tensor) -> Tensor:
-            (pooled,) = pool(features, (self._seen(pixels),), bases, em)
-            return pooled[kept][None].to(pixels.dtype)
-
+        pooling = Pooling(frames, features, bases, em, self._seen, lambda pooled: pooled[kept][None])
         bias = None
         if self.fitting.settings.mass_weighted:
             bias = bases.log_mass[kept].to(dtype)[None, None, None]
         found = [part.to(dtype)[kept][None] for part in bases.pooled or (bases.centres,)]
-        return SharedKeys(found[0], found[-1], bias, pool_features)
+        return SharedKeys(found[0], found[-1], bias, pooling)
 
     def _seen(self, frames: Tensor) -> Tensor:
         """The pixels that EM sees, [n, p, c] -> [m, c]."""

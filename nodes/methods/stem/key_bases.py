@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from ....stem_kernels.em import Bases, pool
+from ....stem_kernels.em import Bases
 from ..attention.method import RUN
 from ..attention.rows import groups_of
+from ..batching.frame_batches import batch_of
 from ..seams.layer_map import AttentionLayer
 from .fitting import FitKey, Fitting
 from .run import StemRun
-from .scopes import Scope, SharedKeys, scopes
+from .scopes import Pooling, Scope, SharedKeys, scopes
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class KeyBases:
     ) -> list[tuple[slice, SharedKeys]]:
         """The rows of a call and what they share, from the pixels' keys and values [rows, p, c]."""
         run: StemRun = extra_options[RUN]
-        groups, heads = groups_of(k, extra_options), extra_options["n_heads"]
+        batch, groups, heads = batch_of(extra_options), groups_of(k, extra_options), extra_options["n_heads"]
 
         def fit_all(k: Tensor, v: Tensor) -> list[tuple[Scope, SharedKeys]]:
             found = []
@@ -40,19 +42,19 @@ class KeyBases:
                 rows = scope.rows(slice(0, k.shape[0] // groups))
                 keys, values = self._per_head(k[rows], heads), self._per_head(v[rows], heads)
                 bases = run.fit(self.fitting, scope, layer, extra_options, keys, (values,))
-                found.append((scope, self._shared(keys, bases, heads, k.dtype)))
+                found.append((scope, self._shared(keys, bases, heads, k.dtype, scope.frames)))
             return found
 
-        here = run.frames_here(k.shape[0], groups)
-        found = run.of_all_frames((k, v), groups, fit_all)
+        here = batch.here(k.shape[0], groups)
+        found = batch.together((k, v), groups, fit_all)
         return [(rows, shared) for scope, shared in found if (rows := scope.rows(here))]
 
     def of_pixels(self, tokens: Tensor, k: Tensor, v: Tensor, key: FitKey, heads: int) -> SharedKeys:
         """EM per head on keys [n, p, c], whose values are pooled by the same responsibilities; no token is read."""
         keys, values = self._per_head(k, heads), self._per_head(v, heads)
-        return self._shared(keys, self.fitting.fit(keys, key, (values,)), heads, k.dtype)
+        return self._shared(keys, self.fitting.fit(keys, key, (values,)), heads, k.dtype, slice(None))
 
-    def _shared(self, features: Tensor, bases: Bases, heads: int, dtype: torch.dtype) -> SharedKeys:
+    def _shared(self, features: Tensor, bases: Bases, heads: int, dtype: torch.dtype, frames: slice) -> SharedKeys:
         """From a fit to keys [h, m, d] with the pooled values. Heads have their own empty bases, so these are masked
         rather than left out."""
         settings, live = self.fitting.settings, bases.live(self.fitting.settings.em)
@@ -61,12 +63,9 @@ class KeyBases:
             weight = bases.log_mass if settings.mass_weighted else torch.zeros_like(bases.mass)
             bias = rearrange(weight.masked_fill(~live, torch.finfo(dtype).min).to(dtype), "h k -> 1 h 1 k")
 
-        def pool_per_head(pixels: Tensor) -> Tensor:
-            (pooled,) = pool(features, (self._per_head(pixels, heads),), bases, settings.em)
-            return _merged(pooled.to(pixels.dtype))
-
+        pooling = Pooling(frames, features, bases, settings.em, partial(self._per_head, heads=heads), _merged)
         keys, values = (_merged(found.to(dtype)) for found in (bases.centres, *bases.pooled))
-        return SharedKeys(keys, values, bias, pool_per_head)
+        return SharedKeys(keys, values, bias, pooling)
 
     def _per_head(self, frames: Tensor, heads: int) -> Tensor:
         """The pixels that EM sees, by head: [n, p, c] -> [h, m, d]."""

@@ -1,16 +1,14 @@
-"""What STEM self-attention remembers during a run, and how a batch of frames meets the others."""
+"""What STEM self-attention remembers during a run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor
 
 from ....stem_kernels.em import Bases
 from ....stem_kernels.token_parts import Tokens
-from ..batching.frame_batches import FrameBatch
 from ..seams.layer_map import AttentionLayer
 from .fitting import FitKey, Fitting
 from .scopes import Scope, SharedKeys
@@ -22,13 +20,11 @@ class StemRun:
 
     Attributes:
         timestep: ComfyUI's map from noise level to timestep.
-        batch: the batch of frames under way, or None where all frames are computed at once.
         pending: bases on their way from `context` to `attend` of one layer, with the rows here that share them.
         previous: of a warm start, the bases of the step before, by layer, cond and chunk.
     """
 
     timestep: Callable[[Tensor], Tensor]
-    batch: FrameBatch | None = None
     pending: list[tuple[slice, SharedKeys]] = field(default_factory=list)
     previous: dict[tuple[int, int, int], Tensor] = field(default_factory=dict)
 
@@ -49,18 +45,3 @@ class StemRun:
         bases = fitting.fit(features, key, values, self.previous.get(place))
         self.previous[place] = bases.centres
         return bases
-
-    def of_all_frames(self, tensors: Sequence[Tensor], groups: int, compute: Callable[..., Any]) -> Any:
-        """`compute` of tensors [rows, ...] with the rows of all frames, whether they are here or in other batches."""
-        return compute(*tensors) if self.batch is None else self.batch.together(tensors, groups, compute)
-
-    def parts_of_all_frames(
-        self, tensor: Tensor, groups: int, compute: Callable[[list[tuple[slice, Tensor]]], Any]
-    ) -> Any:
-        """`compute` of the frames and the rows of every batch, without joining them."""
-        part = (self.frames_here(tensor.shape[0], groups), tensor)
-        return compute([part]) if self.batch is None else self.batch.meet(part, compute)
-
-    def frames_here(self, rows: int, groups: int) -> slice:
-        """The frames of the clip that a call with this many rows holds."""
-        return slice(0, rows // groups) if self.batch is None else self.batch.frames

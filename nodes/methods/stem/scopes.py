@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
+import torch
 from torch import Tensor
 
-from ..attention.attention_map import AttentionMap
+from ....stem_kernels.em import Bases, EMSettings, pool
+from ....stem_kernels.token_parts import Tokens, parts_of
+from ..attention.attention_map import AttentionMap, Gather
 from .settings import StemSettings
 
 
@@ -44,6 +48,43 @@ def scopes(settings: StemSettings, groups: int, frames: int) -> list[Scope]:
     ]
 
 
+@dataclass(frozen=True, eq=False)
+class Pooling(Gather):
+    """Pi of a fit: values of the pixels of a scope averaged by the responsibilities of its bases.
+
+    Attributes:
+        frames: of the scope.
+        features: the tokens that the bases were fitted to.
+        bases, em: of the fit.
+        arranged: pixels of the scope's frames [n, p, c], laid out as the features are.
+        as_keys: what was pooled, laid out as keys, [1, k, c].
+    """
+
+    frames: slice
+    features: Tokens
+    bases: Bases
+    em: EMSettings
+    arranged: Callable[[Tensor], Tensor]
+    as_keys: Callable[[Tensor], Tensor]
+
+    def __call__(self, values: Tensor) -> Tensor:
+        here = self._on(values.device)
+        (pooled,) = pool(here.features, (self.arranged(values[self.frames]),), here.bases, self.em)
+        return self.as_keys(pooled.to(values.dtype))
+
+    @cached_property
+    def in_host_memory(self) -> Pooling:
+        # kept, because every batch of frames asks for it
+        return self._on("cpu")
+
+    def _on(self, device: torch.device | str) -> Pooling:
+        features = tuple(part.to(device) for part in parts_of(self.features))
+        centres, mass, directions = (
+            part.to(device) for part in (self.bases.centres, self.bases.mass, self.bases.directions)
+        )
+        return replace(self, features=features, bases=Bases(centres, mass, directions))
+
+
 @dataclass(frozen=True)
 class SharedKeys:
     """Keys and values of the bases, and how they come from those of the pixels.
@@ -51,14 +92,14 @@ class SharedKeys:
     Attributes:
         keys, values: [1, k, c] each; before the projections, the bases themselves.
         logit_bias: what to add to the logits, [1, 1 or h, 1, k], or None.
-        pool: Pi of the fit, values of the pixels [n, p, c] -> values of the bases [1, k, c].
+        pooling: values of the pixels -> values of the bases [1, k, c].
     """
 
     keys: Tensor
     values: Tensor
     logit_bias: Tensor | None
-    pool: Callable[[Tensor], Tensor]
+    pooling: Pooling
 
     def map_of(self, q: Tensor, rows: slice = slice(None)) -> AttentionMap:
         """The attention of the queries [n, p, c] of some rows to these keys."""
-        return AttentionMap(rows, q, self.keys, self.logit_bias, self.pool)
+        return AttentionMap(rows, q, self.keys, self.logit_bias, self.pooling)

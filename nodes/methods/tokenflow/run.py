@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor
 
 from ....stem_kernels.correspondence import Correspondence, PropagationPlan, correspond
-from ..batching.lockstep import Meet
+from ..batching.lockstep import Meet, alone
 from ..seams.layer_map import AttentionLayer
 from .keyframe_store import KeyframeStore
 from .passes import KeyRow
@@ -44,10 +43,6 @@ class TokenFlowRun:
         self.feature = None
 
 
-def _alone(value: Any, together: Callable[[list], Any]) -> Any:
-    return together([value])
-
-
 @dataclass
 class Pass:
     """One call of the model within a step; the layers find it among the transformer options.
@@ -73,7 +68,7 @@ class Pass:
     key: KeyRow | None = None
     inject_attention: bool = False
     inject_features: bool = False
-    meet: Meet = _alone
+    meet: Meet = alone
     tokens: Tensor | None = None
 
     def injects(self, layer: AttentionLayer) -> bool:

@@ -12,6 +12,7 @@ from comfyui_stem.nodes.bases_preview import BasesPreview
 from comfyui_stem.nodes.feature_pca import FeaturePCA
 from comfyui_stem.nodes.methods.attention.frame_context import FrameContextAttention
 from comfyui_stem.nodes.methods.attention.installing import install
+from comfyui_stem.nodes.methods.fatezero import edit as fatezero
 from comfyui_stem.nodes.methods.fatezero.edit import FateZeroSettings
 from comfyui_stem.nodes.methods.fatezero.edit import edit as edit_by_fatezero
 from comfyui_stem.nodes.methods.fatezero.prompts import read_prompt
@@ -220,6 +221,19 @@ def test_fatezero_blends_by_the_words_of_the_source(loaded, video):
     settings = FateZeroSettings(blend_self=True, blend_latents=True, latent_window=1.0, threshold=0.99, own=STEM)
     edited = edit_by_fatezero(loaded.model, inversion, target.conditioning, loaded.prompt(""), control, settings)
     assert torch.isfinite(edited.samples).all() and 0 < float(edited.mask.mean()) < 1
+
+
+def test_fatezero_does_not_depend_on_the_batches(loaded, inversion, monkeypatch):
+    settings = FateZeroSettings(cfg=1.0, self_window=1.0, blend_self=True, threshold=0.98, own=STEM)
+    source, target = (read_prompt(loaded.clip, text, "a", "Test") for text in (SOURCE, TARGET))
+    control = read_words(source, target, WordWishes(window=1.0, masks_source=True), STEPS, "Test").control
+    results = []
+    for size in (FRAMES, 2):
+        monkeypatch.setattr(fatezero, "frames_per_batch", lambda model, inversion, size=size: size)
+        results.append(
+            edit_by_fatezero(loaded.model, inversion, target.conditioning, loaded.prompt(""), control, settings).samples
+        )
+    assert relative(*results) < 1e-5
 
 
 def test_a_saved_inversion_reconstructs_as_before(loaded, inversion, tmp_path):

@@ -13,7 +13,8 @@ from comfyui_stem.nodes.methods.fatezero.attention import FateZeroRun
 from comfyui_stem.nodes.methods.fatezero.edit import FateZeroSettings
 from comfyui_stem.nodes.methods.fatezero.edit import edit as edit_by_fatezero
 from comfyui_stem.nodes.methods.fatezero.prompts import read_prompt
-from comfyui_stem.nodes.methods.fatezero.replay import ReplayRun, SourceRecord
+from comfyui_stem.nodes.methods.fatezero.replay import ReplayRun
+from comfyui_stem.nodes.methods.fatezero.source import SourceBefore
 from comfyui_stem.nodes.methods.fatezero.word_control import WordWishes, read_words
 from comfyui_stem.nodes.methods.inversion.reconstruction import reconstruct
 from comfyui_stem.nodes.methods.inversion.sampling import invert
@@ -91,9 +92,8 @@ def traces(model):
 
 def live_runs():
     gc.collect()
-    return [
-        o for o in gc.get_objects() if type(o) in (TokenFlowRun, Pass, StemRun, FateZeroRun, ReplayRun, SourceRecord)
-    ]
+    kinds = (TokenFlowRun, Pass, StemRun, FateZeroRun, ReplayRun, SourceBefore)
+    return [o for o in gc.get_objects() if type(o) in kinds]
 
 
 def large_tensors():

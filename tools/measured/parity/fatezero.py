@@ -13,7 +13,6 @@ from torch import Tensor
 from ....nodes.methods.attention.frame_context import FrameContextAttention
 from ....nodes.methods.attention.installing import install
 from ....nodes.methods.fatezero.edit import FateZeroGuider, FateZeroSettings
-from ....nodes.methods.fatezero.replay import SourceRecord
 from ....nodes.methods.fatezero.word_control import WordControl
 from ....nodes.methods.inversion.guidance import StepSchedule
 from ....nodes.methods.inversion.inversion import Inversion
@@ -70,11 +69,10 @@ class Published(FateZeroGuider):
         self.latent_masks[self.step] = self._mask(source, size), union
         return source, self.target_sum
 
-    def _keep_own(self, attention: Tensor, record: SourceRecord) -> dict[tuple[int, int], Tensor]:
-        masks = super()._keep_own(attention, record)
-        for size, mask in masks.items():
-            self.self_masks[self.step, size] = mask[..., 0]
-        return masks
+    def keep_own(self, attention: Tensor, size: tuple[int, int]) -> Tensor:
+        mask = super().keep_own(attention, size)
+        self.self_masks[self.step, size] = mask[..., 0]
+        return mask
 
     def after_move(self, x: Tensor, timestep: int, sigma: Tensor) -> Tensor:
         x = super().after_move(x, timestep, sigma)

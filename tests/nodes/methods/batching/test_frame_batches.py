@@ -11,10 +11,6 @@ from comfyui_stem.nodes.methods.attention.installing import install, remove
 from comfyui_stem.nodes.methods.batching import frame_batches
 from comfyui_stem.nodes.methods.batching.frame_batches import join_batches, rows_of
 from comfyui_stem.nodes.methods.batching.memory_budget import frames_that_fit, frames_to_budget
-from comfyui_stem.nodes.methods.fatezero.edit import FateZeroSettings
-from comfyui_stem.nodes.methods.fatezero.edit import edit as edit_by_fatezero
-from comfyui_stem.nodes.methods.fatezero.prompts import read_prompt
-from comfyui_stem.nodes.methods.fatezero.word_control import WordWishes, read_words
 from comfyui_stem.nodes.methods.inversion.reconstruction import reconstruct
 from comfyui_stem.nodes.methods.inversion.sampling import invert
 from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
@@ -71,24 +67,6 @@ def test_inversion_and_guided_reconstruction_do_not_depend_on_the_batches(loaded
         assert relative(trajectory, results[0][0]) < 1e-5
         # guidance of 3 multiplies the rounding
         assert relative(guided, results[0][1]) < 5e-5
-
-
-@pytest.mark.parametrize("name", ["paper", "per head", "chunks"])
-def test_the_replayed_source_pass_of_an_edit_does_not_depend_on_the_batches(loaded, video, calls, name):
-    source, target = (read_prompt(loaded.clip, text, "a", "Test") for text in ("a hill", "a castle"))
-    words = read_words(source, target, WordWishes(window=1.0, masks_source=True, masks_target=True), 2, "Test").control
-    fatezero = FateZeroSettings(self_window=1.0, blend_self=True, blend_latents=True, latent_window=1.0)
-    edited = []
-    for frames_per_batch in (None, 2):
-        model = model_with(loaded, SETTINGS[name], frames_per_batch)
-        inversion = invert(model, source.conditioning, video, 2, "next")
-        calls.clear()
-        edited.append(
-            edit_by_fatezero(loaded.model, inversion, target.conditioning, loaded.prompt(""), words, fatezero)
-        )
-    assert calls == [3, 3]
-    assert relative(edited[1].samples, edited[0].samples) < 1e-5
-    assert torch.equal(edited[1].mask, edited[0].mask)
 
 
 @pytest.mark.parametrize("frames_per_batch", [0, 5, 100])

@@ -140,6 +140,67 @@ def test_what_a_meeting_made_is_gone_before_the_next_one():
     assert len(made) == 3
 
 
+def test_calls_that_meet_among_themselves_run_to_their_end_before_others_begin():
+    events = []
+
+    def call(number):
+        def run(meet):
+            pair = (number - number % 2, number - number % 2 + 1)
+            for point in range(2):
+                events.append((number, point))
+                assert meet(number, tuple, pair) == pair
+            return number
+
+        return run
+
+    assert run_in_lockstep([call(number) for number in range(4)]) == [0, 1, 2, 3]
+    assert events == [(0, 0), (1, 0), (0, 1), (1, 1), (2, 0), (3, 0), (2, 1), (3, 1)]
+
+
+def test_meetings_of_some_go_on_beside_a_meeting_of_all():
+    def call(number):
+        def run(meet):
+            row, column = divmod(number, 2)
+            of_row = meet(number, sum, (2 * row, 2 * row + 1))
+            # values come in the order of the members
+            of_column = meet(of_row, tuple, (2 + column, column))
+            return meet((of_row, of_column), list)
+
+        return run
+
+    results = run_in_lockstep([call(number) for number in range(4)])
+    assert results == [[(1, (5, 1)), (1, (5, 1)), (5, (5, 1)), (5, (5, 1))]] * 4
+
+
+def test_calls_that_wait_for_different_meetings_are_an_error():
+    with pytest.raises(RuntimeError, match="0 of 2 batches of frames have ended"):
+        run_in_lockstep([lambda meet: meet(1, sum, (0, 1)), lambda meet: meet(1, sum, (1, 0))])
+
+
+def test_what_was_made_is_held_by_those_alone_who_got_it():
+    class Large:
+        pass
+
+    made = []
+
+    def together(values):
+        large = Large()
+        made.append(weakref.ref(large))
+        return large
+
+    def first(meet):
+        assert isinstance(meet(None, together), Large)
+        assert made[0]() is not None  # the other has not had it yet
+        meet(None, list)
+
+    def second(meet):
+        assert isinstance(meet(None, together), Large)
+        assert made[0]() is None
+        meet(None, list)
+
+    run_in_lockstep([first, second])
+
+
 def test_lockstep_can_be_nested():
     def inner(meet):
         return meet(1, sum)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from comfyui_stem.nodes.methods.attention.attention_map import attend_pixels
 from comfyui_stem.nodes.methods.attention.frame_context import OWN_FRAME, FrameContextAttention
 from comfyui_stem.nodes.methods.attention.method import RUN
 from comfyui_stem.nodes.methods.seams.layer_map import AttentionLayer
@@ -64,7 +65,7 @@ def pass_of(method, tokens):
 
 
 def applied(maps, values):
-    return torch.cat([part.attend_pixels(values, OPTIONS) for part in maps])
+    return attend_pixels(maps, values, OPTIONS)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from comfyui_stem.nodes.methods.attention.frame_context import FrameContextAttention
 from comfyui_stem.nodes.methods.attention.installing import install
+from comfyui_stem.nodes.methods.fatezero import edit as fatezero_edit
 from comfyui_stem.nodes.methods.fatezero.edit import FateZeroSettings
 from comfyui_stem.nodes.methods.fatezero.edit import edit as edit_by_fatezero
 from comfyui_stem.nodes.methods.fatezero.prompts import read_prompt
@@ -205,6 +206,17 @@ def test_fatezero_gives_the_frames_their_hints_and_the_source_none(loaded, inver
     expected = list(range(FRAMES)) if count > 1 else [0] * FRAMES
     assert seen == [2 * expected] * STEPS
     assert relative(with_source, fatezero(plain, 1.0)) > 1e-3
+
+
+def test_fatezero_in_batches_gives_every_frame_its_hint(loaded, inversion, applied, seen, fatezero, monkeypatch):
+    prompts = applied(tiny_controlnet(), hints(), 0.3)
+    whole = fatezero(prompts, 1.0)
+    seen.clear()
+    monkeypatch.setattr(fatezero_edit, "frames_per_batch", lambda model, inversion: 2)
+    assert relative(fatezero(prompts, 1.0), whole) < 1e-5
+    batches = [list(range(FRAMES))[frames] for frames in batch_slices(FRAMES, 2)]
+    # beside the source the positive prompt, then the negative one
+    assert seen == [*batches, *batches] * STEPS
 
 
 def test_a_conditioning_without_a_controlnet_is_refused_where_one_is_asked_for(loaded):

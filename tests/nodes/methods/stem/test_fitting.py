@@ -71,7 +71,7 @@ def test_a_warm_start_does_not_outlive_a_run(loaded, video):
 def test_fatezero_refuses_an_inversion_with_a_warm_start(loaded):
     model = install(loaded.model, StemSelfAttention.from_settings(replace(SETTINGS, warm_start=1)))
     with pytest.raises(ValueError, match="made with warm_start.*Set warm_start of STEM Bases to 0"):
-        replayed(model, FateZeroSettings().levels)
+        replayed(model, FateZeroSettings().levels, 1)
 
 
 def test_the_energy_to_be_explained_chooses_the_number_of_bases():

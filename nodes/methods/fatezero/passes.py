@@ -1,0 +1,221 @@
+"""The passes of one step of FateZero, of the source and of the edit, each a call of the network for every batch.
+
+Source and edit of the same frames run in lockstep, so that what the edit reads lives for one layer. Where all frames go
+through at once, or a LoRA of the edit has to be taken off first, the source runs before the edit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ....stem_kernels.correspondence import batch_slices
+from ....stem_kernels.masks import mean_attention
+from ..attention.installing import install, installed_method
+from ..attention.method import RUN
+from ..batching.frame_batches import BATCH, FrameBatch, budget_of
+from ..batching.lockstep import Meet, run_in_lockstep
+from ..editing.guider import EditGuider
+from ..inversion.guidance import StepSchedule
+from ..inversion.inversion import Inversion
+from ..seams.control_hints import controls_of_frames
+from ..seams.frame_dependent_patches import with_tried_patches
+from .attention import POSITIVE, FateZeroAttention, FateZeroRun
+from .replay import FusedStep, replay_options, replayed, share_weights, weights_of
+from .source import SourceBefore, SourceBeside
+
+# Who makes a call: the edit, with the conds of these numbers, or the source.
+Role = tuple[int, ...]
+SOURCE: Role = ()
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the network.
+
+    Attributes:
+        role: who makes it.
+        place: number of the batch.
+        batch: its frames, and how it meets the calls of the same role with the others.
+        among: how it meets the calls of some roles, its own among them, with the same frames.
+    """
+
+    role: Role
+    place: int
+    batch: FrameBatch
+    among: Callable[[Sequence[Role]], Meet]
+
+    def options(self, model_options: dict, run: Any) -> dict:
+        """Options of a model for this call, with its own run."""
+        transformer_options = {**model_options["transformer_options"], RUN: run, BATCH: self.batch}
+        return {**model_options, "transformer_options": transformer_options}
+
+
+def run_calls(roles: Sequence[Role], batches: Sequence[slice], run: Callable[[Call], Any]) -> dict[Role, list]:
+    """Runs a call of every role for every batch, in lockstep; the results of each role, in the order of the batches."""
+    places = range(len(batches))
+
+    def number(role: Role, place: int) -> int:
+        return place * len(roles) + roles.index(role)
+
+    def call(role: Role, place: int, meet: Meet) -> Any:
+        def among(others: Sequence[Role]) -> Meet:
+            return partial(meet, members=tuple(number(other, place) for other in others))
+
+        everywhere = tuple(number(role, other) for other in places)
+        return run(Call(role, place, FrameBatch(batches[place], partial(meet, members=everywhere)), among))
+
+    results = run_in_lockstep([partial(call, role, place) for place in places for role in roles])
+    return {role: results[first :: len(roles)] for first, role in enumerate(roles)}
+
+
+class PassesGuider(EditGuider):
+    """A guider of an edit whose source runs again beside it.
+
+    Attributes:
+        method: of the edit's MODEL.
+        batches: frames that go through the network at a time.
+        source: the MODEL of the inversion, which hands over its attention.
+    """
+
+    def __init__(
+        self, model: Any, inversion: Inversion, method: FateZeroAttention, schedule: StepSchedule, mask: Tensor | None
+    ) -> None:
+        super().__init__(install(model, method), inversion, schedule, mask)
+        self.method = method
+        self.batches = batch_slices(inversion.frames, method.frames_per_batch)
+        self.frames_at_once = budget_of(model, method, inversion.frames, inversion.size)
+        self.source = replayed(inversion.model, method.levels, method.frames_per_batch)
+
+
+class StepPasses:
+    """The passes of a step.
+
+    Attributes:
+        source_words, target_words: the attention of all pixels to them, [n, h, w], once it has been seen.
+    """
+
+    def __init__(
+        self, guider: PassesGuider, step: FusedStep, conds: list, x: Tensor, sigma: Tensor, model_options: dict
+    ) -> None:
+        self.guider, self.step, self.conds, self.x, self.sigma = guider, step, conds, x, sigma
+        self.whole = len(guider.batches) == 1
+        self.edit_options, self.source_options = model_options, replay_options(guider.source, model_options)
+        if not self.whole:
+            self.edit_options, self.source_options = map(self._tried, (self.edit_options, self.source_options))
+        self.source_words: Tensor | None = None
+        self.target_words: Tensor | None = None
+
+    def run(
+        self, latents: Tensor | None, keep_own: Callable[[Tensor, tuple[int, int]], Tensor] | None = None
+    ) -> list[Tensor]:
+        """Clean latents predicted for each cond, [n, 4, h, w].
+
+        Args:
+            latents: of the source, or None where nothing of it is read.
+            keep_own: from the attention to the source's words and the size of a layer to the pixels that keep their own
+                self-attention, as `FusedStep.keep_own`; None for no pixel.
+        """
+        guider, kept = self.guider, None
+        conds = [number for number, cond in enumerate(self.conds) if cond is not None]
+        beside: list[Role] = []
+        if latents is not None:
+            if not self.whole and share_weights(guider.source, guider.model_patcher):
+                beside = [(number,) for number in conds if self._reads_self(number) or self._reads_cross(number)]
+            if not beside:
+                kept = [SourceBefore(in_host_memory=not self.whole) for _ in guider.batches]
+            # where words are decides about the edit's first layers, and is seen in the source's last
+            if not beside or keep_own is not None:
+                self._run_source(latents, kept)
+            if keep_own is not None:
+                self.step = replace(self.step, keep_own=cache(partial(keep_own, self.source_words)))
+        found = self._run_beside(latents, beside) if beside else {}
+        # ComfyUI joins conds or not as memory allows, and calls that meet have to be alike
+        for role in [tuple(conds)] if self.whole else [(number,) for number in conds if (number,) not in beside]:
+            found |= run_calls([role], guider.batches, lambda call: self._edit(call, kept and kept[call.place]))
+        return self._predicted(found)
+
+    def _run_source(self, latents: Tensor, kept: list[SourceBefore] | None) -> None:
+        """The source alone: what its edit reads is kept, and its words are seen."""
+        guider = self.guider
+        with weights_of(guider.source, guider.model_patcher, self.x.shape, guider.loaded_models) as network:
+            found = run_calls(
+                [SOURCE],
+                guider.batches,
+                lambda call: self._source(call, latents, network, kept and kept[call.place]),
+            )
+        self._see_source_words(found[SOURCE])
+
+    def _run_beside(self, latents: Tensor, beside: Sequence[Role]) -> dict[Role, list]:
+        """The source, and those of the edit's calls that read it."""
+        readers = {
+            "self": [role for role in beside if self._reads_self(*role)],
+            "cross": [role for role in beside if self._reads_cross(*role)],
+        }
+
+        def run(call: Call) -> Any:
+            source = SourceBeside({kind: call.among([*roles, SOURCE]) for kind, roles in readers.items()})
+            if call.role == SOURCE:
+                return self._source(call, latents, self.guider.source.model, source)
+            return self._edit(call, source)
+
+        found = run_calls([*beside, SOURCE], self.guider.batches, run)
+        self._see_source_words(found.pop(SOURCE))
+        return found
+
+    def _source(
+        self, call: Call, latents: Tensor, network: Any, source: SourceBefore | SourceBeside | None
+    ) -> list[Tensor]:
+        """One call of the source; returns what it has noted of its words."""
+        guider, frames = self.guider, call.batch.frames
+        run = installed_method(guider.source).of_batch(self.source_options["transformer_options"][RUN])
+        run = replace(run, step=self.step, source=source)
+        options = call.options(self.source_options, run)
+        guider.run_model(guider.source_conds, latents[frames], self.sigma[frames], options, network)
+        return run.noted
+
+    def _edit(self, call: Call, source: SourceBefore | SourceBeside | None) -> tuple[list[Tensor], list[Tensor]]:
+        """One call of the edit; returns what it predicts for each cond, and what it has noted of its words."""
+        frames = call.batch.frames
+        conds = [cond if number in call.role else None for number, cond in enumerate(self.conds)]
+        if not self.whole:
+            conds = controls_of_frames(conds, torch.arange(frames.start, frames.stop))
+        run = FateZeroRun(self.step, source, frames.stop - frames.start)
+        options = call.options(self.edit_options, run)
+        return self.guider.run_model(conds, self.x[frames], self.sigma[frames], options), run.noted
+
+    def _predicted(self, found: dict[Role, list]) -> list[Tensor]:
+        """The predictions for all frames; those of the conds that are not there are 0."""
+        predicted = [torch.zeros_like(self.x) for _ in self.conds]
+        for role, calls in found.items():
+            for number in role:
+                predicted[number] = torch.cat([outputs[number] for outputs, _ in calls])
+            if POSITIVE in role:
+                self.target_words = _of_all_frames([noted for _, noted in calls])
+        return predicted
+
+    def _see_source_words(self, noted: Sequence[Sequence[Tensor]]) -> None:
+        if self.step.source_words is not None:
+            self.source_words = _of_all_frames(noted)
+            self.step = replace(self.step, source_words=None)  # once is enough
+
+    def _reads_self(self, cond: int) -> bool:
+        return self.step.fuses_self and self.guider.method.fuses(cond)
+
+    def _reads_cross(self, cond: int) -> bool:
+        return self.step.control.reads_source and cond == POSITIVE
+
+    def _tried(self, model_options: dict) -> dict:
+        options = with_tried_patches(model_options["transformer_options"], len(self.x), self.guider.purpose)
+        return {**model_options, "transformer_options": options}
+
+
+def _of_all_frames(noted: Sequence[Sequence[Tensor]]) -> Tensor | None:
+    """The attention to words that each batch has noted at some layers, [b, h, w] each: their mean, [n, h, w]."""
+    layers = [torch.cat(parts) for parts in zip(*noted, strict=True)]
+    return mean_attention(layers) if layers else None
