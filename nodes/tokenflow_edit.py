@@ -87,9 +87,9 @@ class TokenFlowEdit(io.ComfyNode):
                     min=0,
                     max=4096,
                     optional=True,
-                    tooltip="Of long clips, to how many keyframes each one attends: itself and those nearest to it in "
-                    "time. Clips with no more keyframes than this are not changed. 0 means all keyframes, whose time "
-                    "grows with the square of their number. Bases are always those of all keyframes.",
+                    tooltip="The most keyframes that each one attends to, itself and the nearest: it matters for clips "
+                    "that have more. 0 means all keyframes, which takes time that grows with the square of their "
+                    "number. Bases (keyframe_attention) are those of all keyframes in any case.",
                     **advanced(),
                 ),
             ],
@@ -183,7 +183,7 @@ def _advanced_inputs() -> list[Any]:
         option(
             "edit_attention",
             ["extended", "stem"],
-            "What keyframes attend to. extended: all keyframes. stem: bases of all keyframes, with the settings of "
+            "What keyframes attend to. extended: each other. stem: bases of all keyframes, with the settings of "
             "STEM Bases on the MODEL, or else of the inversion.",
             display_name="keyframe_attention",
         ),

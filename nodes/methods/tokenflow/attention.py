@@ -19,7 +19,7 @@ from ..seams.layer_map import AttentionLayer
 from ..stem.attention import StemSelfAttention
 from .keyframe_attention import AllKeyframes, KeyframeRows, extended_attention, stem_attention
 from .keyframe_store import KeyframeStore
-from .run import KEYS, QUERIES, SOURCE, TOKENS, Pass, TokenFlowRun
+from .run import KEYS, QUERIES, SOURCE, TOKENS, VALUES, Pass, TokenFlowRun
 from .settings import SourceRows
 
 
@@ -47,7 +47,7 @@ class TokenFlowAttention(SelfAttentionMethod):
         if current.plan is None:
             if current.source:
                 current.run.kept.keep(TOKENS, layer.index, tokens)
-            elif self.stem is not None:
+            elif self.stem is not None and not current.injects(layer):
                 current.tokens = tokens
             return tokens, tokens
         if current.source:
@@ -69,7 +69,7 @@ class TokenFlowAttention(SelfAttentionMethod):
         out = comfyui_attention(q, k, v, extra_options)
         if current.plan is None:
             kept = current.run.kept
-            if current.inject_attention and layer.injected:
+            if current.injects(layer):
                 kept.keep(QUERIES, layer.index, q)
                 kept.keep(KEYS, layer.index, k)
             # the source's own rows are read again only where its batches propagate as well
@@ -84,8 +84,7 @@ class TokenFlowAttention(SelfAttentionMethod):
         conds, kept = extra_options["cond_or_uncond"], current.run.kept
 
         def together(parts: list[KeyframeRows]) -> dict[int, Tensor]:
-            source = kept if current.inject_attention and layer.injected else None
-            every = AllKeyframes(parts, len(conds), layer.index, source)
+            every = AllKeyframes(parts, len(conds), layer.index, kept if current.injects(layer) else None)
             if self.stem is None:
                 outputs = extended_attention(every, self.keyframe_window, extra_options)
             else:
@@ -95,7 +94,7 @@ class TokenFlowAttention(SelfAttentionMethod):
                     kept.keep(cond, layer.index, rows)
             return {part.keyframes.start: out for part, out in zip(parts, outputs, strict=True)}
 
-        here = KeyframeRows(current.keyframes, q, k, v, current.tokens)
+        here = KeyframeRows(current.keyframes, {QUERIES: q, KEYS: k, VALUES: v, TOKENS: current.tokens})
         current.tokens = None
         # each takes its own away, so that none waits in memory for the next meeting
         return current.meet(here, together).pop(here.keyframes.start)
@@ -103,5 +102,5 @@ class TokenFlowAttention(SelfAttentionMethod):
 
 def _pass(tokens: Tensor, extra_options: dict) -> Pass:
     current = extra_options[RUN]
-    check_pass(tokens, current.frames if isinstance(current, Pass) else None, extra_options, "TokenFlow Edit")
+    check_pass(tokens, len(current.frames) if isinstance(current, Pass) else None, extra_options, "TokenFlow Edit")
     return current

@@ -8,7 +8,6 @@ from typing import Any
 
 import comfy.model_management
 
-from ..seams.comfyui_versions import free_memory
 from .settings import TokenFlowSettings
 
 # Keyframes in a pass, where batches of frames are no larger.
@@ -44,7 +43,8 @@ def room_for_keyframes(base: Any, frames: int, settings: TokenFlowSettings, size
     rows = 2 * frames_at_once(frames, settings)
     # ComfyUI computes two conds together where it has half as much again
     needed = max(1.5 * base.memory_required([rows, 4, *size]), while_waiting(base, frames, settings, size))
-    free = free_memory(base.current_patcher, device)
+    # without the weights that would give way: they are read in every pass, these rows once a batch
+    free = comfy.model_management.get_free_memory(device)
     return max(0.0, free - needed - comfy.model_management.minimum_inference_memory())
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor
 
 from ....stem_kernels.correspondence import Correspondence, PropagationPlan, correspond
-from ..batching.lockstep import Meet
+from ..batching.lockstep import Meet, alone
+from ..seams.layer_map import AttentionLayer
 from .keyframe_store import KeyframeStore
 from .passes import KeyRow
 
-# Kinds of rows that the source's keyframes leave; outputs of attention are kept by cond.
-TOKENS, QUERIES, KEYS, FEATURE = "tokens", "queries", "keys", "feature"
+# Kinds of rows; outputs of attention are kept by cond.
+TOKENS, QUERIES, KEYS, VALUES, FEATURE = "tokens", "queries", "keys", "values", "feature"
 SOURCE = "source"
 
 
@@ -43,10 +43,6 @@ class TokenFlowRun:
         self.feature = None
 
 
-def _alone(value: Any, together: Callable[[list], Any]) -> Any:
-    return together([value])
-
-
 @dataclass
 class Pass:
     """One call of the model within a step; the layers find it among the transformer options.
@@ -54,11 +50,11 @@ class Pass:
     Attributes:
         run: what passes leave for each other.
         source: whether these are rows of the source video or of the edit.
-        frames: how many frames a conditioning has in this pass.
+        frames: numbers of the frames that each conditioning has in this pass, int64 in host memory.
         keyframes: numbers of the keyframes that it holds, or from which its frames take their features.
         plan: how they take them, by places in `keyframes`; None in a pass over keyframes.
         key: in a source pass, the keyframe that the edit pass has beside these frames; its number is such a place.
-        inject_attention: source queries and keys replace those of the edit.
+        inject_attention: at some layers source queries and keys replace those of the edit.
         inject_features: the source's convolution feature replaces that of the edit.
         meet: how a pass over some of the edit's keyframes meets those over the others.
         tokens: those of the edit's keyframes, on their way to STEM attention in the same layer.
@@ -66,14 +62,18 @@ class Pass:
 
     run: TokenFlowRun
     source: bool
-    frames: int
+    frames: Tensor
     keyframes: Sequence[int]
     plan: PropagationPlan | None = None
     key: KeyRow | None = None
     inject_attention: bool = False
     inject_features: bool = False
-    meet: Meet = _alone
+    meet: Meet = alone
     tokens: Tensor | None = None
+
+    def injects(self, layer: AttentionLayer) -> bool:
+        """Whether source queries and keys replace those of the edit at a layer."""
+        return self.inject_attention and layer.injected
 
     def of_keyframes(self, kind: str | int, layer: int = 0) -> Tensor:
         """What its keyframes have left, [keyframes, ...]."""

@@ -58,9 +58,9 @@ class Step:
     def keyframes(self, frames: Tensor, parts: Sequence[slice]) -> list[Tensor]:
         """The source's keyframes, then the edit's, whose predictions are returned by cond."""
         for part in parts:
-            self._call(self._pass(True, frames[part], range(part.start, part.stop)), frames[part])
+            self._call(self._pass(True, frames[part], range(part.start, part.stop)))
         if len(parts) == 1:
-            found = self._call(self._pass(False, frames, range(len(frames))), frames)
+            found = self._call(self._pass(False, frames, range(len(frames))))
         else:
             found = [self._keyframes_of(place, frames, parts) for place in range(len(self.conds))]
         for kind in (QUERIES, KEYS):
@@ -75,10 +75,10 @@ class Step:
         plan = batch.plan.on(self.x.device)
         of_source = self._pass(True, batch.source, batch.keyframes, plan, batch.key)
         if len(batch.source):
-            self._call(of_source, batch.source)
+            self._call(of_source)
         else:
             of_source.match_key()
-        return self._call(self._pass(False, batch.edit, batch.keyframes, plan), batch.edit)
+        return self._call(self._pass(False, batch.edit, batch.keyframes, plan))
 
     def _keyframes_of(self, place: int, frames: Tensor, parts: Sequence[slice]) -> Tensor:
         """One cond alone: what its passes hold lives at the same time, and that of two would be twice as much."""
@@ -88,22 +88,20 @@ class Step:
 
         def of_part(part: slice, meet: Meet) -> Tensor:
             current = self._pass(False, frames[part], range(part.start, part.stop), meet=meet)
-            return self._call(current, frames[part], conds)[place]
+            return self._call(current, conds)[place]
 
         return torch.cat(run_in_lockstep([partial(of_part, part) for part in parts]))
 
     def _pass(self, source: bool, frames: Tensor, *of_keyframes: Any, **more: Any) -> Pass:
         injected = {"inject_attention": self.inject_attention, "inject_features": self.inject_features}
-        return Pass(self.run, source, len(frames), *of_keyframes, **injected, **more)
+        return Pass(self.run, source, frames, *of_keyframes, **injected, **more)
 
-    def _call(self, current: Pass, frames: Tensor, conds: list | None = None) -> list[Tensor]:
+    def _call(self, current: Pass, conds: list | None = None) -> list[Tensor]:
         options = {**self.model_options["transformer_options"], RUN: current}
         model_options = {**self.model_options, "transformer_options": options}
-        rows = self._here(frames)
-        if current.source:
-            return self.run_model(self.source_conds, self.source[rows], self.sigma[rows], model_options)
-        conds = controls_of_frames(self.conds if conds is None else conds, frames)
-        return self.run_model(conds, self.x[rows], self.sigma[rows], model_options)
+        video, conds = (self.source, self.source_conds) if current.source else (self.x, conds or self.conds)
+        rows, conds = self._here(current.frames), controls_of_frames(conds, current.frames)
+        return self.run_model(conds, video[rows], self.sigma[rows], model_options)
 
     def _here(self, frames: Tensor) -> Tensor:
         return frames.to(self.x.device, non_blocking=True)

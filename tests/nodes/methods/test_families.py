@@ -23,6 +23,7 @@ from comfyui_stem.nodes.methods.inversion.sampling import invert
 from comfyui_stem.nodes.methods.seams.layer_map import feature_block, self_attention_layers
 from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
 from comfyui_stem.nodes.methods.stem.settings import PRESETS, StemSettings
+from comfyui_stem.nodes.methods.tokenflow import memory
 from comfyui_stem.nodes.methods.tokenflow.edit import TokenFlowSettings
 from comfyui_stem.nodes.methods.tokenflow.edit import edit as edit_by_tokenflow
 from comfyui_stem.nodes.methods.tokenflow.keyframe_store import KeyframeStore
@@ -175,6 +176,14 @@ def test_tokenflow_injects_into_the_decoder_and_changes_the_video(loaded, invers
     assert set(seen["queries"]) == set(seen["keys"]) == set(injected)
     unchanged = reconstruct(inversion, loaded.model, loaded.prompt(TARGET), loaded.prompt("rain"), settings.cfg)
     assert torch.isfinite(edited).all() and relative(edited, unchanged) > 1e-2
+
+
+def test_tokenflow_with_keyframes_in_several_passes_is_that_of_one(loaded, inversion, monkeypatch):
+    settings = TokenFlowSettings(batch_size=1, attention_injection=1.0, feature_injection=1.0)
+    prompts = loaded.prompt(TARGET), loaded.prompt("rain")
+    whole = edit_by_tokenflow(loaded.model, inversion, *prompts, settings)
+    monkeypatch.setattr(memory, "KEYFRAMES_AT_ONCE", 2)
+    assert relative(edit_by_tokenflow(loaded.model, inversion, *prompts, settings), whole) < 1e-5
 
 
 def test_tokenflow_of_a_still_video_without_injection_is_plain_denoising(loaded, video):

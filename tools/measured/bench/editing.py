@@ -102,7 +102,9 @@ class PerFrameGuider(TokenFlowGuider):
         for frame in range(len(x)):
             part = slice(frame, frame + 1)
             for is_source, video, of_pass in ((True, source, [self.conds["source"]]), (False, x, conds)):
-                current = Pass(run, is_source, 1, range(1), inject_attention=True, inject_features=True)
+                current = Pass(
+                    run, is_source, torch.tensor([frame]), range(1), inject_attention=True, inject_features=True
+                )
                 options = {**model_options["transformer_options"], RUN: current}
                 options = {**model_options, "transformer_options": options}
                 found = self.run_model(of_pass, video[part], sigma[part], options)

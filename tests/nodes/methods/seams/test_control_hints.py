@@ -22,6 +22,7 @@ from comfyui_stem.nodes.methods.inversion.sampling import invert
 from comfyui_stem.nodes.methods.seams.control_hints import controlled_by
 from comfyui_stem.nodes.methods.seams.refusals import check_conditioning
 from comfyui_stem.nodes.methods.tokenflow import edit as tokenflow
+from comfyui_stem.nodes.methods.tokenflow import memory
 from comfyui_stem.nodes.methods.tokenflow.edit import TokenFlowGuider, TokenFlowSettings, edit
 from comfyui_stem.nodes.methods.tokenflow.passes import batch_passes
 from comfyui_stem.stem_kernels.correspondence import batch_slices, propagation_plan
@@ -235,6 +236,17 @@ def test_a_range_of_the_schedule_is_kept(loaded, inversion, applied, seen):
     first_half = applied(tiny_controlnet(), hints(), end=0.7)
     edit(loaded.model, inversion, *first_half, EVERY_FRAME_A_KEYFRAME)
     assert seen == [2 * list(range(FRAMES))]  # of two steps, the noisy one
+
+
+def test_keyframes_in_several_passes_get_the_hints_of_their_own_frames(loaded, inversion, applied, seen, monkeypatch):
+    prompts, settings = applied(tiny_controlnet(), hints(), 0.5), TokenFlowSettings(cfg=2.0, batch_size=1)
+    whole = edit(loaded.model, inversion, *prompts, settings)
+    monkeypatch.setattr(memory, "KEYFRAMES_AT_ONCE", 2)
+    assert 2 * list(range(FRAMES)) in seen
+    seen.clear()
+    assert relative(edit(loaded.model, inversion, *prompts, settings), whole) < 1e-5
+    # of each cond
+    assert seen[:4] == [[0, 1], [2], [0, 1], [2]]
 
 
 class Failure(Exception):

@@ -34,8 +34,11 @@ def rows(groups, seed):
 
 def attended(q, k, v, size, window, source=None):
     """By the code under test, with keyframes that come in passes of `size`: [groups, keyframes, p, c]."""
+    edit = {"queries": q, "keys": k, "values": v}
     parts = [
-        KeyframeRows(range(part.start, part.stop), *(tensor[:, part].flatten(0, 1) for tensor in (q, k, v)), None)
+        KeyframeRows(
+            range(part.start, part.stop), {kind: tensor[:, part].flatten(0, 1) for kind, tensor in edit.items()}
+        )
         for part in batch_slices(KEYFRAMES, size)
     ]
     found = extended_attention(AllKeyframes(parts, len(q), 3, source), window, OPTIONS)
