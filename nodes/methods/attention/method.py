@@ -37,8 +37,11 @@ class SelfAttentionMethod:
             "the bare MODEL."
         )
 
-    def start_run(self, model: Any) -> Any:
-        """What the method remembers during one run of MODEL; the layers find it as `extra_options[RUN]`."""
+    def start_run(self, model: Any, timestep: int | None = None) -> Any:
+        """What the method remembers during one run of MODEL; the layers find it as `extra_options[RUN]`.
+
+        timestep: that of all calls, where it is known, so that no device is asked for it.
+        """
 
     def context(self, tokens: Tensor, layer: AttentionLayer, extra_options: dict) -> tuple[Tensor, Tensor]:
         """What queries and keys/values are projected from, given the normalised tokens [rows, p, c]."""

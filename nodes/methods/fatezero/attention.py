@@ -65,7 +65,7 @@ class FateZeroAttention(SelfAttentionMethod):
         """Whether the self-attention of a cond's rows can be the source's."""
         return cond == POSITIVE or self.fuse_unconditional
 
-    def start_run(self, model: Any) -> FateZeroRun:
+    def start_run(self, model: Any, timestep: int | None = None) -> FateZeroRun:
         return FateZeroRun()
 
     def context(self, tokens: Tensor, layer: AttentionLayer, extra_options: dict) -> tuple[Tensor, Tensor]:

@@ -105,7 +105,8 @@ class StepPasses:
     ) -> None:
         self.guider, self.step, self.conds, self.x, self.sigma = guider, step, conds, x, sigma
         self.whole = len(guider.batches) == 1
-        self.edit_options, self.source_options = model_options, replay_options(guider.source, model_options)
+        self.edit_options = model_options
+        self.source_options = replay_options(guider.source, model_options, step.timestep)
         if not self.whole:
             self.edit_options, self.source_options = map(self._tried, (self.edit_options, self.source_options))
         self.source_words: Tensor | None = None

@@ -84,8 +84,8 @@ class SourceReplay(SelfAttentionMethod):
     frames_per_batch: int | None = None
     name: str = "FateZero Edit, in the MODEL that the INVERSION was made with"
 
-    def start_run(self, model: Any) -> ReplayRun:
-        return ReplayRun(self.inner.start_run(model))
+    def start_run(self, model: Any, timestep: int | None = None) -> ReplayRun:
+        return ReplayRun(self.inner.start_run(model, timestep))
 
     def of_batch(self, run: ReplayRun) -> ReplayRun:
         return replace(run, inner=self.inner.of_batch(run.inner), noted=[])
@@ -156,15 +156,15 @@ def replayed(model: Any, levels: frozenset[int], frames_per_batch: int) -> Any:
     return install(model, SourceReplay(method, levels, frames_per_batch))
 
 
-def replay_options(model: Any, model_options: dict) -> dict:
-    """Options for a source pass with a `replayed` MODEL, inside a run whose options are `model_options`."""
+def replay_options(model: Any, model_options: dict, timestep: int) -> dict:
+    """Options for a source pass with a `replayed` MODEL at a timestep, in a run whose options are `model_options`."""
     options = comfy.model_patcher.create_model_options_clone(model.model_options)
     transformer_options = options["transformer_options"]
     # What ComfyUI does at the start of a run for the MODEL of that run.
     wrappers = transformer_options.setdefault("wrappers", {})
     comfy.patcher_extension.merge_nested_dicts(wrappers, model.wrappers, copy_dict1=False)
     transformer_options["sample_sigmas"] = model_options["transformer_options"]["sample_sigmas"]
-    transformer_options[RUN] = installed_method(model).start_run(model)
+    transformer_options[RUN] = installed_method(model).start_run(model, timestep)
     transformer_options |= faster_on_cpu(transformer_options, model.load_device)
     return options
 

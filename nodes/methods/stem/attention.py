@@ -56,8 +56,8 @@ class StemSelfAttention(SelfAttentionMethod):
             "warm_start of STEM Bases to 0 and invert again."
         )
 
-    def start_run(self, model: Any) -> StemRun:
-        return StemRun(model.get_model_object("model_sampling").timestep)
+    def start_run(self, model: Any, timestep: int | None = None) -> StemRun:
+        return StemRun(model.get_model_object("model_sampling").timestep if timestep is None else lambda _: timestep)
 
     def frames_that_meet(self, frames: int) -> int:
         return self.settings.scope_frames if self.settings.scope == "frame_chunks" else frames

@@ -39,7 +39,7 @@ class TokenFlowAttention(SelfAttentionMethod):
     keyframe_window: int = 0
     name: str = "TokenFlow Edit"
 
-    def start_run(self, model: Any) -> TokenFlowRun:
+    def start_run(self, model: Any, timestep: int | None = None) -> TokenFlowRun:
         return TokenFlowRun(KeyframeStore(model.load_device))
 
     def context(self, tokens: Tensor, layer: AttentionLayer, extra_options: dict) -> tuple[Tensor, Tensor]:
