@@ -152,7 +152,7 @@ def test_tokenflow_waits_to_check_the_latents_and_to_know_its_step(there, prompt
 
 
 @pytest.mark.parametrize(
-    ("preset", "batch", "operations"), [("style", 3, 247), ("shape", 3, 285), ("style", 2, 600), ("shape", 2, 800)]
+    ("preset", "batch", "operations"), [("style", 3, 242), ("shape", 3, 280), ("style", 2, 556), ("shape", 2, 816)]
 )
 def test_fatezero_waits_to_check_the_latents_and_to_know_its_step(
     there, prompts, video, work, preset, batch, operations
