@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -207,6 +208,22 @@ def test_frames_that_need_no_other_add_their_latents_alone_to_what_is_held(edite
         held.append(live.peak)
     latent = video[0].nbytes
     assert held[1] - held[0] < 20 * latent * (len(video) - 2) < held[0]
+
+
+@pytest.mark.parametrize("name", ["plain", "paper", "all frames"])
+def test_what_the_source_hands_over_lives_for_its_layer_alone(edited, monkeypatch, name):
+    handed, give = [], SourceBeside.give
+
+    def watched(self, kind, layer, found):
+        older = [(before, queries) for before, queries in handed if before != layer and queries() is not None]
+        assert older == []
+        queries = found.queries if kind == "cross" else found.maps[0].queries
+        handed.append((layer, weakref.ref(queries)))
+        give(self, kind, layer, found)
+
+    monkeypatch.setattr(SourceBeside, "give", watched)
+    edited(name, 2, wishes={"window": 1.0})
+    assert len(handed) == 2 * 2 * 16 * STEPS
 
 
 class Failure(Exception):
