@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -28,6 +29,7 @@ from comfyui_stem.stem_kernels.em import Bases, EMSettings
 from comfyui_stem.tools.measured.bench.live_tensors import LiveTensors
 from comfyui_stem.tools.measured.errors import relative_error as relative
 from greenlet import getcurrent, greenlet
+from torch.utils._python_dispatch import TorchDispatchMode
 
 STEPS = 2
 SOURCE, TARGET = "a red hill", "a red castle"
@@ -207,6 +209,44 @@ def test_frames_that_need_no_other_add_their_latents_alone_to_what_is_held(edite
         held.append(live.peak)
     latent = video[0].nbytes
     assert held[1] - held[0] < 20 * latent * (len(video) - 2) < held[0]
+
+
+@pytest.mark.parametrize("name", ["plain", "paper", "all frames"])
+def test_what_the_source_hands_over_lives_for_its_layer_alone(edited, monkeypatch, name):
+    handed, give = [], SourceBeside.give
+
+    def watched(self, kind, layer, found):
+        older = [(before, queries) for before, queries in handed if before != layer and queries() is not None]
+        assert older == []
+        queries = found.queries if kind == "cross" else found.maps[0].queries
+        handed.append((layer, weakref.ref(queries)))
+        give(self, kind, layer, found)
+
+    monkeypatch.setattr(SourceBeside, "give", watched)
+    edited(name, 2, wishes={"window": 1.0})
+    assert len(handed) == 2 * 2 * 16 * STEPS
+
+
+class ValuesNeeded(TorchDispatchMode):
+    """Counts operations that cannot go on without the value of a tensor: each makes a GPU wait."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), named=None):
+        named_so = function._schema.name.removeprefix("aten::")
+        by_mask = named_so == "index" and any(one is not None and one.dtype == torch.bool for one in arguments[1])
+        self.count += by_mask or named_so in ("item", "is_nonzero", "nonzero", "equal", "_unique2")
+        return function(*arguments, **(named or {}))
+
+
+def test_no_layer_and_no_batch_needs_the_value_of_a_tensor(edited, video):
+    counts = []
+    for size in (len(video), 1):
+        with ValuesNeeded() as needed:
+            edited("plain", size, blend_self=True, blend_latents=True, latent_window=1.0, fuse_unconditional=True)
+        counts.append(needed.count)
+    # those of the start, and of a step as a whole: there are 16 layers and 2 steps
+    assert counts[1] <= counts[0] < 32
 
 
 class Failure(Exception):
