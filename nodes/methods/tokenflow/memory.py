@@ -31,8 +31,8 @@ def frames_at_once(frames: int, settings: TokenFlowSettings) -> int:
 
 def frames_to_budget(base: Any, frames: int, settings: TokenFlowSettings, size: Sequence[int]) -> int:
     """For how many frames of two conds ComfyUI should leave room; `size` is the latent's."""
-    waiting, needed = while_waiting(base, frames, settings, size), base.memory_required([2, 4, *size])
-    return max(frames_at_once(frames, settings), math.ceil(waiting / needed))
+    rows, waiting = frames_at_once(frames, settings), while_waiting(base, frames, settings, size)
+    return max(rows, math.ceil(waiting / base.memory_required([2, 4, *size]))) if waiting else rows
 
 
 def room_for_keyframes(base: Any, frames: int, settings: TokenFlowSettings, size: Sequence[int]) -> float:
