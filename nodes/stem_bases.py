@@ -12,7 +12,7 @@ from .methods.attention.installing import install
 from .methods.seams.comfyui_versions import advanced, found_by
 from .methods.seams.refusals import check_model
 from .methods.stem.attention import StemSelfAttention
-from .methods.stem.settings import MOST_BASES, MOST_ITERATIONS, PRESETS, StemSettings
+from .methods.stem.settings import MOST_BASES, MOST_FRAMES_PER_BATCH, MOST_ITERATIONS, PRESETS, StemSettings
 
 
 class StemBases(io.ComfyNode):
@@ -204,12 +204,14 @@ def _running_inputs() -> list[io.Input]:
             "frames_per_batch",
             default=0,
             min=0,
-            max=4096,
+            max=MOST_FRAMES_PER_BATCH,
             optional=True,
             **advanced(),
             tooltip="How many frames go through the network at a time; fewer need less memory. Whatever the number, "
-            "the bases are those of the whole video and the result is the same except for rounding. 0 uses as "
-            "many as fit.",
+            "the bases are those of the whole video and the result is the same except for rounding. 0 decides once "
+            "a run, from the memory that the device has in all, and keeps the number with the inversion, so that the "
+            "same workflow gives the same result every time. If memory is short, fewer frames go through, and the log "
+            "says so.",
         ),
         io.Float.Input(
             "explained_energy",

@@ -13,7 +13,7 @@ from comfy_api.latest import io
 from .fields.shared import CATEGORY, FlowSocket, choice
 from .methods.seams.comfyui_versions import found_by
 from .metrics.frames import rgb
-from .metrics.optical_flow import DIS, dis, estimate, raft, weight_files
+from .metrics.optical_flow import DIS, dis, estimate, raft, raft_bytes, weight_files
 
 
 def weights_folder() -> Path:
@@ -54,5 +54,7 @@ class VideoFlow(io.ComfyNode):
         if method not in weight_files(weights_folder()):
             raise ValueError(f"Optical Flow: there is no file {method} in models/optical_flow. Choose another method.")
         weights = comfy.utils.load_torch_file(str(weights_folder() / method), safe_load=True)
-        between = raft(weights, comfy.model_management.get_torch_device())
+        device = comfy.model_management.get_torch_device()
+        between = raft(weights, device)
+        comfy.model_management.free_memory(raft_bytes(weights, *frames.shape[1:3]), device)
         return io.NodeOutput(estimate(frames, between, f"RAFT (torchvision, {method})", advance))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from einops import rearrange
 from torch import Tensor
 
@@ -14,6 +17,11 @@ def split_heads(tokens: Tensor, heads: int) -> Tensor:
 def merge_heads(tokens: Tensor) -> Tensor:
     """[b, h, p, d] -> [b, p, h*d]."""
     return rearrange(tokens, "b h p d -> b p (h d)")
+
+
+def joined(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """The parts one after the other along a dimension; one alone stays what it is, where `torch.cat` would copy it."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 def join_frames(tokens: Tensor, groups: int) -> Tensor:

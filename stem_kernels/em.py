@@ -105,7 +105,7 @@ def maximisation(tokens: Tensor, responsibilities: Tensor, settings: EMSettings)
     return (responsibilities / settings.divisor(mass).unsqueeze(-2)).transpose(-1, -2) @ tokens, mass
 
 
-def fit_bases(tokens: Tokens, initial: Tensor, settings: EMSettings, values: Sequence[Tensor] = ()) -> Bases:
+def fit_bases(tokens: Tokens, initial: Tensor, settings: EMSettings, values: Sequence[Tokens] = ()) -> Bases:
     """R rounds of E and M steps (Alg. 1, lines 2-4). The backends fuse the two, so that m x k numbers never exist.
 
     Args:
@@ -113,7 +113,8 @@ def fit_bases(tokens: Tokens, initial: Tensor, settings: EMSettings, values: Seq
             float64 tokens.
         initial: [..., k, c], the bases to start from.
         settings: temperature, iterations and the rest; `num_bases` is not read, `initial` has the number.
-        values: other features of the same tokens, [..., m, d] each, to be pooled by the last responsibilities.
+        values: other features of the same tokens, [..., m, d] each or in the same parts, to be pooled by the last
+            responsibilities.
     """
     centres = initial.to(arithmetic_dtype(parts_of(tokens)[0]))
     split = [split_like(value, tokens) for value in values]

@@ -19,8 +19,10 @@ def count_of(tokens: Tokens) -> int:
     return sum(part.shape[-2] for part in parts_of(tokens))
 
 
-def split_like(values: Tensor, tokens: Tokens) -> tuple[Tensor, ...]:
-    """Values [..., m, d] in parts of as many rows as the tokens have."""
+def split_like(values: Tokens, tokens: Tokens) -> tuple[Tensor, ...]:
+    """Values [..., m, d] in parts of as many rows as the tokens have; parts stay as they are."""
+    if not isinstance(values, Tensor):
+        return values
     return values.split([part.shape[-2] for part in parts_of(tokens)], dim=-2)
 
 

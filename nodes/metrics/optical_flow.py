@@ -86,8 +86,7 @@ def raft(weights: dict[str, Tensor], device: torch.device | str = "cpu") -> Call
     """
     from torchvision.models.optical_flow import raft_large, raft_small
 
-    first = weights.get("feature_encoder.convnormrelu.0.weight")
-    network = (raft_small if first is not None and first.shape[0] == 32 else raft_large)(weights=None)
+    network = (raft_small if _is_small(weights) else raft_large)(weights=None)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
@@ -105,6 +104,15 @@ def raft(weights: dict[str, Tensor], device: torch.device | str = "cpu") -> Call
     return between
 
 
+def raft_bytes(weights: dict[str, Tensor], height: int, width: int) -> int:
+    """The most bytes that RAFT with these weights holds at a time for frames of a size, as counted."""
+    height, width = _padded_side(height), _padded_side(width)
+    volume = 4 * (height * width // _RAFT_MULTIPLE**2) ** 2
+    # twice while correlations are divided, or with its pyramid while features are matched
+    held = max(2 * volume + 56 * height * width, 4 / 3 * volume + (226 if _is_small(weights) else 376) * height * width)
+    return int(held) + sum(weight.nbytes for weight in weights.values())
+
+
 def weight_files(folder: Path) -> list[str]:
     """Names of the safetensors in a folder, which need not exist."""
     return sorted(file.name for file in folder.glob("*.safetensors")) if folder.is_dir() else []
@@ -113,6 +121,15 @@ def weight_files(folder: Path) -> list[str]:
 def _padded(frame: Tensor) -> Tensor:
     """[h, w, 3] in [0, 1] -> [1, 3, h', w'] in [-1, 1], as RAFT wants it, padded at the right and the bottom."""
     height, width = frame.shape[:2]
-    sides = [max(_RAFT_SIDE, -(-side // _RAFT_MULTIPLE) * _RAFT_MULTIPLE) for side in (height, width)]
+    sides = [_padded_side(side) for side in (height, width)]
     planes = 2 * rearrange(frame, "h w c -> 1 c h w") - 1
     return torch.nn.functional.pad(planes, (0, sides[1] - width, 0, sides[0] - height), mode="replicate")
+
+
+def _padded_side(side: int) -> int:
+    return max(_RAFT_SIDE, -(-side // _RAFT_MULTIPLE) * _RAFT_MULTIPLE)
+
+
+def _is_small(weights: dict[str, Tensor]) -> bool:
+    first = weights.get("feature_encoder.convnormrelu.0.weight")
+    return first is not None and first.shape[0] == 32

@@ -6,12 +6,14 @@ import json
 import math
 
 import comfy.clip_vision
+import comfy.model_management
 import comfy.utils
 import numpy as np
 import pytest
 import torch
 from comfyui_stem.nodes import video_flow
 from comfyui_stem.nodes.compare_videos import CompareVideos
+from comfyui_stem.nodes.metrics.optical_flow import raft_bytes
 from comfyui_stem.nodes.video_flow import VideoFlow
 from comfyui_stem.nodes.video_metrics import VideoMetrics
 
@@ -97,7 +99,7 @@ def test_a_flow_of_another_video_is_refused():
         VideoMetrics.execute(texture(), texture(), flow=flow)
 
 
-def test_raft_is_offered_by_the_files_that_there_are(tmp_path, monkeypatch):
+def test_raft_is_offered_by_the_files_that_there_are_and_asks_comfyui_for_its_memory(tmp_path, monkeypatch):
     from safetensors.torch import save_file
     from torchvision.models.optical_flow import raft_small
 
@@ -105,8 +107,13 @@ def test_raft_is_offered_by_the_files_that_there_are(tmp_path, monkeypatch):
     save_file(raft_small(weights=None).state_dict(), tmp_path / "mine.safetensors")
     options = next(i for i in VideoFlow.define_schema().inputs if i.id == "method").options
     assert options == ["DIS", "mine.safetensors"]
+    asked = []
+    monkeypatch.setattr(comfy.model_management, "free_memory", lambda *wanted: asked.append(wanted))
     with torch.inference_mode():
         (flow,) = VideoFlow.execute(texture(), "mine.safetensors").args
+    # room for its weights, features and correlations, once
+    needed = raft_bytes(raft_small(weights=None).state_dict(), HEIGHT, WIDTH)
+    assert asked == [(needed, comfy.model_management.get_torch_device())]
     assert flow.name == "RAFT (torchvision, mine.safetensors)" and flow.shape == (FRAMES, HEIGHT, WIDTH)
     with pytest.raises(ValueError, match=r"no file \.\./other\.safetensors in models/optical_flow"):
         VideoFlow.execute(texture(), "../other.safetensors")

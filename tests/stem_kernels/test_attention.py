@@ -9,6 +9,7 @@ from comfyui_stem.stem_kernels.attention import (
     attention,
     attention_probabilities,
     join_frames,
+    joined,
     merge_heads,
     split_frames,
     split_heads,
@@ -45,6 +46,15 @@ def test_frames_of_a_group_are_joined_in_order_and_groups_never_mix(g, n, p, c):
     for group in range(g):
         assert torch.equal(joined[group], torch.cat([tokens[group * n + frame] for frame in range(n)]))
     assert torch.equal(split_frames(joined, n), tokens)
+
+
+@PROPERTY
+@given(counts=st.lists(SMALL, min_size=1, max_size=3), dim=st.sampled_from([0, 1]))
+def test_parts_are_joined_in_order_and_one_alone_is_not_copied(counts, dim):
+    parts = [normal(*((count, 2) if dim == 0 else (2, count)), seed=count) for count in counts]
+    whole = joined(parts, dim)
+    assert torch.equal(whole, torch.cat(parts, dim))
+    assert (whole is parts[0]) == (len(parts) == 1)
 
 
 @PROPERTY

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
-from ....stem_kernels.attention import join_frames, split_frames
+from ....stem_kernels.attention import join_frames, joined, split_frames
 from ..batching.frame_batches import batch_of, join_batches
 from .rows import comfyui_attention
 
@@ -77,7 +76,7 @@ def attend_pixels(maps: Sequence[AttentionMap], values: Tensor, extra_options: d
     Where keys are gathered from other frames, this call meets those that hold them.
     """
     if all(part.gather is None for part in maps):
-        return torch.cat([part.attend(values[part.rows], extra_options) for part in maps])
+        return joined([part.attend(values[part.rows], extra_options) for part in maps])
 
     def gathered(arrived: list[tuple[Sequence[AttentionMap], Tensor]]) -> dict[Gather, Tensor]:
         everywhere = join_batches([values for _, values in arrived], groups=1)
@@ -85,4 +84,4 @@ def attend_pixels(maps: Sequence[AttentionMap], values: Tensor, extra_options: d
         return {gather: gather(everywhere) for gather in gathers}
 
     found = batch_of(extra_options).meet((maps, values), gathered)
-    return torch.cat([part.attend(found[part.gather], extra_options) for part in maps])
+    return joined([part.attend(found[part.gather], extra_options) for part in maps])

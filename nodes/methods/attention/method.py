@@ -56,6 +56,10 @@ class SelfAttentionMethod:
         """The cross-attention output before the output projection, [rows, p, c]; k and v are [rows, tokens, c]."""
         raise NotImplementedError
 
+    def frames_that_meet(self, frames: int) -> int:
+        """How many consecutive frames of a clip need each other, and so wait for each other in every layer."""
+        return frames
+
     def of_batch(self, run: Any) -> Any:
         """What the method remembers during one batch of one call of the network, given what it does during the run."""
         return run

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import comfy.model_management
-import torch
 from comfy.patcher_extension import WrappersMP
 from einops import rearrange
 from torch import Tensor
 
+from ....stem_kernels.attention import joined
 from ....stem_kernels.correspondence import batch_slices
-from ..seams.comfyui_versions import free_memory
 from ..seams.frame_dependent_patches import with_tried_patches
 from .lockstep import Meet, alone, run_in_lockstep
-from .memory_budget import frames_that_fit, frames_to_budget, room_for
+from .memory_budget import frames_that_fit, frames_to_budget, usual_room
 
 _WRAPPER_KEY = "stem_inversion_frame_batches"
 # Where the layers find which frames a call holds: a key of the transformer options.
@@ -46,9 +46,9 @@ class FrameBatch:
 
         return self.meet(tensors, of_all)
 
-    def parts_together(self, tensor: Tensor, groups: int, compute: Callable[[list[tuple[slice, Tensor]]], Any]) -> Any:
-        """The same of the frames and the rows of every batch, without joining them."""
-        return self.meet((self.here(tensor.shape[0], groups), tensor), compute)
+    def parts_together(self, *tensors: Tensor, groups: int, compute: Callable[[list[tuple]], Any]) -> Any:
+        """The same of the frames and the rows of every batch, (frames, *tensors) each, without joining them."""
+        return self.meet((self.here(tensors[0].shape[0], groups), *tensors), compute)
 
 
 ALL_FRAMES = FrameBatch()
@@ -78,10 +78,8 @@ def remove_batching(model: Any) -> None:
 
 def join_batches(parts: Sequence[Tensor], groups: int) -> Tensor:
     """Rows [groups * b, ...] of batches -> rows [groups * n, ...]; rows are group-major, frame-minor."""
-    if len(parts) == 1:
-        return parts[0]
     grouped = [rearrange(part, "(g b) ... -> g b ...", g=groups) for part in parts]
-    return rearrange(torch.cat(grouped, dim=1), "g n ... -> (g n) ...")
+    return rearrange(joined(grouped, dim=1), "g n ... -> (g n) ...")
 
 
 def rows_of(value: Any, frames: slice, groups: int, total: int, what: str) -> Any:
@@ -105,8 +103,6 @@ def rows_of(value: Any, frames: slice, groups: int, total: int, what: str) -> An
 
 
 def _split_call(model: Any, method: Any, run_key: str) -> Callable:
-    base, size_of, device = model.model, method.frames_per_batch, model.load_device
-
     def diffusion_model(
         executor: Any,
         x: Tensor,
@@ -120,18 +116,12 @@ def _split_call(model: Any, method: Any, run_key: str) -> Callable:
         options = transformer_options or {}
         groups = len(options["cond_or_uncond"])
         frames = x.shape[0] // groups
-        size = size_of
-        if size == 0:
-            free = free_memory(base.current_patcher, device)
-            size = frames_that_fit(base, frames, groups, x.shape[-2:], free)
+        size = frames_at_a_time(model, method, frames, x.shape[-2:], groups)
         if size >= frames:
             return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
         options = with_tried_patches(options, frames, method.name)
-        batches = batch_slices(frames, size)
 
-        def call(number: int, meet: Meet) -> Tensor:
-            batch = batches[number]
-
+        def call(batch: slice, meet: Meet) -> Tensor:
             def rows(value: Any, what: str) -> Any:
                 return rows_of(value, batch, groups, frames, f"{method.name}: {what}")
 
@@ -146,19 +136,48 @@ def _split_call(model: Any, method: Any, run_key: str) -> Callable:
                 **{name: rows(value, f"the conditioning '{name}'") for name, value in kwargs.items()},
             )
 
-        outputs = run_in_lockstep([lambda meet, n=n: call(n, meet) for n in range(len(batches))])
+        outputs: list[Tensor] = []
+        for batches in batches_that_meet(frames, size, method.frames_that_meet(frames)):
+            outputs += run_in_lockstep([partial(call, batch) for batch in batches])
         return join_batches(outputs, groups)
 
     return diffusion_model
+
+
+def frames_at_a_time(model: Any, method: Any, frames: int, size: Sequence[int], groups: int = 1) -> int:
+    """How many of `frames` go through MODEL's network at a time with `method`; the same number in every run.
+
+    Args:
+        size: height and width of the latent.
+        groups: conds that are joined.
+    """
+    if method is None or method.frames_per_batch is None:
+        return frames
+    if method.frames_per_batch:
+        return min(frames, method.frames_per_batch)
+    return frames_that_fit(model.model, frames, groups, size, usual_room(model), method.frames_that_meet(frames))
+
+
+def batches_that_meet(frames: int, size: int, meeting: int) -> list[list[slice]]:
+    """All frames in batches of `size` at most; those in one list need each other, others do not.
+
+    meeting: how many consecutive frames need each other.
+    """
+    if size >= meeting:
+        return [[batch] for batch in batch_slices(frames, size - size % meeting)]
+    groups = []
+    for start in range(0, frames, meeting):
+        inside = batch_slices(min(meeting, frames - start), size)
+        groups.append([slice(start + batch.start, start + batch.stop) for batch in inside])
+    return groups
 
 
 def budget_of(model: Any, method: Any, frames: int, size: Sequence[int]) -> int:
     """For how many frames ComfyUI should leave room in a run of MODEL with `method`; `size` is the latent's."""
     if method is None or method.frames_per_batch is None:
         return frames
-    # ComfyUI leaves room for two conds where it can
-    batch = method.frames_per_batch or frames_that_fit(model.model, frames, 2, size, room_for(model))
-    return frames_to_budget(model.model, frames, batch, size)
+    at_a_time = frames_at_a_time(model, method, frames, size)
+    return frames_to_budget(model.model, frames, at_a_time, size, method.frames_that_meet(frames))
 
 
 def _smaller_budget(method: Any) -> Callable:

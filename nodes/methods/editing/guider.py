@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import comfy.model_management
-import comfy.model_patcher
-import comfy.samplers
 from torch import Tensor
 
 from ....stem_kernels.ddim import to_exploding
 from ....stem_kernels.masks import blend
 from ..attention.method import RUN
-from ..inversion.guidance import ScheduledGuider, StepSchedule
+from ..inversion.guidance import ScheduledGuider, StepSchedule, one_by_one
 from ..inversion.inversion import Inversion
 from ..inversion.sampling import Tail, denoise, denoising_sigmas
 from ..seams.control_hints import own_controls, without_controls
@@ -70,20 +68,14 @@ class EditGuider(ScheduledGuider):
         """Clean latents predicted for each of `conds` (a cond may be None), [n, 4, h, w]."""
         raise NotImplementedError
 
-    def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict | None = None, seed: Any = None) -> Tensor:
-        options = comfy.model_patcher.create_model_options_clone(model_options or {})
-        # ComfyUI then applies guidance and every guidance patch to all frames at once.
-        options["sampler_calc_cond_batch_function"] = self._predict_conds
-        return super().predict_noise(x, timestep, options, seed)
-
     def run_model(
         self, conds: list, x: Tensor, sigma: Tensor, model_options: dict, network: Any = None
     ) -> list[Tensor]:
-        """One pass through the edit's network or another, with ComfyUI's own batching of conds."""
+        """One pass through the edit's network or another, for each of `conds`."""
         comfy.model_management.throw_exception_if_processing_interrupted()
-        return comfy.samplers.calc_cond_batch(network or self.inner_model, conds, x, sigma, model_options)
+        return one_by_one(network or self.inner_model, conds, x, sigma, model_options)
 
-    def _predict_conds(self, args: dict) -> list[Tensor]:
+    def predict_conds(self, args: dict) -> list[Tensor]:
         options = args["model_options"]
         run = options["transformer_options"][RUN]
         timestep = self.timestep_of(args["sigma"])

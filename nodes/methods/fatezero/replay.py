@@ -25,7 +25,7 @@ from ..attention.installing import install, installed_method
 from ..attention.method import RUN, SelfAttentionMethod, check_replayable
 from ..attention.rows import comfyui_attention
 from ..batching.frame_batches import budget_of
-from ..batching.memory_budget import frames_that_fit, room_for
+from ..batching.memory_budget import frames_that_fit, usual_room
 from ..inversion.inversion import Inversion
 from ..seams.layer_map import AttentionLayer
 from .source import CrossAttention, SelfAttention, SourceBefore, SourceBeside
@@ -141,7 +141,7 @@ def frames_per_batch(model: Any, inversion: Inversion) -> int:
     number, else as many as memory allows, with the source's attention beside two conds."""
     frames, method = inversion.frames, installed_method(inversion.model)
     size = method.frames_per_batch if method is not None else None
-    return min(frames, size or frames_that_fit(model.model, frames, 3, inversion.size, room_for(model)))
+    return min(frames, size or frames_that_fit(model.model, frames, 3, inversion.size, usual_room(model)))
 
 
 def replayed(model: Any, levels: frozenset[int], frames_per_batch: int) -> Any:

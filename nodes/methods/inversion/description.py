@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -13,11 +13,11 @@ from ....stem_kernels.ddim import TRAIN_TIMESTEPS
 from ..attention.frame_context import FrameContextAttention
 from ..attention.method import SelfAttentionMethod
 from ..stem.attention import StemSelfAttention
-from ..stem.settings import MOST_BASES, MOST_ITERATIONS, StemSettings
+from ..stem.settings import MOST_BASES, MOST_FRAMES_PER_BATCH, MOST_ITERATIONS, StemSettings
 from .inversion import ModelIdentity, NoiseConvention
 
 KEY = "stem_inversion"
-VERSION = 1
+VERSION = 2
 PlainValue = str | int | float | bool | None
 
 
@@ -28,6 +28,9 @@ class _Part(BaseModel):
 class _StemBases(_Part):
     kind: Literal["stem"]
     settings: StemSettings
+    # files of version 1 have neither
+    frames_per_batch: int | None = Field(default=0, ge=0, le=MOST_FRAMES_PER_BATCH)
+    decided: bool = False
 
     @field_validator("settings")
     @classmethod
@@ -76,7 +79,8 @@ class Description(_Part):
     def attention(self) -> SelfAttentionMethod | None:
         """The method that was on the self-attention of the MODEL."""
         if isinstance(self.method, _StemBases):
-            return StemSelfAttention.from_settings(self.method.settings)
+            method = StemSelfAttention.from_settings(self.method.settings, self.method.frames_per_batch)
+            return replace(method, decided=self.method.decided)
         return self.method and FrameContextAttention(self.method.references, self.method.finest_level)
 
 
@@ -97,7 +101,8 @@ def read_description(metadata: Mapping[str, str]) -> Description:
     except ValidationError as error:
         raise ValueError(_first_fault(error)) from None
     # what has a default in the settings must still be there: an older or newer pack may have meant another
-    if missing := sorted(_fields(described.model_dump()) - _fields(data)):
+    since_version_2 = {"method.frames_per_batch", "method.decided"} if version == 1 else set()
+    if missing := sorted(_fields(described.model_dump()) - _fields(data) - since_version_2):
         raise ValueError(f"it lacks {', '.join(missing)[:200]}")
     return described
 
@@ -109,7 +114,8 @@ def describe(method: SelfAttentionMethod | None, **fields: Any) -> str:
         ValueError: the method cannot be written.
     """
     if isinstance(method, StemSelfAttention):
-        written = {"kind": "stem", "settings": asdict(method.settings)}
+        batches = {"frames_per_batch": method.frames_per_batch, "decided": method.decided}
+        written = {"kind": "stem", "settings": asdict(method.settings), **batches}
     elif isinstance(method, FrameContextAttention):
         written = {"kind": "frames", "references": method.references, "finest_level": method.finest_level}
     elif method is None:

@@ -61,7 +61,8 @@ class ScheduledGuider(comfy.samplers.CFGGuider):
 
     def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict | None = None, seed: Any = None) -> Tensor:
         guided = self.schedule.number(self.timestep_of(timestep)) in self.guided_steps
-        options = model_options or {}
+        # ComfyUI then applies guidance and every guidance patch to all frames at once
+        options = {**(model_options or {}), "sampler_calc_cond_batch_function": self.predict_conds}
         conds = self.conds["negative"], self.conds["positive"], self.cfg if guided else 1.0
         try:
             return comfy.samplers.sampling_function(self.inner_model, x, timestep, *conds, options, seed)
@@ -73,6 +74,10 @@ class ScheduledGuider(comfy.samplers.CFGGuider):
                 f"{self.purpose}: {patches} changes guidance for one picture at a time, and fails on a batch (in "
                 "ComfyUI's own samplers too); here all frames come together. Disconnect that node from the MODEL chain."
             ) from error
+
+    def predict_conds(self, args: dict) -> list[Tensor]:
+        """The clean latents predicted for each of `conds` (a cond may be None), given ComfyUI's arguments."""
+        return one_by_one(args["model"], args["conds"], args["input"], args["sigma"], args["model_options"])
 
     def timestep_of(self, sigma: Tensor) -> int:
         """The timestep of the schedule that has the noise level `sigma` [frames].
@@ -90,6 +95,18 @@ class ScheduledGuider(comfy.samplers.CFGGuider):
                 "the inversion."
             )
         return timesteps[nearest]
+
+
+def one_by_one(network: Any, conds: list, x: Tensor, sigma: Tensor, model_options: dict) -> list[Tensor]:
+    """ComfyUI's predictions for each of `conds`, in a call of their own: whether it joins several depends on how much
+    memory happens to be free, and results would with it, by rounding."""
+
+    def predicted(place: int) -> Tensor:
+        # a cond's place is told to patches
+        alone = [cond if number == place else None for number, cond in enumerate(conds)]
+        return comfy.samplers.calc_cond_batch(network, alone, x, sigma, model_options)[place]
+
+    return [predicted(place) for place in range(len(conds))]
 
 
 def _guidance_patches(model_options: dict) -> list[str]:

@@ -17,6 +17,7 @@ from ..attention.rows import key_of
 from ..seams.layer_map import AttentionLayer
 from ..stem.attention import StemSelfAttention
 from ..stem.fitting import FitKey, Fitting
+from .batch_size import with_batch_size
 from .inversion import Inversion
 from .sampling import SourceGuider, invert_between
 
@@ -94,6 +95,7 @@ def _on_output(model: Any, layer: AttentionLayer, look: Callable[[Tensor, tuple[
 def evaluate(inversion: Inversion, model: Any, timestep: int) -> None:
     """Runs the step of the inversion that reached `timestep`, with MODEL."""
     entry = inversion.entry(timestep)
+    model = with_batch_size(model, inversion.frames, inversion.size)
     samples = model.model.process_latent_out(inversion.latent(entry - 1))
     sigmas = torch.tensor(inversion.sigmas[entry - 1 : entry + 1])
     invert_between(SourceGuider(model, inversion.source), samples, sigmas, [timestep], inversion.convention)

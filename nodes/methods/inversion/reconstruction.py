@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ....stem_kernels.ddim import select_timesteps
 from ....stem_kernels.prompt_alignment import Window
+from .batch_size import with_batch_size
 from .guidance import ScheduledGuider, StepSchedule
 from .inversion import Inversion
 from .sampling import SourceGuider, Tail, denoise, denoising_sigmas
@@ -36,6 +37,7 @@ def reconstruct(
         ValueError: `steps` does not match the inversion.
     """
     timesteps = select_timesteps(inversion.timesteps, steps)
+    model = with_batch_size(model, inversion.frames, inversion.size, like=inversion.model)
     guider = SourceGuider(model, positive)
     if cfg != 1.0:
         guider = ScheduledGuider(model, inversion, StepSchedule(timesteps, len(timesteps)))

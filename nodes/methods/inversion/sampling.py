@@ -26,6 +26,7 @@ from ....stem_kernels.ddim import (
 )
 from ..attention.installing import installed_method
 from ..batching.frame_batches import budget_of
+from .batch_size import with_batch_size
 from .costs import Clock, tell_memory
 from .inversion import Inversion, NoiseConvention, identity_of, noise_levels
 from .trajectory import Precision, Storage, bytes_in_memory, new_trajectory
@@ -77,6 +78,7 @@ def invert(
     timesteps = inversion_timesteps(steps)
     kept = select_timesteps(timesteps, kept_steps)
     timesteps = timesteps[: timesteps.index(kept[-1]) + 1]
+    model = with_batch_size(model, len(samples), samples.shape[-2:])
     sigmas, guider = noise_levels(model, timesteps), SourceGuider(model, source)
     trajectory = invert_between(guider, samples, sigmas, timesteps, convention, storage, kept, precision)
     return Inversion(

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from ....stem_kernels.attention import joined
 from ..attention.attention_map import AttentionMap
 from ..attention.method import SelfAttentionMethod
 from ..attention.rows import groups_of
@@ -24,10 +24,14 @@ from .settings import StemSettings
 
 @dataclass(frozen=True)
 class StemSelfAttention(SelfAttentionMethod):
-    """The method that STEM Bases installs. It can be replayed, and split into batches of frames."""
+    """The method that STEM Bases installs. It can be replayed, and split into batches of frames.
+
+    decided: whether `frames_per_batch` was decided for a run: it is kept, but gives way where memory is short.
+    """
 
     fitting: Fitting
     frames_per_batch: int | None = 0
+    decided: bool = False
     name: str = "STEM Bases"
 
     @classmethod
@@ -54,6 +58,9 @@ class StemSelfAttention(SelfAttentionMethod):
 
     def start_run(self, model: Any) -> StemRun:
         return StemRun(model.get_model_object("model_sampling").timestep)
+
+    def frames_that_meet(self, frames: int) -> int:
+        return self.settings.scope_frames if self.settings.scope == "frame_chunks" else frames
 
     def of_batch(self, run: StemRun) -> StemRun:
         return replace(run, pending=[])
@@ -93,4 +100,4 @@ def _attended(
     """Attention of all rows [rows, p, c], each to the keys of its scope; scopes come in the order of their rows."""
     maps = [found.map_of(q[rows], rows) for rows, found in shared]
     parts = [part.attend(found.values, extra_options) for part, (_, found) in zip(maps, shared, strict=True)]
-    return torch.cat(parts), maps
+    return joined(parts), maps

@@ -8,8 +8,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ....stem_kernels.attention import joined
 from ....stem_kernels.em import Bases
-from ....stem_kernels.token_parts import Tokens, parts_of
+from ....stem_kernels.token_parts import Tokens
 from ..attention.method import RUN
 from ..attention.rows import groups_of
 from ..batching.frame_batches import batch_of
@@ -31,13 +32,18 @@ class FeatureBases:
         batch, groups = batch_of(extra_options), groups_of(tokens, extra_options)
 
         def fit_all(parts: list[tuple[slice, Tensor]]) -> list[tuple[Scope, SharedKeys]]:
-            every = scopes(self.fitting.settings, groups, parts[-1][0].stop)
-            return [(scope, self._fit(parts, scope, layer, extra_options)) for scope in every]
+            found = []
+            for scope in scopes(self.fitting.settings, groups, parts[-1][0].stop):
+                if frames := [tokens[rows] for here, tokens in parts if (rows := scope.rows(here))]:
+                    features = self._seen(*frames)
+                    bases = run.fit(self.fitting, scope, layer, extra_options, features)
+                    found.append((scope, self._shared(features, bases, tokens.dtype, scope.frames)))
+            return found
 
-        found = batch.parts_together(tokens, groups, fit_all)
+        found = batch.parts_together(tokens, groups=groups, compute=fit_all)
         here = batch.here(tokens.shape[0], groups)
         run.pending = [(rows, shared) for scope, shared in found if (rows := scope.rows(here))]
-        return torch.cat([shared.keys for _, shared in run.pending], dim=1)
+        return joined([shared.keys for _, shared in run.pending], dim=1)
 
     def in_pass(
         self, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict
@@ -51,33 +57,23 @@ class FeatureBases:
 
     def of_pixels(self, tokens: Tensor, k: Tensor, v: Tensor, key: FitKey, heads: int) -> SharedKeys:
         """EM on tokens [n, p, c]; keys and values of the same pixels are pooled by its responsibilities."""
-        features, keys, values = (self._seen(tensor) for tensor in (tokens, k, v))
+        features, keys, values = (self._seen(tensor)[0] for tensor in (tokens, k, v))
         bases = self.fitting.fit(features, key, (keys, values))
         return self._shared(features, bases, k.dtype, slice(None))
-
-    def _fit(
-        self, parts: list[tuple[slice, Tensor]], scope: Scope, layer: AttentionLayer, extra_options: dict
-    ) -> SharedKeys:
-        """Bases of one scope, from the frames and the tokens [rows, p, c] of every batch."""
-        frames = [tokens[rows] for batch, tokens in parts if (rows := scope.rows(batch))]
-        if self.fitting.settings.scope == "anchor_frames":
-            features: Tokens = self._seen(torch.cat(frames))
-        else:
-            features = tuple(rearrange(part, "n p c -> (n p) c") for part in frames)
-        bases = extra_options[RUN].fit(self.fitting, scope, layer, extra_options, features)
-        return self._shared(features, bases, parts_of(features)[0].dtype, scope.frames)
 
     def _shared(self, features: Tokens, bases: Bases, dtype: torch.dtype, frames: slice) -> SharedKeys:
         """The pooled keys and values, or the bases that are still to be projected; without those that are empty."""
         em, live = self.fitting.settings.em, bases.live(self.fitting.settings.em)
         kept = slice(None) if bool(live.all()) else live
-        pooling = Pooling(frames, features, bases, em, self._seen, lambda pooled: pooled[kept][None])
+        pooling = Pooling(
+            frames, features, bases, em, lambda pixels: self._seen(pixels)[0], lambda pooled: pooled[kept][None]
+        )
         bias = None
         if self.fitting.settings.mass_weighted:
             bias = bases.log_mass[kept].to(dtype)[None, None, None]
         found = [part.to(dtype)[kept][None] for part in bases.pooled or (bases.centres,)]
         return SharedKeys(found[0], found[-1], bias, pooling)
 
-    def _seen(self, frames: Tensor) -> Tensor:
-        """The pixels that EM sees, [n, p, c] -> [m, c]."""
-        return rearrange(self.fitting.frames_seen(frames), "n p c -> (n p) c")
+    def _seen(self, *frames: Tensor) -> tuple[Tensor, ...]:
+        """The pixels that EM sees of frames in parts, [n, p, c] -> [m, c] each."""
+        return tuple(rearrange(part, "n p c -> (n p) c") for part in self.fitting.frames_seen(*frames))

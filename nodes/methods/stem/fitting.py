@@ -32,7 +32,7 @@ class Fitting:
     settings: StemSettings
 
     def fit(
-        self, features: Tokens, key: FitKey, values: Sequence[Tensor] = (), previous: Tensor | None = None
+        self, features: Tokens, key: FitKey, values: Sequence[Tokens] = (), previous: Tensor | None = None
     ) -> Bases:
         """Bases of features [..., m, c], or of parts along m; `values` are pooled with them (see `em.fit_bases`).
 
@@ -51,9 +51,14 @@ class Fitting:
         generator = keyed_generator(self.settings.seed, BASES, *key)
         return initial_bases(features, size, self.settings.initialisation, generator, self.settings.clamp_to_tokens)
 
-    def frames_seen(self, frames: Tensor) -> Tensor:
-        """The frames [n, ...] that EM sees: all of them, or evenly spaced anchors."""
-        if self.settings.scope != "anchor_frames" or frames.shape[0] <= self.settings.scope_frames:
-            return frames
-        anchors = torch.linspace(0, frames.shape[0] - 1, self.settings.scope_frames).round().long()
-        return frames[anchors.to(frames.device)]
+    def frames_seen(self, *parts: Tensor) -> tuple[Tensor, ...]:
+        """The frames that EM sees of those in some parts, [n, ...] each: all of them, or evenly spaced anchors."""
+        count, start, seen = sum(map(len, parts)), 0, []
+        if self.settings.scope != "anchor_frames" or count <= self.settings.scope_frames:
+            return parts
+        anchors = torch.linspace(0, count - 1, self.settings.scope_frames).round().long()
+        for part in parts:
+            here = anchors[(anchors >= start) & (anchors < start + len(part))] - start
+            seen += [part[here.to(part.device)]] if len(here) else []
+            start += len(part)
+        return tuple(seen)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
 from ....stem_kernels.em import Bases
+from ....stem_kernels.token_parts import Tokens
 from ..attention.method import RUN
 from ..attention.rows import groups_of
 from ..batching.frame_batches import batch_of
@@ -36,25 +36,25 @@ class KeyBases:
         run: StemRun = extra_options[RUN]
         batch, groups, heads = batch_of(extra_options), groups_of(k, extra_options), extra_options["n_heads"]
 
-        def fit_all(k: Tensor, v: Tensor) -> list[tuple[Scope, SharedKeys]]:
+        def fit_all(parts: list[tuple[slice, Tensor, Tensor]]) -> list[tuple[Scope, SharedKeys]]:
             found = []
-            for scope in scopes(self.fitting.settings, groups, k.shape[0] // groups):
-                rows = scope.rows(slice(0, k.shape[0] // groups))
-                keys, values = self._per_head(k[rows], heads), self._per_head(v[rows], heads)
-                bases = run.fit(self.fitting, scope, layer, extra_options, keys, (values,))
-                found.append((scope, self._shared(keys, bases, heads, k.dtype, scope.frames)))
+            for scope in scopes(self.fitting.settings, groups, parts[-1][0].stop):
+                if frames := [(k[rows], v[rows]) for here, k, v in parts if (rows := scope.rows(here))]:
+                    keys, values = (self._per_head(*of_frames, heads=heads) for of_frames in zip(*frames, strict=True))
+                    bases = run.fit(self.fitting, scope, layer, extra_options, keys, (values,))
+                    found.append((scope, self._shared(keys, bases, heads, k.dtype, scope.frames)))
             return found
 
         here = batch.here(k.shape[0], groups)
-        found = batch.together((k, v), groups, fit_all)
+        found = batch.parts_together(k, v, groups=groups, compute=fit_all)
         return [(rows, shared) for scope, shared in found if (rows := scope.rows(here))]
 
     def of_pixels(self, tokens: Tensor, k: Tensor, v: Tensor, key: FitKey, heads: int) -> SharedKeys:
         """EM per head on keys [n, p, c], whose values are pooled by the same responsibilities; no token is read."""
-        keys, values = self._per_head(k, heads), self._per_head(v, heads)
+        (keys,), (values,) = self._per_head(k, heads=heads), self._per_head(v, heads=heads)
         return self._shared(keys, self.fitting.fit(keys, key, (values,)), heads, k.dtype, slice(None))
 
-    def _shared(self, features: Tensor, bases: Bases, heads: int, dtype: torch.dtype, frames: slice) -> SharedKeys:
+    def _shared(self, features: Tokens, bases: Bases, heads: int, dtype: torch.dtype, frames: slice) -> SharedKeys:
         """From a fit to keys [h, m, d] with the pooled values. Heads have their own empty bases, so these are masked
         rather than left out."""
         settings, live = self.fitting.settings, bases.live(self.fitting.settings.em)
@@ -63,13 +63,16 @@ class KeyBases:
             weight = bases.log_mass if settings.mass_weighted else torch.zeros_like(bases.mass)
             bias = rearrange(weight.masked_fill(~live, torch.finfo(dtype).min).to(dtype), "h k -> 1 h 1 k")
 
-        pooling = Pooling(frames, features, bases, settings.em, partial(self._per_head, heads=heads), _merged)
+        pooling = Pooling(
+            frames, features, bases, settings.em, lambda pixels: self._per_head(pixels, heads=heads)[0], _merged
+        )
         keys, values = (_merged(found.to(dtype)) for found in (bases.centres, *bases.pooled))
         return SharedKeys(keys, values, bias, pooling)
 
-    def _per_head(self, frames: Tensor, heads: int) -> Tensor:
-        """The pixels that EM sees, by head: [n, p, c] -> [h, m, d]."""
-        return rearrange(self.fitting.frames_seen(frames), "n p (h d) -> h (n p) d", h=heads)
+    def _per_head(self, *frames: Tensor, heads: int) -> tuple[Tensor, ...]:
+        """The pixels that EM sees of frames in parts, by head: [n, p, c] -> [h, m, d] each."""
+        seen = self.fitting.frames_seen(*frames)
+        return tuple(rearrange(part, "n p (h d) -> h (n p) d", h=heads) for part in seen)
 
 
 def _merged(bases: Tensor) -> Tensor:

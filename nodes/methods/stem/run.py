@@ -35,7 +35,7 @@ class StemRun:
         layer: AttentionLayer,
         extra_options: dict,
         features: Tokens,
-        values: Sequence[Tensor] = (),
+        values: Sequence[Tokens] = (),
     ) -> Bases:
         """Bases of a scope in this call of a layer; see `Fitting.fit`."""
         key = FitKey(int(self.timestep(extra_options["sigmas"][:1])), layer.index, scope.chunk)

@@ -13,6 +13,7 @@ ScopeKind = Literal["all_frames", "anchor_frames", "frame_chunks"]
 # What the node offers, and what a file may ask for.
 MOST_BASES = 4096
 MOST_ITERATIONS = 100
+MOST_FRAMES_PER_BATCH = 4096
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from comfyui_stem.nodes.metrics.optical_flow import dis, estimate, raft, weight_files
+from comfyui_stem.nodes.metrics.optical_flow import dis, estimate, raft, raft_bytes, weight_files
+from comfyui_stem.tools.measured.bench.live_tensors import LiveTensors
 from comfyui_stem.tools.measured.quality.clips import held_out_cases
 from comfyui_stem.tools.small_model.rendered_clips import render
 
@@ -59,6 +60,20 @@ def test_raft_takes_small_and_odd_sizes():
     video = drifting(0, 0, frames=2, size=(50, 61))
     with torch.inference_mode():
         assert between(*video).shape == (50, 61, 2)
+
+
+@pytest.mark.parametrize(("kind", "side"), [("raft_small", 384), ("raft_large", 384), ("raft_small", 640)])
+def test_the_memory_of_raft_is_what_it_holds(kind, side):
+    from torchvision.models import optical_flow
+
+    weights = getattr(optical_flow, kind)(weights=None).state_dict()
+    between = raft(weights)
+    with torch.inference_mode(), LiveTensors() as live:
+        between(*drifting(0, 0, frames=2, size=(side - 5, side)))
+    held = live.peak + sum(weight.nbytes for weight in weights.values())
+    assert 0.8 < raft_bytes(weights, side - 5, side) / held < 1.2
+    # at 1080p the volume alone has 4 GB
+    assert 8e9 < raft_bytes(weights, 1080, 1920) < 9e9
 
 
 def test_other_weights_are_refused():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from comfyui_stem.nodes.methods.attention.installing import install, remove
 from comfyui_stem.nodes.methods.batching import frame_batches
-from comfyui_stem.nodes.methods.batching.frame_batches import join_batches, rows_of
+from comfyui_stem.nodes.methods.batching.frame_batches import batches_that_meet, join_batches, rows_of
 from comfyui_stem.nodes.methods.batching.memory_budget import frames_that_fit, frames_to_budget
 from comfyui_stem.nodes.methods.inversion.reconstruction import reconstruct
 from comfyui_stem.nodes.methods.inversion.sampling import invert
@@ -62,7 +62,8 @@ def test_inversion_and_guided_reconstruction_do_not_depend_on_the_batches(loaded
         guided = reconstruct(inversion, model, inversion.source, loaded.prompt("rain"), 3.0)
         results.append((inversion.trajectory, guided))
         assert bool(calls) == (frames_per_batch is not None)
-    assert set(calls) == {-(-len(video) // 2), len(video)}
+    meeting = StemSelfAttention.from_settings(SETTINGS[name]).frames_that_meet(len(video))
+    assert set(calls) == {len(batches) for size in (2, 1) for batches in batches_that_meet(len(video), size, meeting)}
     for trajectory, guided in results[1:]:
         assert relative(trajectory, results[0][0]) < 1e-5
         # guidance of 3 multiplies the rounding
@@ -88,17 +89,38 @@ def test_as_many_frames_as_fit_are_taken_automatically(loaded, video, calls, mon
     assert relative(split, whole) < 1e-5
 
 
-@given(frames=st.integers(1, 300), groups=st.integers(1, 2), share=st.floats(0.01, 3.0))
+@given(
+    frames=st.integers(1, 300),
+    groups=st.integers(1, 2),
+    share=st.floats(0.01, 3.0),
+    meeting=st.sampled_from([1, 8, 300]),
+)
 @settings(max_examples=50)
-def test_the_frames_that_fit_are_within_the_free_memory_or_one(loaded, frames, groups, share):
+def test_the_frames_that_fit_are_within_the_free_memory_or_one(loaded, frames, groups, share, meeting):
     base, size = loaded.model.model, (64, 48)
     one = base.memory_required([1, 4, *size])
     free = share * frames * groups * one
-    fit = frames_that_fit(base, frames, groups, size, free)
+    fit = frames_that_fit(base, frames, groups, size, free, meeting)
     assert 1 <= fit <= frames
     assert (fit == frames) == (share >= 1 or frames == 1 or fit == frames)
     assert fit == 1 or base.memory_required([fit * groups, 4, *size]) <= free * (1 + 1e-9)
-    assert frames_to_budget(base, frames, fit, size) <= frames
+    budget = frames_to_budget(base, frames, fit, size, meeting)
+    assert fit <= budget <= frames
+    assert fit == 1 or groups > 1 or base.memory_required([budget, 4, *size]) <= free + one
+    # chunks are whole, or one is cut
+    assert fit == frames or fit % meeting == 0 or fit <= meeting
+
+
+@given(frames=st.integers(1, 40), size=st.integers(1, 20), meeting=st.integers(1, 40))
+@settings(max_examples=100)
+def test_frames_that_need_each_other_are_in_batches_that_meet(frames, size, meeting):
+    groups = batches_that_meet(frames, size, meeting)
+    assert [n for batches in groups for batch in batches for n in range(batch.start, batch.stop)] == [*range(frames)]
+    assert all(0 < batch.stop - batch.start <= size for batches in groups for batch in batches)
+    chunks = [{n // meeting for batch in batches for n in range(batch.start, batch.stop)} for batches in groups]
+    assert sum(map(len, chunks)) == -(-frames // meeting)
+    # only those of one chunk wait for each other
+    assert all(len(batches) == 1 or len(of) == 1 for batches, of in zip(groups, chunks, strict=True))
 
 
 @given(frames=st.integers(1, 20), size=st.integers(1, 25), groups=st.integers(1, 3))

@@ -67,9 +67,19 @@ def test_what_is_loaded_reconstructs_as_what_was_saved(loaded, video, tmp_path, 
     assert torch.equal(after.trajectory, before.trajectory)
     for same in ("timesteps", "sigmas", "convention", "identity", "stem"):
         assert getattr(after, same) == getattr(before, same)
-    assert installed_method(after.model) == METHODS[name]
+    assert installed_method(after.model) == installed_method(before.model)
     results = [reconstruct(one, one.model, one.source) for one in (before, after)]
     assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("frames_per_batch", [0, 3, None])
+def test_how_many_frames_go_through_at_a_time_is_kept(loaded, video, tmp_path, frames_per_batch):
+    before = inverted(loaded, video, StemSelfAttention.from_settings(SMALL, frames_per_batch))
+    save_inversion(before, tmp_path / "x.safetensors")
+    method = installed_method(load_inversion(tmp_path / "x.safetensors", loaded.model, "Test").model)
+    assert (method.frames_per_batch, method.decided) == (
+        (len(video), True) if frames_per_batch == 0 else (frames_per_batch, False)
+    )
 
 
 def test_the_mask_of_the_inverted_latent_is_kept(loaded, inversion, tmp_path):
@@ -87,9 +97,9 @@ def test_many_edits_start_from_one_saved_inversion(loaded, inversion, file):
     assert torch.equal(*results)
 
 
-def test_a_method_on_the_connected_model_gives_way_to_that_of_the_file(loaded, file):
+def test_a_method_on_the_connected_model_gives_way_to_that_of_the_file(loaded, inversion, file):
     other = install(loaded.model, FrameContextAttention(None))
-    assert installed_method(load_inversion(file, other, "Test").model) == METHODS["stem"]
+    assert installed_method(load_inversion(file, other, "Test").model) == installed_method(inversion.model)
 
 
 def test_another_checkpoint_is_refused(loaded, file, monkeypatch):
@@ -131,7 +141,7 @@ KEPT = {  # what the files of tests/data were made with
 
 
 @pytest.mark.parametrize("name", KEPT)
-def test_a_file_of_version_0_1_0_is_read_as_it_was_meant_and_written_again_byte_for_byte(loaded, tmp_path, name):
+def test_a_file_of_version_0_1_0_is_read_as_it_was_meant_and_written_again_with_what_is_new(loaded, tmp_path, name):
     kept = DATA / f"inversion_{name}.safetensors"
     inversion = load_inversion(kept, loaded.model, "Test")
     assert installed_method(inversion.model) == KEPT[name]
@@ -140,7 +150,14 @@ def test_a_file_of_version_0_1_0_is_read_as_it_was_meant_and_written_again_byte_
     assert torch.equal(inversion.trajectory, load_file(kept)["trajectory"])
     assert torch.isfinite(reconstruct(inversion, inversion.model, inversion.source)).all()
     save_inversion(inversion, tmp_path / "again.safetensors")
-    assert (tmp_path / "again.safetensors").read_bytes() == kept.read_bytes()
+    before, after = description_of(kept), description_of(tmp_path / "again.safetensors")
+    assert (before.pop("version"), after.pop("version")) == (1, 2)
+    if "stem" in str(before["method"]):
+        # decided anew in every run
+        assert (after["method"].pop("frames_per_batch"), after["method"].pop("decided")) == (0, False)
+    assert after == before
+    tensors = [load_file(one) for one in (kept, tmp_path / "again.safetensors")]
+    assert all(torch.equal(tensors[1].pop(key), tensor) for key, tensor in tensors[0].items()) and not tensors[1]
 
 
 def test_a_description_that_is_nested_without_end_is_refused(loaded, file):
@@ -258,7 +275,7 @@ def description_of(file):
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"version": 2}, "version 2, this pack knows up to 1; update"),
+        ({"version": 3}, "version 3, this pack knows up to 2; update"),
         ({"version": "1"}, "version is '1'; it should be a valid integer"),
         ({"version": True}, "version is True; it should be a valid integer"),
         ({"timesteps": []}, r"timesteps is \[\]"),
@@ -275,7 +292,15 @@ def description_of(file):
         ({"options": {"a": [1]}}, r"options\.a is \[1\]; plain values are needed"),
         ({"method": 7}, "method is 7; it should be an object"),
         ({"method": {"kind": "pickle"}}, "'pickle'.*expected tags: 'stem', 'frames'"),
-        ({"method": {"kind": "stem", "settings": {}}}, r"it lacks method\.settings\.clamp_to_tokens"),
+        ({"method": {"kind": "stem", "settings": {}}}, r"it lacks .*method\.settings\.clamp_to_tokens"),
+        ({"method": {"kind": "stem", "settings": {}, "decided": True}}, r"it lacks method\.frames_per_batch"),
+        *(
+            (
+                {"method": {"kind": "stem", "settings": {}, "frames_per_batch": number}},
+                rf"frames_per_batch is {number}; ",
+            )
+            for number in (-1, 4097, 2.0)
+        ),
         (
             {"method": {"kind": "frames", "references": ["__import__"], "finest_level": 0}},
             "frame offsets, first, mid or last are expected",

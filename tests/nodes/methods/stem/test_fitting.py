@@ -93,5 +93,7 @@ def test_the_choice_is_made_again_when_a_step_is_run_again():
 @pytest.mark.parametrize(("frames", "kept"), [(3, [0, 1, 2]), (7, [0, 3, 6]), (9, [0, 4, 8])])
 def test_anchor_frames_are_evenly_spaced(frames, kept):
     anchors = fitting(scope="anchor_frames", scope_frames=3)
-    assert anchors.frames_seen(torch.arange(frames)).tolist() == kept
-    assert fitting().frames_seen(torch.arange(frames)).tolist() == list(range(frames))
+    for parts in (1, 2, 3):
+        split = torch.arange(frames).tensor_split(parts)
+        assert torch.cat(anchors.frames_seen(*split)).tolist() == kept
+        assert fitting().frames_seen(*split) == split
