@@ -49,7 +49,7 @@ def test_memory_is_that_of_the_rows_that_go_through_the_network_at_a_time(loaded
     asked.clear()
     three_keyframes = TokenFlowSettings(batch_size=2, attention_injection=0.0, feature_injection=0.0)
     edit(loaded.model, inversion, loaded.prompt("a castle"), loaded.prompt(""), three_keyframes)
-    assert asked[0] == (2 * 3, *video.shape[1:])  # for both prompts
+    assert asked[0] == (3, *video.shape[1:])  # of one prompt after the other
 
 
 def test_the_rest_is_told_at_the_pace_so_far_and_at_the_end_what_it_took(monkeypatch, caplog):
