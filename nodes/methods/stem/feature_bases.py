@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ....stem_kernels.attention import joined
 from ....stem_kernels.em import Bases
-from ....stem_kernels.token_parts import Tokens
+from ....stem_kernels.token_parts import Tokens, parts_of
 from ..attention.method import RUN
 from ..attention.rows import groups_of
 from ..batching.frame_batches import batch_of
@@ -56,11 +56,12 @@ class FeatureBases:
         projected = zip(pending, k.split(counts, dim=1), v.split(counts, dim=1), strict=True)
         return [(rows, replace(shared, keys=keys, values=values)) for (rows, shared), keys, values in projected]
 
-    def of_pixels(self, tokens: Tensor, k: Tensor, v: Tensor, key: FitKey, heads: int) -> SharedKeys:
-        """EM on tokens [n, p, c]; keys and values of the same pixels are pooled by its responsibilities."""
-        features, keys, values = (self._seen(tensor)[0] for tensor in (tokens, k, v))
+    def of_pixels(self, tokens: Tokens, k: Tokens, v: Tokens, key: FitKey, heads: int) -> SharedKeys:
+        """EM on tokens [n, p, c], or parts of them along n; keys and values of the same pixels are pooled by its
+        responsibilities."""
+        features, keys, values = (self._seen(*parts_of(rows)) for rows in (tokens, k, v))
         bases = self.fitting.fit(features, key, (keys, values))
-        return self._shared(features, bases, k.dtype, slice(None))
+        return self._shared(features, bases, keys[0].dtype, slice(None))
 
     def _shared(self, features: Tokens, bases: Bases, dtype: torch.dtype, frames: slice) -> SharedKeys:
         """The pooled keys and values, or the bases that are still to be projected."""

@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ....stem_kernels.em import Bases
-from ....stem_kernels.token_parts import Tokens
+from ....stem_kernels.token_parts import Tokens, parts_of
 from ..attention.method import RUN
 from ..attention.rows import groups_of
 from ..batching.frame_batches import batch_of
@@ -50,10 +50,11 @@ class KeyBases:
         found = batch.parts_together(k, v, groups=groups, compute=fit_all)
         return [(rows, shared) for scope, shared in found if (rows := scope.rows(here))]
 
-    def of_pixels(self, tokens: Tensor, k: Tensor, v: Tensor, key: FitKey, heads: int) -> SharedKeys:
-        """EM per head on keys [n, p, c], whose values are pooled by the same responsibilities; no token is read."""
-        (keys,), (values,) = self._per_head(k, heads=heads), self._per_head(v, heads=heads)
-        return self._shared(keys, self.fitting.fit(keys, key, (values,)), heads, k.dtype, slice(None))
+    def of_pixels(self, tokens: Tokens, k: Tokens, v: Tokens, key: FitKey, heads: int) -> SharedKeys:
+        """EM per head on keys [n, p, c], or parts of them along n, whose values are pooled by the same
+        responsibilities; no token is read."""
+        keys, values = (self._per_head(*parts_of(rows), heads=heads) for rows in (k, v))
+        return self._shared(keys, self.fitting.fit(keys, key, (values,)), heads, keys[0].dtype, slice(None))
 
     def _shared(self, features: Tokens, bases: Bases, heads: int, dtype: torch.dtype, frames: slice) -> SharedKeys:
         """From a fit to keys [h, m, d] with the pooled values. Heads have their own empty bases, which cannot be left

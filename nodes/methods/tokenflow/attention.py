@@ -1,7 +1,7 @@
 """Self-attention of a TokenFlow edit: record the source, edit the keyframes together, propagate to all frames.
 
-A step is a sequence of passes through the model. The source passes run first and leave behind, for every layer, what
-the edit passes read. Nothing depends on which conditionings ComfyUI joins into one batch.
+A step is a sequence of passes through the model, with one conditioning in each call. The source passes run first and
+leave behind, for every layer, what the edit passes read.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ....stem_kernels.correspondence import propagate
@@ -17,6 +16,7 @@ from ..attention.method import RUN, SelfAttentionMethod
 from ..attention.rows import check_pass, comfyui_attention
 from ..seams.layer_map import AttentionLayer
 from ..stem.attention import StemSelfAttention
+from ..stem.fitting import FitKey
 from .keyframe_attention import AllKeyframes, KeyframeRows, extended_attention, stem_attention
 from .keyframe_store import KeyframeStore
 from .run import KEYS, QUERIES, SOURCE, TOKENS, VALUES, Pass, TokenFlowRun
@@ -59,11 +59,10 @@ class TokenFlowAttention(SelfAttentionMethod):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict) -> Tensor:
         current = _pass(q, extra_options)
+        (cond,) = [SOURCE] if current.source else extra_options["cond_or_uncond"]
         if current.plan is not None and not (current.source and self.source_rows == "true"):
-            conds = [SOURCE] if current.source else extra_options["cond_or_uncond"]
-            matches = current.run.matches[layer.index]
-            rows = (current.of_keyframes(cond, layer.index) for cond in conds)
-            return torch.cat([propagate(of_cond, matches, current.plan) for of_cond in rows])
+            rows = current.of_keyframes(cond, layer.index)
+            return propagate(rows, current.run.matches[layer.index], current.plan)
         if not current.source:
             return self._attend_keyframes(q, k, v, layer, current, extra_options)
         out = comfyui_attention(q, k, v, extra_options)
@@ -80,18 +79,18 @@ class TokenFlowAttention(SelfAttentionMethod):
     def _attend_keyframes(
         self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, current: Pass, extra_options: dict
     ) -> Tensor:
-        """The edit's keyframes of one pass, each cond for itself, together with those of the other passes."""
-        conds, kept = extra_options["cond_or_uncond"], current.run.kept
+        """The edit's keyframes of one pass, together with those of the other passes."""
+        kept, (cond,) = current.run.kept, extra_options["cond_or_uncond"]
 
         def together(parts: list[KeyframeRows]) -> dict[int, Tensor]:
-            every = AllKeyframes(parts, len(conds), layer.index, kept if current.injects(layer) else None)
+            every = AllKeyframes(parts, layer.index, kept if current.injects(layer) else None)
             if self.stem is None:
                 outputs = extended_attention(every, self.keyframe_window, extra_options)
             else:
-                outputs = stem_attention(every, self.stem, current.run.timestep, extra_options)
+                key = FitKey(current.run.timestep, layer.index, cond)
+                outputs = stem_attention(every, self.stem, key, extra_options)
             for out in outputs:
-                for cond, rows in zip(conds, out.chunk(len(conds)), strict=True):
-                    kept.keep(cond, layer.index, rows)
+                kept.keep(cond, layer.index, out)
             return {part.keyframes.start: out for part, out in zip(parts, outputs, strict=True)}
 
         here = KeyframeRows(current.keyframes, {QUERIES: q, KEYS: k, VALUES: v, TOKENS: current.tokens})

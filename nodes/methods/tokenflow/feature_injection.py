@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from einops import repeat
 from greenlet import getcurrent
 from torch import Tensor, nn
 
@@ -30,8 +29,7 @@ def inject_feature(block: int, executor: Any, *args: Any, **kwargs: Any) -> Tens
         if current.source:
             current.keep_feature(output)
             return None
-        feature = current.source_feature().to(output)
-        return repeat(feature, "n c h w -> (g n) c h w", g=output.shape[0] // feature.shape[0])
+        return current.source_feature().to(output)
 
     # The value after the second convolution, before the skip is added.
     module = executor.class_obj.output_blocks[block][0].out_layers

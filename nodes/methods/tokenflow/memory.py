@@ -30,9 +30,8 @@ def frames_at_once(frames: int, settings: TokenFlowSettings) -> int:
 
 
 def frames_to_budget(base: Any, frames: int, settings: TokenFlowSettings, size: Sequence[int]) -> int:
-    """For how many frames of two conds ComfyUI should leave room; `size` is the latent's."""
-    waiting, needed = while_waiting(base, frames, settings, size), base.memory_required([2, 4, *size])
-    return max(frames_at_once(frames, settings), math.ceil(waiting / needed))
+    """For how many frames ComfyUI should leave room, which counts two conds of each; `size` is the latent's."""
+    return math.ceil(_largest_pass(base, frames, settings, size) / base.memory_required([2, 4, *size]))
 
 
 def room_for_keyframes(base: Any, frames: int, settings: TokenFlowSettings, size: Sequence[int]) -> float:
@@ -40,12 +39,15 @@ def room_for_keyframes(base: Any, frames: int, settings: TokenFlowSettings, size
     device = base.current_patcher.load_device
     if device.type in ("cpu", "mps"):
         return math.inf  # host memory is the same
-    rows = 2 * frames_at_once(frames, settings)
-    # ComfyUI computes two conds together where it has half as much again
-    needed = max(1.5 * base.memory_required([rows, 4, *size]), while_waiting(base, frames, settings, size))
     # without the weights that would give way: they are read in every pass, these rows once a batch
-    free = comfy.model_management.get_free_memory(device)
-    return max(0.0, free - needed - comfy.model_management.minimum_inference_memory())
+    free = comfy.model_management.get_free_memory(device) - comfy.model_management.minimum_inference_memory()
+    return max(0.0, free - _largest_pass(base, frames, settings, size))
+
+
+def _largest_pass(base: Any, frames: int, settings: TokenFlowSettings, size: Sequence[int]) -> float:
+    """Bytes of a pass over a batch, or of those over the edit's keyframes."""
+    of_pass = base.memory_required([frames_at_once(frames, settings), 4, *size])
+    return max(of_pass, while_waiting(base, frames, settings, size))
 
 
 def while_waiting(base: Any, frames: int, settings: TokenFlowSettings, size: Sequence[int]) -> float:

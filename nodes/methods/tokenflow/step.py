@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ....stem_kernels.attention import joined
 from ..attention.method import RUN
 from ..batching.lockstep import Meet, run_in_lockstep
 from ..seams.control_hints import controls_of_frames
@@ -59,10 +60,7 @@ class Step:
         """The source's keyframes, then the edit's, whose predictions are returned by cond."""
         for part in parts:
             self._call(self._pass(True, frames[part], range(part.start, part.stop)))
-        if len(parts) == 1:
-            found = self._call(self._pass(False, frames, range(len(frames))))
-        else:
-            found = [self._keyframes_of(place, frames, parts) for place in range(len(self.conds))]
+        found = [self._keyframes_of(place, frames, parts) for place in range(len(self.conds))]
         for kind in (QUERIES, KEYS):
             self.run.kept.drop(kind)
         return found
@@ -81,16 +79,14 @@ class Step:
         return self._call(self._pass(False, batch.edit, batch.keyframes, plan))
 
     def _keyframes_of(self, place: int, frames: Tensor, parts: Sequence[slice]) -> Tensor:
-        """One cond alone: what its passes hold lives at the same time, and that of two would be twice as much."""
-        if self.conds[place] is None:
-            return self.x.new_zeros(len(frames), *self.x.shape[1:])
+        """Of one cond, whose passes meet: what they hold lives at the same time."""
         conds = [cond if place == here else None for here, cond in enumerate(self.conds)]
 
         def of_part(part: slice, meet: Meet) -> Tensor:
             current = self._pass(False, frames[part], range(part.start, part.stop), meet=meet)
             return self._call(current, conds)[place]
 
-        return torch.cat(run_in_lockstep([partial(of_part, part) for part in parts]))
+        return joined(run_in_lockstep([partial(of_part, part) for part in parts]))
 
     def _pass(self, source: bool, frames: Tensor, *of_keyframes: Any, **more: Any) -> Pass:
         injected = {"inject_attention": self.inject_attention, "inject_features": self.inject_features}

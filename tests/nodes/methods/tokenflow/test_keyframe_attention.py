@@ -11,7 +11,6 @@ from comfyui_stem.stem_kernels.attention import attention
 from comfyui_stem.stem_kernels.correspondence import batch_slices
 
 KEYFRAMES, PIXELS, CHANNELS, HEADS = 7, 6, 8, 2
-OPTIONS = {"n_heads": HEADS, "attn_precision": None, "cond_or_uncond": [1, 0]}
 
 
 @pytest.fixture(autouse=True)
@@ -27,22 +26,19 @@ def calls(monkeypatch):
     return found
 
 
-def rows(groups, seed):
+def rows(seed):
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(groups, KEYFRAMES, PIXELS, CHANNELS, generator=generator, dtype=torch.float64)
+    return torch.randn(KEYFRAMES, PIXELS, CHANNELS, generator=generator, dtype=torch.float64)
 
 
 def attended(q, k, v, size, window, source=None):
-    """By the code under test, with keyframes that come in passes of `size`: [groups, keyframes, p, c]."""
-    edit = {"queries": q, "keys": k, "values": v}
+    """By the code under test, with keyframes that come in passes of `size`: [keyframes, p, c]."""
+    kinds = {"queries": q, "keys": k, "values": v}
     parts = [
-        KeyframeRows(
-            range(part.start, part.stop), {kind: tensor[:, part].flatten(0, 1) for kind, tensor in edit.items()}
-        )
+        KeyframeRows(range(part.start, part.stop), {kind: tensor[part] for kind, tensor in kinds.items()})
         for part in batch_slices(KEYFRAMES, size)
     ]
-    found = extended_attention(AllKeyframes(parts, len(q), 3, source), window, OPTIONS)
-    return torch.cat([part.unflatten(0, (len(q), -1)) for part in found], dim=1)
+    return torch.cat(extended_attention(AllKeyframes(parts, 3, source), window, {}))
 
 
 def written_out(q, k, v, window):
@@ -50,26 +46,25 @@ def written_out(q, k, v, window):
     for keyframe in range(KEYFRAMES):
         nearest = sorted(range(KEYFRAMES), key=lambda other, here=keyframe: (abs(other - here), other))
         read = sorted(nearest[: window or KEYFRAMES])
-        found.append(attention(q[:, keyframe], *(t[:, read].flatten(1, 2) for t in (k, v)), HEADS))
-    return torch.stack(found, dim=1)
+        found.append(attention(q[keyframe][None], *(t[read].flatten(0, 1)[None] for t in (k, v)), HEADS))
+    return torch.cat(found)
 
 
-@pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 @pytest.mark.parametrize("window", [0, 1, 2, 3, 4, 6, 7, 32])
-def test_each_keyframe_attends_to_those_nearest_to_it(groups, size, window):
-    q, k, v = (rows(groups, seed) for seed in range(3))
+def test_each_keyframe_attends_to_those_nearest_to_it(size, window):
+    q, k, v = map(rows, range(3))
     torch.testing.assert_close(attended(q, k, v, size, window), written_out(q, k, v, window))
 
 
 @pytest.mark.parametrize("window", [0, 3])
-def test_the_sources_queries_and_keys_replace_those_of_the_edit_for_every_cond(window):
-    q, k, v = (rows(2, seed) for seed in range(3))
-    source, store = [rows(1, seed) for seed in (3, 4)], KeyframeStore(torch.device("cpu"))
+def test_the_sources_queries_and_keys_replace_those_of_the_edit(window):
+    q, k, v, *source = map(rows, range(5))
+    store = KeyframeStore(torch.device("cpu"))
     for kind, of_kind in zip(("queries", "keys"), source, strict=True):
-        store.keep(kind, 3, of_kind[0])
+        store.keep(kind, 3, of_kind)
     found = attended(torch.full_like(q, torch.nan), torch.full_like(k, torch.nan), v, 3, window, store)
-    torch.testing.assert_close(found, written_out(*(part.expand_as(v) for part in source), v, window))
+    torch.testing.assert_close(found, written_out(*source, v, window))
 
 
 @pytest.mark.parametrize(
@@ -82,5 +77,5 @@ def test_the_sources_queries_and_keys_replace_those_of_the_edit_for_every_cond(w
     ],
 )
 def test_keyframes_of_a_pass_with_the_same_window_are_one_call(calls, size, window, expected):
-    attended(*(rows(1, seed) for seed in range(3)), size, window)
+    attended(*map(rows, range(3)), size, window)
     assert calls == expected

@@ -74,11 +74,11 @@ def test_an_edit_does_not_depend_on_the_passes_that_its_keyframes_go_through_in(
 ):
     settings = SETTINGS[name]
     whole = edited(loaded, inversion, settings)
-    assert not passes
+    assert set(passes) == {1}
+    passes.clear()
     keyframes_at_once(2)
     split = edited(loaded, inversion, settings)
-    conds = 1 if settings.cfg == 1.0 else 2
-    assert passes == [-(-FRAMES // settings.batch_size // 2)] * conds
+    assert set(passes) == {-(-FRAMES // settings.batch_size // 2)}
     assert relative(split, whole) < 1e-5
 
 
