@@ -10,7 +10,7 @@ from torch import Tensor
 from ....stem_kernels.ddim import to_exploding
 from ....stem_kernels.masks import blend
 from ..attention.method import RUN
-from ..inversion.guidance import ScheduledGuider, StepSchedule, predictions
+from ..inversion.guidance import ScheduledGuider, StepSchedule, one_by_one
 from ..inversion.inversion import Inversion
 from ..inversion.sampling import Tail, denoise, denoising_sigmas
 from ..seams.control_hints import own_controls, without_controls
@@ -73,7 +73,7 @@ class EditGuider(ScheduledGuider):
     ) -> list[Tensor]:
         """One pass through the edit's network or another, for each of `conds`."""
         comfy.model_management.throw_exception_if_processing_interrupted()
-        return predictions(network or self.inner_model, conds, x, sigma, model_options)
+        return one_by_one(network or self.inner_model, conds, x, sigma, model_options)
 
     def predict_conds(self, args: dict) -> list[Tensor]:
         options = args["model_options"]

@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 
 from ....stem_kernels.prompt_alignment import Window, window_range
-from ..batching.memory_budget import usual_room
-from ..seams.comfyui_versions import free_memory
 from ..seams.patch_marks import origin
 from .inversion import Inversion
 
@@ -81,7 +79,7 @@ class ScheduledGuider(comfy.samplers.CFGGuider):
 
     def predict_conds(self, args: dict) -> list[Tensor]:
         """The clean latents predicted for each of `conds` (a cond may be None), given ComfyUI's arguments."""
-        return predictions(args["model"], args["conds"], args["input"], args["sigma"], args["model_options"])
+        return one_by_one(args["model"], args["conds"], args["input"], args["sigma"], args["model_options"])
 
     def timestep_of(self, sigma: Tensor) -> int:
         """The timestep of the schedule that has the noise level `sigma` [frames].
@@ -104,14 +102,9 @@ class ScheduledGuider(comfy.samplers.CFGGuider):
         return timesteps[nearest]
 
 
-def predictions(network: Any, conds: list, x: Tensor, sigma: Tensor, model_options: dict) -> list[Tensor]:
-    """ComfyUI's predictions for each of `conds`: in one call where a device of this size has room for it, else in one
-    for each. ComfyUI would go by what happens to be free, and results with it, by rounding."""
-    there = [place for place, cond in enumerate(conds) if cond is not None]
-    model = network.current_patcher
-    room = min(usual_room(model), free_memory(model, model.load_device))
-    if network.memory_required([len(there) * len(x), *x.shape[1:]]) <= room:
-        return comfy.samplers.calc_cond_batch(_WithRoom(network), conds, x, sigma, model_options)
+def one_by_one(network: Any, conds: list, x: Tensor, sigma: Tensor, model_options: dict) -> list[Tensor]:
+    """ComfyUI's predictions for each of `conds`, in a call of their own: whether it joins several depends on how much
+    memory happens to be free, and results would with it, by rounding."""
 
     def predicted(place: int) -> Tensor:
         # a cond's place is told to patches
@@ -119,19 +112,6 @@ def predictions(network: Any, conds: list, x: Tensor, sigma: Tensor, model_optio
         return comfy.samplers.calc_cond_batch(network, alone, x, sigma, model_options)[place]
 
     return [predicted(place) for place in range(len(conds))]
-
-
-class _WithRoom:
-    """A network for which ComfyUI finds room, however many conds it would join."""
-
-    def __init__(self, network: Any) -> None:
-        self._network = network
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._network, name)
-
-    def memory_required(self, *shapes: Any, **more: Any) -> float:
-        return 0.0
 
 
 def _guidance_patches(model_options: dict) -> list[str]:
