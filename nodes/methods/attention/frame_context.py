@@ -14,6 +14,8 @@ from .attention_map import AttentionMap, Gather
 from .method import SelfAttentionMethod
 from .rows import comfyui_attention, groups_of
 
+_OWN = ((), (0,))
+
 
 @dataclass(frozen=True)
 class FrameContextAttention(SelfAttentionMethod):
@@ -26,8 +28,13 @@ class FrameContextAttention(SelfAttentionMethod):
 
     references: tuple[FrameReference, ...] | None
     finest_level: int = 0
+    frames_per_batch: int | None = None
+    decided: bool = False
     name: str = "Frame Context"
     replay_obstacle = ""
+
+    def frames_that_meet(self, frames: int) -> int:
+        return 1 if self.references in _OWN else frames
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict) -> Tensor:
         if self._keeps_to_own_frame(layer):
@@ -61,7 +68,7 @@ class FrameContextAttention(SelfAttentionMethod):
         return context_frames(self.references, k.shape[0] // groups)[here]
 
     def _keeps_to_own_frame(self, layer: AttentionLayer) -> bool:
-        return layer.level < self.finest_level or self.references in ((), (0,))
+        return layer.level < self.finest_level or self.references in _OWN
 
 
 OWN_FRAME = FrameContextAttention(references=(0,))

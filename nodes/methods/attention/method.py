@@ -23,12 +23,14 @@ class SelfAttentionMethod:
         name: of the node, for messages.
         frames_per_batch: how many frames go through the network at a time; 0 for as many as memory allows, None for
             all, always.
+        decided: whether that number was decided for a run: it is kept, but gives way where memory is short.
         replay_obstacle: why a step of an inversion with this method cannot be run again alone, in words that complete
             "the INVERSION was made with"; empty where it can, and `recorded` and `attend_pixels` are there.
     """
 
     name: str
     frames_per_batch: int | None = None
+    decided: bool = False
 
     @property
     def replay_obstacle(self) -> str:

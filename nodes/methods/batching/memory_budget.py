@@ -13,6 +13,7 @@ from typing import Any
 import comfy.model_management
 import torch
 
+from ....stem_kernels.prompt_alignment import TOKENS
 from ..seams.comfyui_versions import free_memory
 
 # Numbers of a frame that waits for others, per latent pixel, in units of the network's width. Most live in the first
@@ -20,8 +21,9 @@ from ..seams.comfyui_versions import free_memory
 # (3), the input of the block and its current features (2), and their normalised form (1) or, with bases of keys, the
 # queries, keys and values (3).
 _WAITING_WIDTHS = 9
-# Latents that a sampler holds of every frame, in float32: noise, source and result, before and after each scaling.
-_LATENTS = 12
+# Copies that a run holds for every frame, in float32: of its latent (noise, source and result, before and after each
+# scaling) and of the prompt (repeated, and joined for the call).
+_LATENTS, _PROMPTS = 12, 2
 
 
 def frames_that_fit(
@@ -39,7 +41,7 @@ def frames_that_fit(
     needed = base.memory_required([groups, 4, *size])
     if frames * needed <= free:
         return frames
-    left = free - held_bytes(frames, size)
+    left = free - held_bytes(base, frames, size)
     if left // needed >= meeting:
         return int(left // needed) // meeting * meeting  # in whole groups, so that none waits for another
     return max(1, min(meeting, int((left - groups * meeting * waiting_bytes(base, size)) // needed)))
@@ -47,7 +49,7 @@ def frames_that_fit(
 
 def frames_to_budget(base: Any, frames: int, batch: int, size: Sequence[int], meeting: int) -> int:
     """For how many frames ComfyUI should leave room where `batch` of `frames` are computed at a time."""
-    beside = held_bytes(frames, size)
+    beside = held_bytes(base, frames, size)
     if batch < min(meeting, frames):
         beside += min(meeting, frames) * waiting_bytes(base, size)
     return min(frames, math.ceil(batch + beside / base.memory_required([1, 4, *size])))
@@ -59,9 +61,10 @@ def waiting_bytes(base: Any, size: Sequence[int]) -> float:
     return _WAITING_WIDTHS * base.diffusion_model.model_channels * math.prod(size) * item
 
 
-def held_bytes(frames: int, size: Sequence[int]) -> float:
-    """Bytes of all frames that a sampler holds through a run."""
-    return _LATENTS * frames * 4 * math.prod(size) * torch.float32.itemsize
+def held_bytes(base: Any, frames: int, size: Sequence[int]) -> float:
+    """Bytes for all frames that ComfyUI holds while it calls the network."""
+    prompt = TOKENS * base.model_config.unet_config["context_dim"]
+    return frames * (_LATENTS * 4 * math.prod(size) + _PROMPTS * prompt) * torch.float32.itemsize
 
 
 def usual_room(model: Any) -> float:

@@ -17,7 +17,7 @@ def tell_memory(what: str, model: Any, shape: tuple[int, ...], rows: int, steps:
     Args:
         what: runs.
         shape: of the latents, [n, 4, h, w].
-        rows: latents that go through the network at a time.
+        rows: latents that ComfyUI is asked to leave room for.
         kept: bytes of memory that its result takes.
     """
     frames, _, height, width = shape

@@ -25,11 +25,14 @@ class _Part(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+# Files of version 1 have neither of a method's `frames_per_batch` and `decided`.
+_FramesPerBatch = Annotated[int | None, Field(ge=0, le=MOST_FRAMES_PER_BATCH)]
+
+
 class _StemBases(_Part):
     kind: Literal["stem"]
     settings: StemSettings
-    # files of version 1 have neither
-    frames_per_batch: int | None = Field(default=0, ge=0, le=MOST_FRAMES_PER_BATCH)
+    frames_per_batch: _FramesPerBatch = 0
     decided: bool = False
 
     @field_validator("settings")
@@ -47,6 +50,8 @@ class _FrameContext(_Part):
     kind: Literal["frames"]
     references: tuple[int | Literal["first", "mid", "last"], ...] | None
     finest_level: int = Field(ge=0, le=3)
+    frames_per_batch: _FramesPerBatch = None
+    decided: bool = False
 
 
 class Description(_Part):
@@ -78,10 +83,13 @@ class Description(_Part):
     @property
     def attention(self) -> SelfAttentionMethod | None:
         """The method that was on the self-attention of the MODEL."""
+        if self.method is None:
+            return None
         if isinstance(self.method, _StemBases):
-            method = StemSelfAttention.from_settings(self.method.settings, self.method.frames_per_batch)
-            return replace(method, decided=self.method.decided)
-        return self.method and FrameContextAttention(self.method.references, self.method.finest_level)
+            method: Any = StemSelfAttention.from_settings(self.method.settings)
+        else:
+            method = FrameContextAttention(self.method.references, self.method.finest_level)
+        return replace(method, frames_per_batch=self.method.frames_per_batch, decided=self.method.decided)
 
 
 def read_description(metadata: Mapping[str, str]) -> Description:
@@ -114,8 +122,7 @@ def describe(method: SelfAttentionMethod | None, **fields: Any) -> str:
         ValueError: the method cannot be written.
     """
     if isinstance(method, StemSelfAttention):
-        batches = {"frames_per_batch": method.frames_per_batch, "decided": method.decided}
-        written = {"kind": "stem", "settings": asdict(method.settings), **batches}
+        written = {"kind": "stem", "settings": asdict(method.settings)}
     elif isinstance(method, FrameContextAttention):
         written = {"kind": "frames", "references": method.references, "finest_level": method.finest_level}
     elif method is None:
@@ -125,6 +132,8 @@ def describe(method: SelfAttentionMethod | None, **fields: Any) -> str:
             f"the INVERSION was made with {method.name}, which cannot be saved. Invert with STEM Bases, Frame Context "
             "or the bare MODEL"
         )
+    if written is not None:
+        written |= {"frames_per_batch": method.frames_per_batch, "decided": method.decided}
     fields |= {"version": VERSION, "method": written}
     return json.dumps({name: fields[name] for name in Description.model_fields})
 

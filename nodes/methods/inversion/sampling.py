@@ -179,8 +179,7 @@ def run_sampler(
     at_once = getattr(guider, "frames_at_once", None)
     if at_once is None:
         at_once = budget_of(model, installed_method(model), len(samples), samples.shape[-2:])
-    rows = at_once * (2 if "negative" in guider.original_conds else 1)
-    tell_memory(what, model, samples.shape, rows, steps, kept)
+    tell_memory(what, model, samples.shape, at_once, steps, kept)
 
     def timed(model: Callable, x: Tensor, sigmas: Tensor, extra_args: dict, callback: Any, disable: Any) -> Tensor:
         clock = Clock(what, steps)  # from here, where ComfyUI has loaded the model

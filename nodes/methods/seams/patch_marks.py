@@ -22,6 +22,16 @@ def method_of(patch: object) -> Any:
     return getattr(patch, _MARK)
 
 
+def is_bare(model: Any) -> bool:
+    """Whether a MODEL has nothing on it but weights: no patch, wrapper or hook that could look at several frames."""
+    options = [model.model_options, model.wrappers, model.callbacks, model.injections, model.hook_patches]
+    return all(map(_holds_nothing, options)) and set(model.object_patches) <= {"model_sampling"}
+
+
+def _holds_nothing(options: Any) -> bool:
+    return all(map(_holds_nothing, options.values())) if isinstance(options, dict) else not options
+
+
 def origin(patch: object) -> str:
     """Where another node's patch comes from, for messages."""
     function = getattr(patch, "__func__", patch)

@@ -24,10 +24,7 @@ from .settings import StemSettings
 
 @dataclass(frozen=True)
 class StemSelfAttention(SelfAttentionMethod):
-    """The method that STEM Bases installs. It can be replayed, and split into batches of frames.
-
-    decided: whether `frames_per_batch` was decided for a run: it is kept, but gives way where memory is short.
-    """
+    """The method that STEM Bases installs. It can be replayed, and split into batches of frames."""
 
     fitting: Fitting
     frames_per_batch: int | None = 0

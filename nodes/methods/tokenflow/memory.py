@@ -29,9 +29,9 @@ def frames_at_once(frames: int, settings: TokenFlowSettings) -> int:
 
 
 def frames_to_budget(base: Any, frames: int, settings: TokenFlowSettings, size: Sequence[int]) -> int:
-    """For how many frames ComfyUI should leave room, which counts two conds of each; `size` is the latent's."""
-    needed = _largest_pass(base, frames, settings, size) + held_bytes(frames, size)
-    return math.ceil(needed / base.memory_required([2, 4, *size]))
+    """For how many frames ComfyUI should leave room; `size` is the latent's."""
+    needed = _largest_pass(base, frames, settings, size) + held_bytes(base, frames, size)
+    return math.ceil(needed / base.memory_required([1, 4, *size]))
 
 
 def room_for_keyframes(base: Any, frames: int, settings: TokenFlowSettings, size: Sequence[int]) -> float:

@@ -10,13 +10,19 @@ import torch
 from comfyui_stem.nodes.methods.attention.installing import install, remove
 from comfyui_stem.nodes.methods.batching import frame_batches
 from comfyui_stem.nodes.methods.batching.frame_batches import batches_that_meet, join_batches, rows_of
-from comfyui_stem.nodes.methods.batching.memory_budget import frames_that_fit, frames_to_budget
+from comfyui_stem.nodes.methods.batching.memory_budget import (
+    frames_that_fit,
+    frames_to_budget,
+    held_bytes,
+    waiting_bytes,
+)
 from comfyui_stem.nodes.methods.inversion.reconstruction import reconstruct
 from comfyui_stem.nodes.methods.inversion.sampling import invert
 from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
 from comfyui_stem.nodes.methods.stem.settings import PRESETS, StemSettings
 from comfyui_stem.stem_kernels import correspondence
 from comfyui_stem.stem_kernels.em import EMSettings
+from comfyui_stem.tools.measured.bench.live_tensors import LiveTensors
 from comfyui_stem.tools.measured.errors import relative_error as relative
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,6 +37,7 @@ SETTINGS = {
     "anchors": replace(SMALL, scope="anchor_frames", scope_frames=2),
     "warm start": replace(SMALL, warm_start=1),
     "explained energy": replace(SMALL, em=EMSettings(num_bases=64), explained_energy=0.9),
+    "tokenflow": PRESETS["tokenflow"].with_bases(8),
     "reference_code": replace(PRESETS["reference_code"], em=replace(PRESETS["reference_code"].em, num_bases=8)),
 }
 
@@ -109,6 +116,19 @@ def test_the_frames_that_fit_are_within_the_free_memory_or_one(loaded, frames, g
     assert fit == 1 or groups > 1 or base.memory_required([budget, 4, *size]) <= free + one
     # chunks are whole, or one is cut
     assert fit == frames or fit % meeting == 0 or fit <= meeting
+
+
+@pytest.mark.parametrize(("name", "size"), [("paper", 2), ("tokenflow", 2), ("per head", 2), ("reference_code", 8)])
+def test_what_a_frame_holds_while_others_are_computed_is_told_within_a_fifth(loaded, name, size):
+    method = StemSelfAttention.from_settings(SETTINGS[name], size)
+    model, held = install(loaded.model, method), []
+    for frames in (8, 16):
+        video = torch.randn(frames, 4, 16, 16, generator=torch.Generator().manual_seed(frames))
+        with LiveTensors() as live:
+            invert(model, loaded.prompt("a hill"), video, 1, "next")
+        held.append(live.peak)
+    told = held_bytes(model.model, 8, (16, 16)) + (8 * waiting_bytes(model.model, (16, 16)) if size < 8 else 0)
+    assert 0.8 < told / (held[1] - held[0]) < 1.2
 
 
 @given(frames=st.integers(1, 40), size=st.integers(1, 20), meeting=st.integers(1, 40))

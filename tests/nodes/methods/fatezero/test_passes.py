@@ -282,5 +282,5 @@ def test_as_many_frames_go_through_as_in_the_inversion(loaded, inverted, method,
 
 
 def test_as_many_frames_go_through_as_memory_allows(loaded, inverted, monkeypatch):
-    monkeypatch.setattr(replay, "room_for", lambda model: 0.0)
+    monkeypatch.setattr(replay, "usual_room", lambda model: 0.0)
     assert frames_per_batch(loaded.model, inverted("plain")) == 1

@@ -16,6 +16,7 @@ from comfyui_stem.nodes.methods.fatezero.edit import edit as edit_by_fatezero
 from comfyui_stem.nodes.methods.fatezero.prompts import read_prompt
 from comfyui_stem.nodes.methods.fatezero.word_control import WordWishes, read_words
 from comfyui_stem.nodes.methods.inversion.batch_size import with_batch_size
+from comfyui_stem.nodes.methods.inversion.file import load_inversion, save_inversion
 from comfyui_stem.nodes.methods.inversion.reconstruction import reconstruct
 from comfyui_stem.nodes.methods.inversion.sampling import invert
 from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
@@ -23,6 +24,7 @@ from comfyui_stem.nodes.methods.stem.settings import StemSettings
 from comfyui_stem.nodes.methods.tokenflow.edit import TokenFlowSettings
 from comfyui_stem.nodes.methods.tokenflow.edit import edit as edit_by_tokenflow
 from comfyui_stem.stem_kernels.em import EMSettings
+from comfyui_stem.tools.measured.errors import relative_error as relative
 
 SMALL = StemSettings(em=EMSettings(num_bases=8))
 PLENTY = 1e12
@@ -117,7 +119,7 @@ def test_what_another_program_holds_makes_fewer_frames_go_through_and_the_log_sa
     inversion = invert(with_stem(loaded), loaded.prompt("a hill"), video, 1, "next")
     assert number_of(inversion.model) == 2 and calls == [3]
     (line,) = told()
-    assert line.startswith("STEM Bases: 4 frames were to go through") and "set frames_per_batch of STEM Bases" in line
+    assert line.startswith("4 frames were to go through") and "set frames_per_batch of STEM Bases to 2" in line
     # the same number again where all of it is free
     memory(4.2, PLENTY)
     reconstruct(inversion, inversion.model, inversion.source)
@@ -148,9 +150,42 @@ def test_a_model_that_leaves_it_open_takes_the_number_of_the_inversion(loaded, v
     assert calls == [3, 2]
 
 
-@pytest.mark.parametrize("theirs", [None, FrameContextAttention((0,))])
-def test_an_inversion_without_bases_has_no_number_to_take(loaded, video, memory, theirs):
+@pytest.mark.parametrize("theirs", [(0,), (0, "mid")])
+def test_an_inversion_with_frame_context_has_no_number_to_take(loaded, video, memory, theirs):
     memory(2.6, PLENTY)
-    like = loaded.model if theirs is None else install(loaded.model, theirs)
+    like = install(loaded.model, FrameContextAttention(theirs))
     assert number_of(with_batch_size(with_stem(loaded), len(video), video.shape[-2:], like)) == 2
     assert with_batch_size(like, len(video), video.shape[-2:]) is like
+
+
+def test_a_bare_model_goes_through_in_batches_where_all_frames_do_not_fit(loaded, video, calls, memory, tmp_path, told):
+    memory(PLENTY, PLENTY)
+    prompt, negative = loaded.prompt("a hill"), loaded.prompt("rain")
+    whole = invert(loaded.model, prompt, video, 2, "next")
+    assert whole.model is loaded.model and not calls
+    memory(2.6, PLENTY)
+    split = invert(loaded.model, prompt, video, 2, "next")
+    # no frame waits for another
+    assert calls == [1] * (2 * 3)
+    assert relative(split.trajectory, whole.trajectory) < 1e-5
+    save_inversion(split, tmp_path / "x.safetensors")
+    loaded_again = load_inversion(tmp_path / "x.safetensors", loaded.model, "Test")
+    assert number_of(loaded_again.model) == 2
+    found = [
+        reconstruct(one, model, prompt, negative, 3.0)
+        for one in (whole, split, loaded_again)
+        for model in (one.model, loaded.model)
+    ]
+    assert all(relative(other, found[0]) < 1e-5 for other in found)
+    memory(2.6, 1.1)
+    assert number_of(invert(loaded.model, prompt, video, 1, "next").model) == 1
+    (line,) = told()
+    assert line.startswith("2 frames were to go through") and "frames_per_batch" not in line
+
+
+def test_a_model_with_something_on_it_that_may_look_at_several_frames_is_not_split(loaded, video, calls, memory):
+    memory(2.6, PLENTY)
+    patched = loaded.model.clone()
+    patched.set_model_attn1_output_patch(lambda output, options: output + output.mean(dim=0))
+    assert invert(patched, loaded.prompt("a hill"), video, 1, "next").model is patched
+    assert not calls

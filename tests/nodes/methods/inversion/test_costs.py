@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import comfy.model_management
 import pytest
 from comfyui_stem.nodes.methods.attention.installing import install
 from comfyui_stem.nodes.methods.inversion import costs
@@ -49,7 +50,22 @@ def test_memory_is_that_of_the_rows_that_go_through_the_network_at_a_time(loaded
     asked.clear()
     three_keyframes = TokenFlowSettings(batch_size=2, attention_injection=0.0, feature_injection=0.0)
     edit(loaded.model, inversion, loaded.prompt("a castle"), loaded.prompt(""), three_keyframes)
-    assert asked[0] == (3, *video.shape[1:])  # of one prompt after the other
+    assert asked[0] == (3, *video.shape[1:])  # one prompt after the other
+
+
+def test_what_is_told_is_what_comfyui_is_asked_to_leave(loaded, video, told, monkeypatch):
+    asked, original = [], comfy.model_management.load_models_gpu
+
+    prompt = loaded.prompt("a hill")
+
+    def load(models, **wanted):
+        asked.append(wanted["minimum_memory_required"])
+        original(models, **wanted)
+
+    monkeypatch.setattr(comfy.model_management, "load_models_gpu", load)
+    method = StemSelfAttention.from_settings(PRESETS["paper"].with_bases(8), frames_per_batch=1)
+    invert(install(loaded.model, method), prompt, video, 1, "next")
+    assert f" it takes {asked[0] / 1e6:.0f} MB to compute" in told()[0]
 
 
 def test_the_rest_is_told_at_the_pace_so_far_and_at_the_end_what_it_took(monkeypatch, caplog):
