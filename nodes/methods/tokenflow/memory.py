@@ -8,6 +8,7 @@ from typing import Any
 
 import comfy.model_management
 
+from ..batching.memory_budget import held_bytes
 from .settings import TokenFlowSettings
 
 # Keyframes in a pass, where batches of frames are no larger.
@@ -15,8 +16,6 @@ KEYFRAMES_AT_ONCE = 8
 # Numbers that a keyframe holds while others are computed, counted, per latent pixel in units of the network's width:
 # features that wait for the decoder, those that were joined with some, the block's own, queries, keys and values.
 _WAITING_WIDTHS = 11.5
-# The same with bases: the tokens as well, and tokens, keys and values of all keyframes joined.
-_WAITING_WIDTHS_WITH_BASES = 14.5
 
 
 def keyframes_at_once(settings: TokenFlowSettings) -> int:
@@ -30,8 +29,9 @@ def frames_at_once(frames: int, settings: TokenFlowSettings) -> int:
 
 
 def frames_to_budget(base: Any, frames: int, settings: TokenFlowSettings, size: Sequence[int]) -> int:
-    """For how many frames ComfyUI should leave room, which counts two conds of each; `size` is the latent's."""
-    return math.ceil(_largest_pass(base, frames, settings, size) / base.memory_required([2, 4, *size]))
+    """For how many frames ComfyUI should leave room; `size` is the latent's."""
+    needed = _largest_pass(base, frames, settings, size) + held_bytes(base, frames, size)
+    return math.ceil(needed / base.memory_required([1, 4, *size]))
 
 
 def room_for_keyframes(base: Any, frames: int, settings: TokenFlowSettings, size: Sequence[int]) -> float:
@@ -56,8 +56,7 @@ def while_waiting(base: Any, frames: int, settings: TokenFlowSettings, size: Seq
     if keyframes <= at_once:
         return 0.0
     item = comfy.model_management.dtype_size(base.manual_cast_dtype or base.get_dtype())
-    widths = _WAITING_WIDTHS if settings.stem is None else _WAITING_WIDTHS_WITH_BASES
-    waiting = keyframes * widths * base.diffusion_model.model_channels * math.prod(size) * item
+    waiting = keyframes * _WAITING_WIDTHS * base.diffusion_model.model_channels * math.prod(size) * item
     return waiting + base.memory_required([at_once, 4, *size])
 
 
