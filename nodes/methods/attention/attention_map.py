@@ -59,6 +59,11 @@ class AttentionMap:
         return split_frames(comfyui_attention(join_frames(queries, 1), keys, values, extra_options, bias), frames)
 
     @property
+    def shares_keys(self) -> bool:
+        """Whether all frames have the same keys."""
+        return self.keys.shape[0] == 1
+
+    @property
     def in_host_memory(self) -> AttentionMap:
         """The same on the CPU."""
         return replace(
@@ -78,10 +83,12 @@ def attend_pixels(maps: Sequence[AttentionMap], values: Tensor, extra_options: d
     if all(part.gather is None for part in maps):
         return joined([part.attend(values[part.rows], extra_options) for part in maps])
 
-    def gathered(arrived: list[tuple[Sequence[AttentionMap], Tensor]]) -> dict[Gather, Tensor]:
+    def gathered(arrived: list[tuple[Sequence[AttentionMap], Tensor]]) -> tuple[Tensor, dict[Gather, Tensor]]:
         everywhere = join_batches([values for _, values in arrived], groups=1)
-        gathers = dict.fromkeys(part.gather for maps, _ in arrived for part in maps)
-        return {gather: gather(everywhere) for gather in gathers}
+        shared = dict.fromkeys(part.gather for maps, _ in arrived for part in maps if part.shares_keys)
+        return everywhere, {gather: gather(everywhere) for gather in shared}
 
-    found = batch_of(extra_options).meet((maps, values), gathered)
-    return joined([part.attend(found[part.gather], extra_options) for part in maps])
+    everywhere, shared = batch_of(extra_options).meet((maps, values), gathered)
+    # keys of each frame's own are as many as all frames together, so that a call gathers its own alone
+    at_keys = [shared[part.gather] if part.shares_keys else part.gather(everywhere) for part in maps]
+    return joined([part.attend(found, extra_options) for part, found in zip(maps, at_keys, strict=True)])
