@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ....nodes.methods.attention.installing import install, installed_method
@@ -17,6 +18,7 @@ from ....nodes.methods.stem.fitting import FitKey, Fitting
 from ....nodes.methods.stem.settings import PRESETS
 from ....stem_kernels.em import Bases
 from ....stem_kernels.initialisation import bases_from_noise
+from ....stem_kernels.token_parts import Tokens, parts_of
 from . import golden
 from .comparison import Comparison, compared, measured_limit
 from .ddim import reconstructed
@@ -40,16 +42,17 @@ class RecordedFitting(Fitting):
     timesteps: tuple[int, ...]
     seen: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
-    def initial(self, features: Tensor, size: int, key: FitKey) -> Tensor:
+    def initial(self, features: Tokens, size: int, key: FitKey) -> Tensor:
         step = self.timesteps.index(key.timestep)
         if self.phase == RECONSTRUCTION:
             step = len(self.timesteps) - 1 - step
-        shape = (*features.shape[:-2], size, features.shape[-1])
+        first = parts_of(features)[0]
+        shape = (*first.shape[:-2], size, first.shape[-1])
         draws = golden.standard_normal([self.seed, self.phase, step, key.chunk, key.layer], shape)
         return bases_from_noise(features, draws)
 
-    def fit(self, features: Tensor, key: FitKey, values: Sequence[Tensor] = (), *more: Any) -> Bases:
-        self.seen.setdefault(key.layer, (features, *values))
+    def fit(self, features: Tokens, key: FitKey, values: Sequence[Tokens] = (), *more: Any) -> Bases:
+        self.seen.setdefault(key.layer, tuple(torch.cat(parts_of(one), dim=-2) for one in (features, *values)))
         return super().fit(features, key, values, *more)
 
 
