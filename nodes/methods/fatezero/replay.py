@@ -138,11 +138,15 @@ def one_block(tokens: Tensor, whose: str) -> Tensor:
 
 
 def frames_per_batch(model: Any, inversion: Inversion) -> int:
-    """How many frames of an edit by MODEL go through the network at a time: as many as of the inversion, if that has a
-    number, else as many as memory allows, with the source's attention beside two conds."""
+    """How many frames of an edit by MODEL go through the network at a time: as many as the user has set for the
+    inversion, else as many as went through then, or fewer where the source's attention would not fit beside two conds.
+    """
     frames, method = inversion.frames, installed_method(inversion.model)
-    size = method.frames_per_batch if method is not None else None
-    return min(frames, size or frames_that_fit(model.model, frames, 3, inversion.size, usual_room(model)))
+    number = method and method.frames_per_batch
+    if number and not method.decided:
+        return min(frames, number)
+    fit = frames_that_fit(model.model, frames, 3, inversion.size, usual_room(model))
+    return min(frames, fit, number or frames)
 
 
 def replayed(model: Any, levels: frozenset[int], frames_per_batch: int) -> Any:

@@ -321,6 +321,11 @@ def test_as_many_frames_go_through_as_in_the_inversion(loaded, inverted, method,
     assert frames_per_batch(loaded.model, replace(inverted("plain"), model=model)) == expected
 
 
-def test_as_many_frames_go_through_as_memory_allows(loaded, inverted, monkeypatch):
+@pytest.mark.parametrize(("decided", "expected"), [(True, 1), (False, 2)])
+def test_fewer_frames_go_through_where_memory_is_short_unless_the_user_has_set_the_number(
+    loaded, inverted, monkeypatch, decided, expected
+):
     monkeypatch.setattr(replay, "usual_room", lambda model: 0.0)
     assert frames_per_batch(loaded.model, inverted("plain")) == 1
+    model = install(loaded.model, replace(METHODS["paper"], frames_per_batch=2, decided=decided))
+    assert frames_per_batch(loaded.model, replace(inverted("plain"), model=model)) == expected
