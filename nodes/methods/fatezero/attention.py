@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ....stem_kernels.attention import joined
 from ..attention.attention_map import attend_pixels
 from ..attention.method import RUN, SelfAttentionMethod
 from ..attention.rows import check_pass, comfyui_attention, rows_by_cond
@@ -76,7 +77,7 @@ class FateZeroAttention(SelfAttentionMethod):
         run = _run_of(q, extra_options)
         tokens, run.tokens = run.tokens, None
         conds = rows_by_cond(extra_options, tokens, q, k, v)
-        return torch.cat([self._attend_cond(cond, rows, layer, run, extra_options) for cond, rows in conds])
+        return joined([self._attend_cond(cond, rows, layer, run, extra_options) for cond, rows in conds])
 
     def _attend_cond(
         self, cond: int, rows: Sequence[Tensor], layer: AttentionLayer, run: FateZeroRun, extra_options: dict
@@ -107,7 +108,7 @@ class FateZeroAttention(SelfAttentionMethod):
                     outputs.append(_controlled(queries, keys, values, layer, run, extra_options))
                     continue
             outputs.append(comfyui_attention(queries, keys, values, extra_options))
-        return torch.cat(outputs)
+        return joined(outputs)
 
 
 def _controlled(

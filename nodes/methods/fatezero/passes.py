@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ....stem_kernels.attention import joined
 from ....stem_kernels.correspondence import batch_slices
 from ....stem_kernels.masks import mean_attention
 from ..attention.installing import install, installed_method
@@ -195,7 +196,7 @@ class StepPasses:
         predicted = [torch.zeros_like(self.x) for _ in self.conds]
         for role, calls in found.items():
             for number in role:
-                predicted[number] = torch.cat([outputs[number] for outputs, _ in calls])
+                predicted[number] = joined([outputs[number] for outputs, _ in calls])
             if POSITIVE in role:
                 self.target_words = _of_all_frames([noted for _, noted in calls])
         return predicted
@@ -218,5 +219,5 @@ class StepPasses:
 
 def _of_all_frames(noted: Sequence[Sequence[Tensor]]) -> Tensor | None:
     """The attention to words that each batch has noted at some layers, [b, h, w] each: their mean, [n, h, w]."""
-    layers = [torch.cat(parts) for parts in zip(*noted, strict=True)]
+    layers = [joined(parts) for parts in zip(*noted, strict=True)]
     return mean_attention(layers) if layers else None
