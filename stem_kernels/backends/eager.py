@@ -62,7 +62,7 @@ def weighted_means(
         kept = (before / divided).unsqueeze(1)
         for mean, of_values in zip(means, seen, strict=True):
             mean.mul_(kept).baddbmm_(of_values, weights)
-    return mass, [mean.transpose(1, 2) for mean in means]
+    return mass, [mean.transpose(1, 2).contiguous() for mean in means]
 
 
 def _expectation_(features: Tensor, directions: Tensor, temperature: float, buffer: Tensor) -> Tensor:

@@ -186,6 +186,8 @@ def _attention(
 ) -> Tensor:
     """One kernel, as on a GPU; for a device that it does not know PyTorch would take a dozen operations."""
     fused = ATEN._scaled_dot_product_flash_attention_for_cpu
+    # as PyTorch does before it takes this kernel
+    q, k, v = (tensor if tensor.stride(-1) == 1 else tensor.contiguous() for tensor in (q, k, v))
     return fused(q, k, v, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
 
 

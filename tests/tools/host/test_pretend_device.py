@@ -37,6 +37,12 @@ def test_operations_are_counted_and_views_and_empty_tensors_are_not(device):
     assert dict(device.operations) == {"add": 1, "relu_": 1}
 
 
+def test_attention_of_numbers_that_do_not_lie_side_by_side_is_that_of_a_cpu(device):
+    q = on_device(2, 3, 8, 8).transpose(-1, -2)
+    expected = functional.scaled_dot_product_attention(q.on_cpu, q.on_cpu, q.on_cpu)
+    torch.testing.assert_close(functional.scaled_dot_product_attention(q, q, q).cpu(), expected)
+
+
 def test_attention_is_one_operation(device):
     q = on_device(2, 3, 5, 8)
     found = functional.scaled_dot_product_attention(q, q, q)
