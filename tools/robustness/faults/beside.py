@@ -43,7 +43,7 @@ def decoder_out_of_memory(host: HostUnderTest) -> Iterator[dict]:
 
 
 def short_of_memory(host: HostUnderTest) -> Iterator[dict]:
-    """The host then computes conditionings one at a time, and STEM Bases frames one at a time."""
+    """The host then has room for one frame: STEM Bases computes one at a time, and conditionings do so in any case."""
     for sampler in (TOKENFLOW, FATEZERO, WHOLE):
 
         def made(short: bool, sampler: Sampler = sampler) -> tuple[np.ndarray, int]:

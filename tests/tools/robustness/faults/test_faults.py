@@ -38,9 +38,9 @@ def test_a_fault_is_told_and_leaves_the_next_runs_as_undisturbed(tested, sampler
     assert is_right(row), row
 
 
-def test_conditionings_that_the_host_computes_one_by_one_give_the_same_edit_but_for_rounding(tested):
+def test_conditionings_go_through_one_by_one_whether_or_not_the_host_is_short_of_memory(tested):
     row = next(beside.short_of_memory(tested))
-    assert row["place"] == "at most 2 rows a pass instead of 4"
+    assert row["place"] == "at most 2 rows a pass instead of 2"
     assert is_right(row), row
 
 
