@@ -24,6 +24,7 @@ class SelfAttentionMethod:
         frames_per_batch: how many frames go through the network at a time; 0 for as many as memory allows, None for
             all, always.
         decided: whether that number was decided for a run: it is kept, but gives way where memory is short.
+        waiting_rows: how many rows of the network are held for every frame that waits for others.
         replay_obstacle: why a step of an inversion with this method cannot be run again alone, in words that complete
             "the INVERSION was made with"; empty where it can, and `recorded` and `attend_pixels` are there.
     """
@@ -31,6 +32,7 @@ class SelfAttentionMethod:
     name: str
     frames_per_batch: int | None = None
     decided: bool = False
+    waiting_rows: float = 1
 
     @property
     def replay_obstacle(self) -> str:

@@ -177,7 +177,8 @@ def budget_of(model: Any, method: Any, frames: int, size: Sequence[int]) -> int:
     if method is None or method.frames_per_batch is None:
         return frames
     at_a_time = frames_at_a_time(model, method, frames, size)
-    return frames_to_budget(model.model, frames, at_a_time, size, method.frames_that_meet(frames))
+    meeting = method.frames_that_meet(frames)
+    return frames_to_budget(model.model, frames, at_a_time, size, meeting, method.waiting_rows)
 
 
 def _smaller_budget(method: Any) -> Callable:

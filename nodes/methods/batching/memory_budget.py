@@ -47,11 +47,16 @@ def frames_that_fit(
     return max(1, min(meeting, int((left - groups * meeting * waiting_bytes(base, size)) // needed)))
 
 
-def frames_to_budget(base: Any, frames: int, batch: int, size: Sequence[int], meeting: int) -> int:
-    """For how many frames ComfyUI should leave room where `batch` of `frames` are computed at a time."""
+def frames_to_budget(
+    base: Any, frames: int, batch: int, size: Sequence[int], meeting: int, waiting_rows: float = 1
+) -> int:
+    """For how many frames ComfyUI should leave room where `batch` of `frames` are computed at a time.
+
+    meeting: how many consecutive frames wait for each other in every layer; waiting_rows: with how many rows each.
+    """
     beside = held_bytes(base, frames, size)
     if batch < min(meeting, frames):
-        beside += min(meeting, frames) * waiting_bytes(base, size)
+        beside += min(meeting, frames) * waiting_rows * waiting_bytes(base, size)
     return min(frames, math.ceil(batch + beside / base.memory_required([1, 4, *size])))
 
 

@@ -54,13 +54,20 @@ class FateZeroAttention(SelfAttentionMethod):
         own: attention of everything that is not fused.
         levels: resolution levels that are fused.
         fuse_unconditional: fuse the self-attention of the negative prompt's rows as well.
+        meeting: how many consecutive frames wait for each other in every layer.
     """
 
     own: SelfAttentionMethod
     levels: frozenset[int]
     fuse_unconditional: bool = False
     frames_per_batch: int | None = None
+    meeting: int = 1
     name: str = "FateZero Edit"
+    # counted: that of the source, that of the edit, and what a layer's attention hands over
+    waiting_rows = 2.5
+
+    def frames_that_meet(self, frames: int) -> int:
+        return min(frames, self.meeting)
 
     def fuses(self, cond: int) -> bool:
         """Whether the self-attention of a cond's rows can be the source's."""

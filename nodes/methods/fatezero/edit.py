@@ -20,7 +20,7 @@ from ..inversion.inversion import Inversion
 from ..inversion.sampling import Tail
 from .attention import FateZeroAttention, FateZeroRun
 from .passes import PassesGuider, StepPasses
-from .replay import FusedStep, frames_per_batch
+from .replay import FusedStep, frames_per_batch, frames_that_meet
 from .word_control import WordControl
 
 
@@ -158,8 +158,8 @@ class FateZeroGuider(PassesGuider):
     def __init__(
         self, model: Any, inversion: Inversion, words: WordControl, settings: FateZeroSettings, schedule: StepSchedule
     ) -> None:
-        batch = frames_per_batch(model, inversion)
-        method = FateZeroAttention(settings.own, settings.levels, settings.fuse_unconditional, batch)
+        batch, meeting = frames_per_batch(model, inversion), frames_that_meet(inversion, settings.own)
+        method = FateZeroAttention(settings.own, settings.levels, settings.fuse_unconditional, batch, meeting)
         super().__init__(model, inversion, method, schedule, settings.mask)
         self.set_guidance(settings.cfg, settings.cfg_window)
         self.words = words

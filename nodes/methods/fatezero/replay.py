@@ -149,6 +149,12 @@ def frames_per_batch(model: Any, inversion: Inversion) -> int:
     return min(frames, fit, number or frames)
 
 
+def frames_that_meet(inversion: Inversion, own: SelfAttentionMethod) -> int:
+    """How many consecutive frames of an edit wait for each other in every layer, with this attention of its own."""
+    methods = installed_method(inversion.model) or OWN_FRAME, own
+    return max(method.frames_that_meet(inversion.frames) for method in methods)
+
+
 def replayed(model: Any, levels: frozenset[int], frames_per_batch: int) -> Any:
     """A clone of the MODEL of an inversion that hands over its attention.
 

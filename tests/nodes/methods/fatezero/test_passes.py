@@ -13,8 +13,10 @@ from comfyui_stem.nodes.methods.attention.attention_map import AttentionMap, att
 from comfyui_stem.nodes.methods.attention.frame_context import OWN_FRAME, FrameContextAttention
 from comfyui_stem.nodes.methods.attention.installing import install
 from comfyui_stem.nodes.methods.batching.lockstep import run_in_lockstep
+from comfyui_stem.nodes.methods.batching.memory_budget import held_bytes, waiting_bytes
 from comfyui_stem.nodes.methods.fatezero import edit as fatezero
 from comfyui_stem.nodes.methods.fatezero import replay
+from comfyui_stem.nodes.methods.fatezero.attention import FateZeroAttention
 from comfyui_stem.nodes.methods.fatezero.edit import FateZeroGuider, FateZeroSettings
 from comfyui_stem.nodes.methods.fatezero.prompts import read_prompt
 from comfyui_stem.nodes.methods.fatezero.replay import frames_per_batch
@@ -209,6 +211,20 @@ def test_frames_that_need_no_other_add_their_latents_alone_to_what_is_held(edite
         held.append(live.peak)
     latent = video[0].nbytes
     assert held[1] - held[0] < 20 * latent * (len(video) - 2) < held[0]
+
+
+def test_what_a_frame_holds_while_others_are_computed_is_told_within_a_fifth(loaded, edited):
+    base, held, told = loaded.model.model, [], []
+    for frames in (8, 16):
+        video = torch.randn(frames, 4, 16, 16, generator=torch.Generator().manual_seed(frames))
+        model = install(loaded.model, METHODS["paper"])
+        inversion = invert(model, loaded.prompt(SOURCE), video, STEPS, "next")
+        with LiveTensors() as live:
+            edited("paper", 2, inversion=inversion)
+        held.append(live.peak)
+        waiting = frames * FateZeroAttention.waiting_rows * waiting_bytes(base, (16, 16))
+        told.append(held_bytes(base, frames, (16, 16)) + waiting)
+    assert 0.8 < (told[1] - told[0]) / (held[1] - held[0]) < 1.2
 
 
 @pytest.mark.parametrize("name", ["plain", "paper", "all frames"])
