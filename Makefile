@@ -63,8 +63,8 @@ gpu-bundle: setup ## pack .setup/gpu, with which a machine with a GPU but no pac
 	@COMFYUI_HOST="$(HOST)" "$(PYTHON)" tools/launch.py measured.gpu.bundle $(ARGS)
 
 # Each process has a host of its own; a file's tests stay together.
-PROCESSES ?= 2
-test: setup lint ## run all tests: [PROCESSES=2]
+PROCESSES ?= 3
+test: setup lint ## run all tests: [PROCESSES=3]
 	@OMP_NUM_THREADS=1 COMFYUI_HOST="$(HOST)" "$(PYTHON)" -m pytest -c tests/pytest.ini -n $(PROCESSES) --dist loadfile \
 		--no-loadscope-reorder tests
 

@@ -59,7 +59,7 @@ def columns_that_move(clip, plain, other):
 
 
 @given(words=st.lists(WORDS, min_size=1, max_size=7), data=st.data())
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_columns_of_a_word_are_those_that_its_weight_changes(clip, words, data):
     """A weight scales what the encoder made of its own tokens, and of no others."""
     chosen = data.draw(st.integers(0, len(words) - 1))
