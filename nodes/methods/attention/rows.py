@@ -33,6 +33,11 @@ def key_of(extra_options: dict) -> tuple[str, int, int]:
     return (*extra_options["block"], extra_options.get("block_index", 0))
 
 
+def size_of(extra_options: dict) -> tuple[int, int]:
+    """Height and width of the features of the layer under way."""
+    return tuple(extra_options["activations_shape"][-2:])
+
+
 def groups_of(tokens: Tensor, extra_options: dict) -> int:
     """Number of conds (negative, positive, …) whose frames were joined into one batch: rows are group-major."""
     groups = len(extra_options["cond_or_uncond"])

@@ -60,10 +60,11 @@ def frames_to_budget(
     return min(frames, math.ceil(batch + beside / base.memory_required([1, 4, *size])))
 
 
-def waiting_bytes(base: Any, size: Sequence[int]) -> float:
-    """Bytes of one frame that lives in the network while others are computed."""
+def waiting_bytes(base: Any, size: Sequence[int], widths: float = _WAITING_WIDTHS) -> float:
+    """Bytes of one frame that lives in the network while others are computed: `widths` numbers for each latent pixel,
+    in units of the network's width."""
     item = comfy.model_management.dtype_size(base.manual_cast_dtype or base.get_dtype())
-    return _WAITING_WIDTHS * base.diffusion_model.model_channels * math.prod(size) * item
+    return widths * base.diffusion_model.model_channels * math.prod(size) * item
 
 
 def held_bytes(base: Any, frames: int, size: Sequence[int]) -> float:

@@ -15,10 +15,10 @@ from torch import Tensor
 from ....stem_kernels.attention import joined
 from ..attention.attention_map import attend_pixels
 from ..attention.method import RUN, SelfAttentionMethod
-from ..attention.rows import check_pass, comfyui_attention, rows_by_cond
+from ..attention.rows import check_pass, comfyui_attention, rows_by_cond, size_of
 from ..batching.frame_batches import batch_of
 from ..seams.layer_map import AttentionLayer
-from .replay import FusedStep, one_block, seen_words, size_of
+from .replay import FusedStep, one_block, seen_words
 from .source import Kind, SourceBefore, SourceBeside
 
 POSITIVE = 0

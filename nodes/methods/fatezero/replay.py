@@ -23,7 +23,7 @@ from ....stem_kernels.prompt_alignment import TOKENS
 from ..attention.frame_context import OWN_FRAME
 from ..attention.installing import install, installed_method
 from ..attention.method import RUN, SelfAttentionMethod, check_replayable
-from ..attention.rows import comfyui_attention
+from ..attention.rows import comfyui_attention, size_of
 from ..batching.frame_batches import budget_of
 from ..batching.memory_budget import frames_that_fit, usual_room
 from ..inversion.inversion import Inversion
@@ -120,11 +120,6 @@ class SourceReplay(SelfAttentionMethod):
 def seen_words(q: Tensor, k: Tensor, columns: Sequence[int] | Tensor, extra_options: dict) -> Tensor:
     """Attention of a layer's pixels [n, p, c] to some of the tokens [n, tokens, c], [n, h, w]."""
     return word_attention(q, k, extra_options["n_heads"], columns).unflatten(1, size_of(extra_options))
-
-
-def size_of(extra_options: dict) -> tuple[int, int]:
-    """Height and width of the features of the layer under way."""
-    return tuple(extra_options["activations_shape"][-2:])
 
 
 def one_block(tokens: Tensor, whose: str) -> Tensor:

@@ -13,7 +13,7 @@ from ....stem_kernels.em import Bases
 from ....stem_kernels.token_parts import Tokens, parts_of
 from ..attention.installing import install, installed_method
 from ..attention.method import check_replayable
-from ..attention.rows import key_of
+from ..attention.rows import key_of, size_of
 from ..seams.layer_map import AttentionLayer
 from ..stem.attention import StemSelfAttention
 from ..stem.fitting import FitKey, Fitting
@@ -86,7 +86,7 @@ def _on_output(model: Any, layer: AttentionLayer, look: Callable[[Tensor, tuple[
 
     def patch(output: Tensor, extra_options: dict) -> Tensor:
         if key_of(extra_options) == layer.key:
-            look(output, tuple(extra_options["activations_shape"][-2:]))
+            look(output, size_of(extra_options))
         return output
 
     model.set_model_attn1_output_patch(patch)

@@ -8,7 +8,7 @@ from typing import Any
 
 import comfy.model_management
 
-from ..batching.memory_budget import held_bytes
+from ..batching.memory_budget import held_bytes, waiting_bytes
 from .settings import TokenFlowSettings
 
 # Keyframes in a pass, where batches of frames are no larger.
@@ -55,9 +55,7 @@ def while_waiting(base: Any, frames: int, settings: TokenFlowSettings, size: Seq
     keyframes, at_once = _keyframes(frames, settings), keyframes_at_once(settings)
     if keyframes <= at_once:
         return 0.0
-    item = comfy.model_management.dtype_size(base.manual_cast_dtype or base.get_dtype())
-    waiting = keyframes * _WAITING_WIDTHS * base.diffusion_model.model_channels * math.prod(size) * item
-    return waiting + base.memory_required([at_once, 4, *size])
+    return keyframes * waiting_bytes(base, size, _WAITING_WIDTHS) + base.memory_required([at_once, 4, *size])
 
 
 def _keyframes(frames: int, settings: TokenFlowSettings) -> int:

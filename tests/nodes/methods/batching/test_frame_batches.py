@@ -8,7 +8,6 @@ import comfy.model_management
 import pytest
 import torch
 from comfyui_stem.nodes.methods.attention.installing import install, remove
-from comfyui_stem.nodes.methods.batching import frame_batches
 from comfyui_stem.nodes.methods.batching.frame_batches import batches_that_meet, join_batches, rows_of
 from comfyui_stem.nodes.methods.batching.memory_budget import (
     frames_that_fit,
@@ -44,20 +43,6 @@ SETTINGS = {
 
 def model_with(loaded, stem, frames_per_batch):
     return install(loaded.model, StemSelfAttention.from_settings(stem, frames_per_batch))
-
-
-@pytest.fixture
-def calls(monkeypatch):
-    """Sizes of the batches of every call that was split."""
-    found = []
-    original = frame_batches.run_in_lockstep
-
-    def counted(tasks):
-        found.append(len(tasks))
-        return original(tasks)
-
-    monkeypatch.setattr(frame_batches, "run_in_lockstep", counted)
-    return found
 
 
 @pytest.mark.parametrize("name", SETTINGS)

@@ -10,7 +10,6 @@ import pytest
 import torch
 from comfyui_stem.nodes.methods.attention.frame_context import FrameContextAttention
 from comfyui_stem.nodes.methods.attention.installing import install, installed_method
-from comfyui_stem.nodes.methods.batching import frame_batches
 from comfyui_stem.nodes.methods.fatezero.edit import FateZeroSettings
 from comfyui_stem.nodes.methods.fatezero.edit import edit as edit_by_fatezero
 from comfyui_stem.nodes.methods.fatezero.prompts import read_prompt
@@ -28,20 +27,6 @@ from comfyui_stem.tools.measured.errors import relative_error as relative
 
 SMALL = StemSettings(em=EMSettings(num_bases=8))
 PLENTY = 1e12
-
-
-@pytest.fixture
-def calls(monkeypatch):
-    """How many batches every call of the network had that was split."""
-    found = []
-    original = frame_batches.run_in_lockstep
-
-    def counted(tasks):
-        found.append(len(tasks))
-        return original(tasks)
-
-    monkeypatch.setattr(frame_batches, "run_in_lockstep", counted)
-    return found
 
 
 @pytest.fixture
