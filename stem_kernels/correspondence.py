@@ -134,10 +134,21 @@ def nearest_tokens(tokens: Tensor, keys: Tensor, block: int = BLOCK_TOKENS) -> T
 
 @dataclass(frozen=True)
 class Correspondence:
-    """Matches of a batch of frames in both of their keyframes: int64 [n, p] each."""
+    """Matches of a batch of frames in both of their keyframes: int64 [n, p] each (fewer bits where `compact`)."""
 
     first: Tensor
     second: Tensor
+
+    def compact(self) -> Correspondence:
+        """The same in as few bytes as tokens can be counted in, to be kept."""
+        dtype = torch.int16 if self.first.shape[1] < 2**15 else torch.int32
+        first = self.first.to(dtype)
+        return Correspondence(first, first if self.second is self.first else self.second.to(dtype))
+
+    def indices(self) -> Correspondence:
+        """The same as int64 again."""
+        first = self.first.long()
+        return Correspondence(first, first if self.second is self.first else self.second.long())
 
 
 def correspond(tokens: Tensor, key_tokens: Tensor, plan: PropagationPlan) -> Correspondence:

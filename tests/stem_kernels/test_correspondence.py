@@ -296,3 +296,15 @@ def test_nothing_is_asked_of_a_device_to_propagate_along_a_plan_that_is_on_it():
     with Watch():
         propagate(features, correspond(torch.randn(8, 12, 8), features, plan), plan)
     assert not asked and not plan.alone
+
+
+@PROPERTY
+@given(count=st.integers(2, 2**17), alone=st.booleans(), seed=SEEDS)
+def test_matches_that_are_kept_come_back_as_they_were(count, alone, seed):
+    first, second = (torch.randint(count, (1, count), generator=seeded(seed + other)) for other in (0, 1))
+    found = Correspondence(first, first if alone else second)
+    kept = found.compact()
+    again = kept.indices()
+    assert torch.equal(again.first, found.first) and torch.equal(again.second, found.second)
+    assert (kept.first is kept.second) is (again.first is again.second) is alone
+    assert again.first.dtype == torch.int64 and kept.first.nbytes <= found.first.nbytes // 2

@@ -7,6 +7,7 @@ OUTER_SAMPLE wrapper makes and drops, so that nothing outlives the run, whether 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import comfy.model_management
@@ -21,6 +22,8 @@ from ..seams.comfyui_versions import runs_on_several_devices
 from ..seams.cpu_attention import faster_on_cpu
 from ..seams.layer_map import AttentionLayer, self_attention_layers
 from ..seams.patch_marks import is_marked, mark, method_of, origin
+from ..seams.shared_prompt import of_rows
+from . import one_call
 from .method import RUN, SelfAttentionMethod
 from .rows import key_of
 
@@ -40,9 +43,10 @@ def install(model: Any, method: SelfAttentionMethod, layers: Sequence[AttentionL
     # ComfyUI deep-copies stored patches on every clone; plain functions are shared, objects would be copied.
     clone.set_model_attn1_patch(_context_patch(method, layers))
     for layer in layers:
-        clone.set_model_attn1_replace(_replace_patch(method, method.attend, layer), *layer.key)
+        clone.set_model_attn1_replace(_replace_patch(method, method.attend, one_call.attend, layer), *layer.key)
     for layer in _controlled(method, layers):
-        clone.set_model_attn2_replace(_replace_patch(method, method.attend_cross, layer), *layer.key)
+        attend_cross = _replace_patch(method, partial(_attend_cross, method), one_call.attend_cross, layer)
+        clone.set_model_attn2_replace(attend_cross, *layer.key)
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, _WRAPPER_KEY, _run_wrapper(method))
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, _WRAPPER_KEY, _call_wrapper(method, layers))
     add_batching(clone, method, RUN)
@@ -111,7 +115,11 @@ def _context_patch(method: SelfAttentionMethod, layers: Sequence[AttentionLayer]
         layer = by_key.get(key_of(extra_options))
         if layer is None:
             return tokens, context, value
-        queries_from, keys_from = method.context(tokens, layer, extra_options)
+        if parts := extra_options.get(one_call.PARTS):
+            queries_from, keys_from = one_call.context(parts, tokens, layer, extra_options)
+        else:
+            # one token spares the projections of the rest, where none is read
+            queries_from, keys_from = method.context(tokens, layer, extra_options) or (tokens[:, :1], tokens[:, :1])
         return queries_from, keys_from, keys_from
 
     mark(attn1_patch, method)
@@ -123,11 +131,23 @@ def _controlled(method: SelfAttentionMethod, layers: Sequence[AttentionLayer]) -
     return [layer for layer in layers if method.controls(layer)]
 
 
-def _replace_patch(method: SelfAttentionMethod, attend: Callable, layer: AttentionLayer) -> Callable:
+def _attend_cross(
+    method: SelfAttentionMethod, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict
+) -> Tensor:
+    return method.attend_cross(q, of_rows(k, q.shape[0]), of_rows(v, q.shape[0]), layer, extra_options)
+
+
+def _replace_patch(
+    method: SelfAttentionMethod, attend: Callable, attend_parts: Callable, layer: AttentionLayer
+) -> Callable:
+    """`attend` for a call of the network, and `attend_parts` for one that is made of several."""
+
     def replace(q: Tensor, k: Tensor, v: Tensor, extra_options: dict) -> Tensor:
         # a call of the network may take minutes; nothing to trace where it is compiled
         if not torch.compiler.is_compiling():
             comfy.model_management.throw_exception_if_processing_interrupted()
+        if parts := extra_options.get(one_call.PARTS):
+            return attend_parts(parts, q, k, v, layer, extra_options)
         return attend(q, k, v, layer, extra_options)
 
     mark(replace, method)
@@ -135,11 +155,20 @@ def _replace_patch(method: SelfAttentionMethod, attend: Callable, layer: Attenti
 
 
 def _call_wrapper(method: SelfAttentionMethod, layers: Sequence[AttentionLayer]) -> Callable:
-    def diffusion_model(executor: Any, *args: Any, **kwargs: Any) -> Tensor:
+    def diffusion_model(
+        executor: Any,
+        x: Tensor,
+        timesteps: Tensor | None = None,
+        context: Tensor | None = None,
+        y: Tensor | None = None,
+        control: dict | None = None,
+        transformer_options: dict | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        options = transformer_options or {}
         # Patches may have been added after ours, or for this call (perturbed-attention guidance does): the last wins.
-        options = kwargs.get("transformer_options") or args[-1]
         refuse_foreign_patches({"transformer_options": options}, layers, method)
-        return executor(*args, **kwargs)
+        return one_call.NetworkCall(method, x, timesteps, context, y, control, options, kwargs).made(executor)
 
     return diffusion_model
 

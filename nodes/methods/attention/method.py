@@ -47,8 +47,9 @@ class SelfAttentionMethod:
         timestep: that of all calls, where it is known, so that no device is asked for it.
         """
 
-    def context(self, tokens: Tensor, layer: AttentionLayer, extra_options: dict) -> tuple[Tensor, Tensor]:
-        """What queries and keys/values are projected from, given the normalised tokens [rows, p, c]."""
+    def context(self, tokens: Tensor, layer: AttentionLayer, extra_options: dict) -> tuple[Tensor, Tensor] | None:
+        """What queries and keys/values are projected from, given the normalised tokens [rows, p, c]; None where none of
+        them is read."""
         return tokens, tokens
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 
 from ....stem_kernels.prompt_alignment import TOKENS
 from ..seams.comfyui_versions import free_memory
+from ..seams.telling import tell
 
 # Numbers of a frame that waits for others, per latent pixel, in units of the network's width. Most live in the first
 # layer of the decoder at full resolution: features that wait for the decoder (2) and those that were joined with some
@@ -78,6 +79,21 @@ def usual_room(model: Any) -> float:
     left = comfy.model_management.get_total_memory(model.load_device)
     left -= comfy.model_management.minimum_inference_memory()
     return max(left if _streams_weights(model) else left - model.model_size(), _least_room())
+
+
+def source_and_edit_join(model: Any, needed: float) -> bool:
+    """Whether source and edit of the same frames, which take `needed` bytes, go through MODEL's network in one call:
+    where its device has room for that in every run, so that every run rounds alike."""
+    if needed > usual_room(model):
+        return False
+    if needed > room_for(model):
+        tell(
+            "Source and edit were to go through the network in one call, but the memory that is free now has no room "
+            "for it, so they go one after the other. The result may differ by rounding from that of other runs. For "
+            "the same result in every run, free memory that other programs hold."
+        )
+        return False
+    return True
 
 
 def room_for(model: Any) -> float:

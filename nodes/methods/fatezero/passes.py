@@ -6,8 +6,8 @@ through at once, or a LoRA of the edit has to be taken off first, the source run
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any
 
@@ -19,15 +19,17 @@ from ....stem_kernels.correspondence import batch_slices
 from ....stem_kernels.masks import mean_attention
 from ..attention.installing import install, installed_method
 from ..attention.method import RUN
+from ..attention.one_call import as_one_call
 from ..batching.frame_batches import BATCH, FrameBatch, budget_of
-from ..batching.lockstep import Meet, run_in_lockstep
+from ..batching.lockstep import Meet, alone, run_in_lockstep
+from ..batching.memory_budget import source_and_edit_join
 from ..editing.guider import EditGuider
 from ..inversion.guidance import StepSchedule
 from ..inversion.inversion import Inversion
 from ..seams.control_hints import controls_of_frames
 from ..seams.frame_dependent_patches import with_tried_patches
 from .attention import POSITIVE, FateZeroAttention, FateZeroRun
-from .replay import FusedStep, replay_options, replayed, share_weights, weights_of
+from .replay import CONDS, FusedStep, replay_options, replayed, share_weights, weights_of
 from .source import SourceBefore, SourceBeside
 
 # Who makes a call: the edit, with the conds of these numbers, or the source.
@@ -44,16 +46,18 @@ class Call:
         place: number of the batch.
         batch: its frames, and how it meets the calls of the same role with the others.
         among: how it meets the calls of some roles, its own among them, with the same frames.
+        more: transformer options.
     """
 
     role: Role
     place: int
     batch: FrameBatch
     among: Callable[[Sequence[Role]], Meet]
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     def options(self, model_options: dict, run: Any) -> dict:
         """Options of a model for this call, with its own run."""
-        transformer_options = {**model_options["transformer_options"], RUN: run, BATCH: self.batch}
+        transformer_options = {**model_options["transformer_options"], RUN: run, BATCH: self.batch, **self.more}
         return {**model_options, "transformer_options": transformer_options}
 
 
@@ -82,6 +86,7 @@ class PassesGuider(EditGuider):
         method: of the edit's MODEL.
         batches: frames that go through the network at a time.
         source: the MODEL of the inversion, which hands over its attention.
+        joins: whether source and edit of all frames may go through the network in one call.
     """
 
     def __init__(
@@ -92,6 +97,8 @@ class PassesGuider(EditGuider):
         self.batches = batch_slices(inversion.frames, method.frames_per_batch)
         self.frames_at_once = budget_of(model, method, inversion.frames, inversion.size)
         self.source = replayed(inversion.model, method.levels, method.frames_per_batch)
+        needed = model.model.memory_required([CONDS * inversion.frames, 4, *inversion.size])
+        self.joins = len(self.batches) == 1 and source_and_edit_join(model, needed)
 
 
 class StepPasses:
@@ -125,22 +132,53 @@ class StepPasses:
         """
         guider, kept = self.guider, None
         conds = [number for number, cond in enumerate(self.conds) if cond is not None]
+        shared = share_weights(guider.source, guider.model_patcher)
         beside: list[Role] = []
         if latents is not None:
-            if not self.whole and share_weights(guider.source, guider.model_patcher):
-                beside = [(number,) for number in conds if self._reads_self(number) or self._reads_cross(number)]
+            readers = {
+                "self": [number for number in conds if self._reads_self(number)],
+                "cross": [number for number in conds if self._reads_cross(number)],
+            }
+            if not self.whole and shared:
+                beside = [(number,) for number in conds if any(number in of for of in readers.values())]
             if not beside:
-                kept = [SourceBefore(in_host_memory=not self.whole) for _ in guider.batches]
+                counts = {kind: len(of) for kind, of in readers.items()}
+                kept = [SourceBefore(counts, in_host_memory=not self.whole) for _ in guider.batches]
             # where words are decides about the edit's first layers, and is seen in the source's last
-            if not beside or keep_own is not None:
+            if keep_own is not None or not (beside or (guider.joins and shared)):
                 self._run_source(latents, kept)
             if keep_own is not None:
                 self.step = replace(self.step, keep_own=cache(partial(keep_own, self.source_words)))
+                latents = None if not beside else latents
+        roles: list[Role] = [(number,) for number in conds]
+        if guider.joins:
+            with_source = latents is not None and shared
+            return self._predicted(self._run_joined(latents if with_source else None, roles, kept))
         found = self._run_beside(latents, beside) if beside else {}
-        # ComfyUI joins conds or not as memory allows, and calls that meet have to be alike
-        for role in [tuple(conds)] if self.whole else [(number,) for number in conds if (number,) not in beside]:
-            found |= run_calls([role], guider.batches, lambda call: self._edit(call, kept and kept[call.place]))
+        # calls that meet have to be alike
+        for role in roles:
+            if role not in beside:
+                found |= run_calls([role], guider.batches, lambda call: self._edit(call, kept and kept[call.place]))
         return self._predicted(found)
+
+    def _run_joined(
+        self, latents: Tensor | None, roles: Sequence[Role], kept: list[SourceBefore] | None
+    ) -> dict[Role, list]:
+        """All frames of the edit's conds, after those of the source if `latents` are given, in one call."""
+        source = kept and kept[0]
+
+        def run(role: Role, more: Mapping[str, Any]) -> Any:
+            call = Call(role, 0, FrameBatch(self.guider.batches[0]), lambda _: alone, more)
+            if role == SOURCE:
+                return self._source(call, latents, self.guider.source.model, source)
+            return self._edit(call, source)
+
+        everyone = [*([] if latents is None else [SOURCE]), *roles]
+        outputs = as_one_call([partial(run, role) for role in everyone])
+        found = {role: [out] for role, out in zip(everyone, outputs, strict=True)}
+        if latents is not None:
+            self._see_source_words(found.pop(SOURCE))
+        return found
 
     def _run_source(self, latents: Tensor, kept: list[SourceBefore] | None) -> None:
         """The source alone: what its edit reads is kept, and its words are seen."""

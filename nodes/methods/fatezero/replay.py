@@ -29,7 +29,11 @@ from ..batching.memory_budget import frames_that_fit, usual_room
 from ..inversion.inversion import Inversion
 from ..seams.cpu_attention import faster_on_cpu
 from ..seams.layer_map import AttentionLayer
+from ..seams.shared_prompt import share_prompt
 from .source import CrossAttention, SelfAttention, SourceBefore, SourceBeside
+
+# What goes through the network at a time: the source, the positive and the negative prompt.
+CONDS = 3
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,7 @@ def frames_per_batch(model: Any, inversion: Inversion) -> int:
     number = method and method.frames_per_batch
     if number and not method.decided:
         return min(frames, number)
-    fit = frames_that_fit(model.model, frames, 3, inversion.size, usual_room(model))
+    fit = frames_that_fit(model.model, frames, CONDS, inversion.size, usual_room(model))
     return min(frames, fit, number or frames)
 
 
@@ -165,6 +169,7 @@ def replay_options(model: Any, model_options: dict, timestep: int) -> dict:
     """Options for a source pass with a `replayed` MODEL at a timestep, in a run whose options are `model_options`."""
     options = comfy.model_patcher.create_model_options_clone(model.model_options)
     transformer_options = options["transformer_options"]
+    share_prompt(transformer_options)
     # What ComfyUI does at the start of a run for the MODEL of that run.
     wrappers = transformer_options.setdefault("wrappers", {})
     comfy.patcher_extension.merge_nested_dicts(wrappers, model.wrappers, copy_dict1=False)

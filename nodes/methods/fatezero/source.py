@@ -1,4 +1,4 @@
-"""What the source leaves for the edit of the same frames: kept until the edit runs, or handed over layer by layer."""
+"""What the source leaves for the edit of the same frames: kept until it is read, or handed over layer by layer."""
 
 from __future__ import annotations
 
@@ -43,16 +43,26 @@ class CrossAttention:
 
 @dataclass
 class SourceBefore:
-    """The source of some frames, run before their edit and kept whole: on its device, or in host memory."""
+    """The source of some frames, whose layers run before those of their edit: what it leaves is kept until it has been
+    read, on its device or in host memory.
 
+    readers: of each kind, how many conds of the edit read it.
+    """
+
+    readers: Mapping[Kind, int]
     in_host_memory: bool = False
-    kept: dict[tuple[Kind, int], Any] = field(default_factory=dict)
+    kept: dict[tuple[Kind, int], tuple[Any, int]] = field(default_factory=dict)
 
     def give(self, kind: Kind, layer: AttentionLayer, found: SelfAttention | CrossAttention) -> None:
-        self.kept[kind, layer.index] = found.in_host_memory if self.in_host_memory else found
+        if self.readers[kind]:
+            kept = found.in_host_memory if self.in_host_memory else found
+            self.kept[kind, layer.index] = kept, self.readers[kind]
 
     def take(self, kind: Kind, layer: AttentionLayer) -> Any:
-        return self.kept[kind, layer.index]
+        found, left = self.kept.pop((kind, layer.index))
+        if left > 1:
+            self.kept[kind, layer.index] = found, left - 1
+        return found
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from ....stem_kernels.ddim import (
 from ..attention.installing import installed_method
 from ..batching.frame_batches import budget_of
 from ..seams.cpu_attention import faster_on_cpu
+from ..seams.shared_prompt import share_prompt
 from .batch_size import with_batch_size
 from .costs import Clock, tell_memory
 from .inversion import Inversion, NoiseConvention, identity_of, noise_levels
@@ -181,6 +182,7 @@ def run_sampler(
     guider.model_options = comfy.model_patcher.create_model_options_clone(guider.model_options)
     options = guider.model_options["transformer_options"]
     options |= faster_on_cpu(options, model.load_device)
+    share_prompt(options)
     at_once = getattr(guider, "frames_at_once", None)
     if at_once is None:
         at_once = budget_of(model, installed_method(model), len(samples), samples.shape[-2:])

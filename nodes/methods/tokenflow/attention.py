@@ -1,7 +1,7 @@
 """Self-attention of a TokenFlow edit: record the source, edit the keyframes together, propagate to all frames.
 
-A step is a sequence of passes through the model, with one conditioning in each call. The source passes run first and
-leave behind, for every layer, what the edit passes read.
+A step is a sequence of passes through the model, with one conditioning each. The source's come first, or are the first
+in a call for several, and leave behind for every layer what the edit's passes read.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class TokenFlowAttention(SelfAttentionMethod):
     def start_run(self, model: Any, timestep: int | None = None) -> TokenFlowRun:
         return TokenFlowRun(KeyframeStore(model.load_device))
 
-    def context(self, tokens: Tensor, layer: AttentionLayer, extra_options: dict) -> tuple[Tensor, Tensor]:
+    def context(self, tokens: Tensor, layer: AttentionLayer, extra_options: dict) -> tuple[Tensor, Tensor] | None:
         current = _pass(tokens, extra_options)
         if current.plan is None:
             if current.source:
@@ -54,11 +54,10 @@ class TokenFlowAttention(SelfAttentionMethod):
             current.match(layer.index, tokens)
             if self.source_rows == "true":
                 return tokens, tokens
-        # Propagation reads no query, key or value: one token spares the projections of the rest.
-        return tokens[:, :1], tokens[:, :1]
+        return None  # propagation reads no query, key or value
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_options: dict) -> Tensor:
-        current = _pass(q, extra_options)
+        current: Pass = extra_options[RUN]
         (cond,) = [SOURCE] if current.source else extra_options["cond_or_uncond"]
         if current.plan is not None and not (current.source and self.source_rows == "true"):
             rows = current.of_keyframes(cond, layer.index)

@@ -17,6 +17,7 @@ from ....stem_kernels.correspondence import (
 from ....stem_kernels.ddim import add_noise, alpha_of, renoise, select_timesteps, to_preserving
 from ....stem_kernels.random_streams import KEYFRAMES, SHARED_NOISE, keyed_generator
 from ..attention.installing import install
+from ..batching.memory_budget import source_and_edit_join
 from ..editing.guider import EditGuider
 from ..inversion.guidance import StepSchedule
 from ..inversion.inversion import Inversion
@@ -24,7 +25,7 @@ from ..seams.frame_dependent_patches import with_tried_patches
 from ..seams.layer_map import feature_block, self_attention_layers
 from .attention import TokenFlowAttention
 from .feature_injection import inject_feature
-from .memory import frames_to_budget, keyframes_at_once, room_for_keyframes
+from .memory import CONDS, bytes_in_one_call, frames_to_budget, keyframes_at_once, room_for_keyframes
 from .passes import batch_passes
 from .run import TokenFlowRun
 from .settings import TokenFlowSettings
@@ -53,7 +54,7 @@ def edit(
     """
     timesteps = select_timesteps(inversion.timesteps, settings.steps)
     schedule = StepSchedule(timesteps, max(1, round(settings.start * len(timesteps))))
-    guider = TokenFlowGuider(prepared(model, settings), inversion, settings, schedule)
+    guider = TokenFlowGuider(model, inversion, settings, schedule)
     first = schedule.descending[0]
     if start_samples is None:
         start = start_latent(inversion, first, settings)
@@ -81,26 +82,42 @@ class TokenFlowGuider(EditGuider):
     purpose = "TokenFlow Edit"
 
     def __init__(self, model: Any, inversion: Inversion, settings: TokenFlowSettings, schedule: StepSchedule) -> None:
-        super().__init__(model, inversion, schedule, settings.mask)
+        frames, size = inversion.frames, inversion.size
+        self.joins = source_and_edit_join(model, bytes_in_one_call(model.model, frames, settings, size))
+        self.conds_at_once = CONDS if self.joins else 1
+        super().__init__(prepared(model, settings, self.conds_at_once), inversion, schedule, settings.mask)
         self.set_guidance(settings.cfg, settings.cfg_window)
         self.settings = settings
-        self.batches = batch_slices(inversion.frames, settings.batch_size)
+        self.batches = batch_slices(frames, settings.batch_size)
         # what a run is told to take
-        self.frames_at_once = frames_to_budget(model.model, inversion.frames, settings, inversion.size)
+        self.frames_at_once = frames_to_budget(model.model, frames, settings, size, self.conds_at_once)
         # where the rows of the source take features from other frames, those of a keyframe are not what they were
         self.reuses_keyframes = settings.source_rows == "true"
 
     def keyframes_at(self, timestep: int) -> Tensor:
         """Frame numbers of the keyframes of a step, one of every batch, ascending."""
-        generator = keyed_generator(self.settings.seed, KEYFRAMES, timestep)
+        generator = keyed_generator(self.settings.seed, KEYFRAMES, self.matched_at(timestep))
         return choose_keyframes(self.batches, self.settings.keyframes, generator)
+
+    def matched_at(self, timestep: int) -> int:
+        """The step in which the correspondences of a step are found."""
+        steps = self.schedule.descending
+        place = steps.index(timestep)
+        return steps[place - place % self.settings.match_every]
+
+    def _is_read_again(self, timestep: int) -> bool:
+        """Whether the step after this one reads its correspondences."""
+        following = self.schedule.descending[self.schedule.descending.index(timestep) + 1 :]
+        return bool(following) and self.matched_at(following[0]) == timestep
 
     def predict(
         self, timestep: int, run: TokenFlowRun, conds: list, x: Tensor, sigma: Tensor, model_options: dict
     ) -> list[Tensor]:
         base, settings = self.inner_model, self.settings
-        run.timestep = timestep
-        run.kept.room = room_for_keyframes(base, len(x), settings, x.shape[-2:])
+        run.timestep, fresh = timestep, self.matched_at(timestep) == timestep
+        if fresh:
+            run.matched.clear()
+        run.kept.room = room_for_keyframes(base, len(x), settings, x.shape[-2:], self.conds_at_once)
         transformer_options = with_tried_patches(model_options["transformer_options"], len(x), self.purpose)
         keyframes = self.keyframes_at(timestep)
         plan = propagation_plan(self.batches, keyframes, settings.weights)
@@ -115,21 +132,27 @@ class TokenFlowGuider(EditGuider):
             {**model_options, "transformer_options": transformer_options},
             self.schedule.within(timestep, settings.attention_injection),
             self.schedule.within(timestep, settings.feature_injection),
+            fresh,
+            fresh and self._is_read_again(timestep),
+            self.joins,
         )
         parts = batch_slices(len(keyframes), keyframes_at_once(settings))
         return step.predict(keyframes, parts, batch_passes(self.batches, keyframes, plan, self.reuses_keyframes))
 
 
-def prepared(model: Any, settings: TokenFlowSettings) -> Any:
-    """A clone of the edit MODEL with TokenFlow self-attention, feature injection and the budget of its passes."""
+def prepared(model: Any, settings: TokenFlowSettings, conds: int = 1) -> Any:
+    """A clone of the edit MODEL with TokenFlow self-attention, feature injection and the budget of its passes, in calls
+    of so many conds."""
     layers = self_attention_layers(model.model.diffusion_model)
     method = TokenFlowAttention(settings.source_rows, settings.stem, settings.keyframe_window)
     clone = install(model, method, layers)
+    for kind in (WrappersMP.DIFFUSION_MODEL, WrappersMP.PREPARE_SAMPLING):
+        clone.remove_wrappers_with_key(kind, _WRAPPER_KEY)
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, _WRAPPER_KEY, partial(inject_feature, feature_block(layers)))
 
     def prepare_sampling(executor: Any, model: Any, noise_shape: Any, *args: Any, **kwargs: Any) -> Any:
         # ComfyUI budgets for all frames in one batch; no pass here holds as many
-        budget = frames_to_budget(model.model, noise_shape[0], settings, noise_shape[-2:])
+        budget = frames_to_budget(model.model, noise_shape[0], settings, noise_shape[-2:], conds)
         return executor(model, [budget, *noise_shape[1:]], *args, **kwargs)
 
     clone.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, _WRAPPER_KEY, prepare_sampling)

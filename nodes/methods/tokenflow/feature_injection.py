@@ -1,6 +1,6 @@
 """Plug-and-play's convolution feature: taken from the source pass, put into the edit pass.
 
-No patch of ComfyUI's reaches a residual block, so a forward hook is set for the time of one call of the UNet.
+No patch of ComfyUI's reaches a residual block, so hooks are set for the time of one call of the UNet.
 """
 
 from __future__ import annotations
@@ -10,31 +10,47 @@ from typing import Any
 from greenlet import getcurrent
 from torch import Tensor, nn
 
+from ....stem_kernels.attention import joined
 from ..attention.method import RUN
+from ..attention.one_call import parts_of
 from .run import Pass
 
 
-def inject_feature(block: int, executor: Any, *args: Any, **kwargs: Any) -> Tensor:
+def inject_feature(block: int, executor: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """DIFFUSION_MODEL wrapper, once `block` is given (see `feature_block`): records the feature in source passes and
-    replaces it in edit passes."""
+    replaces it in edit passes, whose convolutions are not computed."""
     options = kwargs.get("transformer_options") or args[-1]
-    current, mine = options[RUN], getcurrent()
-    if not isinstance(current, Pass) or not current.inject_features:
-        return executor(*args, **kwargs)
+    passes, mine = [(of[RUN], rows) for of, rows in parts_of(options, x.shape[0])], getcurrent()
+    if not all(isinstance(current, Pass) and current.inject_features for current, _ in passes):
+        return executor(x, *args, **kwargs)
+    # a network wants at least one row
+    computed = [rows for current, rows in passes if current.source] or [slice(0, 1)]
 
-    def hook(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor | None:
+    def of_source(module: nn.Module, inputs: tuple) -> tuple | None:
         # passes in lockstep have their hooks there at the same time
+        return (joined([inputs[0][rows] for rows in computed]), *inputs[1:]) if getcurrent() is mine else None
+
+    def replaced(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor | None:
         if getcurrent() is not mine:
             return None
-        if current.source:
-            current.keep_feature(output)
-            return None
-        return current.source_feature().to(output)
+        of_sources, features = iter(output.split([rows.stop - rows.start for rows in computed])), []
+        for current, _ in passes:
+            if current.source:
+                features.append(next(of_sources))
+                current.keep_feature(features[-1])
+            else:
+                features.append(current.source_feature().to(output))
+        return joined(features)
 
+    layers = executor.class_obj.output_blocks[block][0]
     # The value after the second convolution, before the skip is added.
-    module = executor.class_obj.output_blocks[block][0].out_layers
-    handle = module.register_forward_hook(hook)
+    handles = [
+        layers.in_layers.register_forward_pre_hook(of_source),
+        layers.emb_layers.register_forward_pre_hook(of_source),
+        layers.out_layers.register_forward_hook(replaced),
+    ]
     try:
-        return executor(*args, **kwargs)
+        return executor(x, *args, **kwargs)
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()

@@ -26,11 +26,14 @@ class KeyframeStore:
 
     def keep(self, kind: Hashable, layer: int, rows: Tensor) -> None:
         """Keeps rows [b, ...] of the next keyframes."""
-        if rows.nbytes <= self.room:
-            self.room -= rows.nbytes
-        else:
-            rows = _in_host_memory(rows)
-        self._rows.setdefault(kind, {}).setdefault(layer, []).extend(rows.unbind())
+        self._rows.setdefault(kind, {}).setdefault(layer, []).extend(self.placed(rows).unbind())
+
+    def placed(self, rows: Tensor) -> Tensor:
+        """Rows where there is room for them."""
+        if rows.nbytes > self.room:
+            return _in_host_memory(rows)
+        self.room -= rows.nbytes
+        return rows
 
     def rows(self, kind: Hashable, layer: int, keyframes: Sequence[int]) -> Tensor:
         """The rows of some keyframes, [len(keyframes), ...], on the device."""

@@ -11,6 +11,8 @@ import comfy.model_management
 from ..batching.memory_budget import held_bytes, waiting_bytes
 from .settings import TokenFlowSettings
 
+# What goes through the network in one call where there is room: the source, the positive and the negative prompt.
+CONDS = 3
 # Keyframes in a pass, where batches of frames are no larger.
 KEYFRAMES_AT_ONCE = 8
 # Numbers that a keyframe holds while others are computed, counted, per latent pixel in units of the network's width:
@@ -23,30 +25,45 @@ def keyframes_at_once(settings: TokenFlowSettings) -> int:
     return max(settings.batch_size, KEYFRAMES_AT_ONCE)
 
 
+def few_beside(keyframes: int, frames: int) -> bool:
+    """Whether so many keyframes add little to a call for a batch of frames, so that they go with it."""
+    return 2 * keyframes <= frames
+
+
 def frames_at_once(frames: int, settings: TokenFlowSettings) -> int:
     """The most frames of a cond in one pass: those that share a keyframe, or keyframes."""
     return max(min(settings.batch_size, frames), min(_keyframes(frames, settings), keyframes_at_once(settings)))
 
 
-def frames_to_budget(base: Any, frames: int, settings: TokenFlowSettings, size: Sequence[int]) -> int:
-    """For how many frames ComfyUI should leave room; `size` is the latent's."""
-    needed = _largest_pass(base, frames, settings, size) + held_bytes(base, frames, size)
+def bytes_in_one_call(base: Any, frames: int, settings: TokenFlowSettings, size: Sequence[int]) -> float:
+    """What a step takes where the source and both conds of the same frames go through the network in one call."""
+    return _largest_pass(base, frames, settings, size, CONDS) + held_bytes(base, frames, size)
+
+
+def frames_to_budget(base: Any, frames: int, settings: TokenFlowSettings, size: Sequence[int], conds: int = 1) -> int:
+    """For how many frames ComfyUI should leave room; `size` is the latent's, and `conds` go through in one call."""
+    needed = _largest_pass(base, frames, settings, size, conds) + held_bytes(base, frames, size)
     return math.ceil(needed / base.memory_required([1, 4, *size]))
 
 
-def room_for_keyframes(base: Any, frames: int, settings: TokenFlowSettings, size: Sequence[int]) -> float:
+def room_for_keyframes(
+    base: Any, frames: int, settings: TokenFlowSettings, size: Sequence[int], conds: int = 1
+) -> float:
     """Bytes of the device that what keyframes leave may take, at the start of a step."""
     device = base.current_patcher.load_device
     if device.type in ("cpu", "mps"):
         return math.inf  # host memory is the same
     # without the weights that would give way: they are read in every pass, these rows once a batch
     free = comfy.model_management.get_free_memory(device) - comfy.model_management.minimum_inference_memory()
-    return max(0.0, free - _largest_pass(base, frames, settings, size))
+    return max(0.0, free - _largest_pass(base, frames, settings, size, conds))
 
 
-def _largest_pass(base: Any, frames: int, settings: TokenFlowSettings, size: Sequence[int]) -> float:
-    """Bytes of a pass over a batch, or of those over the edit's keyframes."""
-    of_pass = base.memory_required([frames_at_once(frames, settings), 4, *size])
+def _largest_pass(base: Any, frames: int, settings: TokenFlowSettings, size: Sequence[int], conds: int) -> float:
+    """Bytes of a call for a batch, or of those for the edit's keyframes."""
+    at_once, keyframes = frames_at_once(frames, settings), _keyframes(frames, settings)
+    if conds > 1 and few_beside(keyframes, settings.batch_size):
+        at_once += keyframes
+    of_pass = base.memory_required([conds * at_once, 4, *size])
     return max(of_pass, while_waiting(base, frames, settings, size))
 
 

@@ -36,6 +36,7 @@ class BatchPasses:
         plan: from where they take their features, by positions in `keyframes`.
         key: the keyframe, where it is among `edit` but not among `source`.
         reused: frame and number of the keyframe whose edit is that of the pass over the keyframes, or None.
+        number: of the batch.
     """
 
     source: Tensor
@@ -44,6 +45,12 @@ class BatchPasses:
     plan: PropagationPlan
     key: KeyRow | None = None
     reused: tuple[int, int] | None = None
+    number: int = 0
+
+    @property
+    def frames(self) -> int:
+        """How many there are in the batch."""
+        return len(self.edit) + (self.reused is not None)
 
 
 def batch_passes(batches: list[slice], keyframes: Tensor, plan: PropagationPlan, reuse: bool) -> list[BatchPasses]:
@@ -59,5 +66,5 @@ def batch_passes(batches: list[slice], keyframes: Tensor, plan: PropagationPlan,
         read, of_read = plan.of(edit).of_read()
         if len(source) < len(edit):
             key = KeyRow(keyframe - batch.start, read.index(number))
-        found.append(BatchPasses(source, edit, read, of_read, key, reused))
+        found.append(BatchPasses(source, edit, read, of_read, key, reused, number))
     return found

@@ -18,6 +18,14 @@ TOKENS, QUERIES, KEYS, VALUES, FEATURE = "tokens", "queries", "keys", "values", 
 SOURCE = "source"
 
 
+@dataclass(frozen=True)
+class Matched:
+    """matches: by layer, compact; feature: the source's convolution feature [frames, c, h, w], if it is injected."""
+
+    matches: dict[int, Correspondence]
+    feature: Tensor | None
+
+
 @dataclass
 class TokenFlowRun:
     """What passes leave for each other within a step.
@@ -29,28 +37,41 @@ class TokenFlowRun:
         timestep: of the step; keys the draws of STEM attention.
         matches: correspondences of the batch under way, by layer.
         feature: the source's convolution feature of that batch, [frames, c, h, w].
+        matched: what the source of each batch has left for the steps that read it again.
     """
 
     kept: KeyframeStore
     timestep: int = 0
     matches: dict[int, Correspondence] = field(default_factory=dict)
     feature: Tensor | None = None
+    matched: dict[int, Matched] = field(default_factory=dict)
+
+    def hold(self, batch: int) -> None:
+        """Keeps what the source of a batch has left beyond its step."""
+        matches = {layer: found.compact() for layer, found in self.matches.items()}
+        self.matched[batch] = Matched(matches, None if self.feature is None else self.kept.placed(self.feature))
+
+    def recall(self, batch: int) -> None:
+        """Puts back what the source of a batch has left in an earlier step."""
+        found = self.matched[batch]
+        self.matches = {layer: one.indices() for layer, one in found.matches.items()}
+        self.feature = None if found.feature is None else found.feature.to(self.kept.device, non_blocking=True)
 
     def forget(self) -> None:
-        """Drop everything that a step has left."""
+        """Drop everything that a step has left, but for what later steps read."""
         self.kept.clear()
-        self.matches.clear()
+        self.matches = {}
         self.feature = None
 
 
-@dataclass
+@dataclass(eq=False)
 class Pass:
     """One call of the model within a step; the layers find it among the transformer options.
 
     Attributes:
         run: what passes leave for each other.
         source: whether these are rows of the source video or of the edit.
-        frames: numbers of the frames that each conditioning has in this pass, int64 in host memory.
+        frames, here: numbers of its frames, int64 in host memory and on the device.
         keyframes: numbers of the keyframes that it holds, or from which its frames take their features.
         plan: how they take them, by places in `keyframes`; None in a pass over keyframes.
         key: in a source pass, the keyframe that the edit pass has beside these frames; its number is such a place.
@@ -63,6 +84,7 @@ class Pass:
     run: TokenFlowRun
     source: bool
     frames: Tensor
+    here: Tensor
     keyframes: Sequence[int]
     plan: PropagationPlan | None = None
     key: KeyRow | None = None

@@ -37,6 +37,7 @@ class TokenFlowSettings:
         seed: of the keyframes and of the shared noise.
         mask: see `EditGuider`.
         keyframe_window: see `TokenFlowAttention`.
+        match_every: steps that share keyframes and correspondences: the first of them runs the source's frames.
     """
 
     cfg: float = 7.5
@@ -55,3 +56,4 @@ class TokenFlowSettings:
     seed: int = 0
     mask: Tensor | None = None
     keyframe_window: int = 32
+    match_every: int = 1

@@ -13,6 +13,7 @@ from torch import Tensor
 from ....nodes.methods.attention.frame_context import FrameContextAttention
 from ....nodes.methods.attention.installing import install
 from ....nodes.methods.attention.method import RUN
+from ....nodes.methods.attention.one_call import as_one_call
 from ....nodes.methods.fatezero.edit import FateZeroSettings
 from ....nodes.methods.fatezero.edit import edit as edit_fatezero
 from ....nodes.methods.fatezero.presets import PRESETS as EDIT_PRESETS
@@ -23,7 +24,7 @@ from ....nodes.methods.inversion.inversion import Inversion, identity_of, noise_
 from ....nodes.methods.inversion.sampling import denoise
 from ....nodes.methods.stem.attention import StemSelfAttention
 from ....nodes.methods.stem.settings import PRESETS
-from ....nodes.methods.tokenflow.edit import TokenFlowGuider, TokenFlowSettings, prepared
+from ....nodes.methods.tokenflow.edit import TokenFlowGuider, TokenFlowSettings
 from ....nodes.methods.tokenflow.run import Pass, TokenFlowRun
 from ...host.loaded_model import Loaded
 from .results import VideoSize
@@ -98,17 +99,19 @@ class PerFrameGuider(TokenFlowGuider):
         self, timestep: int, run: TokenFlowRun, conds: list, x: Tensor, sigma: Tensor, model_options: dict
     ) -> list[Tensor]:
         source, predicted = self.inversion.at(timestep, x.device), []
+        edits = [(x, cond) for cond in conds]
         run.timestep = timestep
         for frame in range(len(x)):
-            part = slice(frame, frame + 1)
-            for is_source, video, of_pass in ((True, source, [self.conds["source"]]), (False, x, conds)):
-                current = Pass(
-                    run, is_source, torch.tensor([frame]), range(1), inject_attention=True, inject_features=True
-                )
-                options = {**model_options["transformer_options"], RUN: current}
+            here = torch.tensor([frame])
+
+            def call(video: Tensor, cond: list, more: dict, here: Tensor = here) -> Tensor:
+                current = Pass(run, video is source, here, here, range(1), inject_attention=True, inject_features=True)
+                options = {**model_options["transformer_options"], RUN: current, **more}
                 options = {**model_options, "transformer_options": options}
-                found = self.run_model(of_pass, video[part], sigma[part], options)
-            predicted.append(found)
+                return self.run_model([cond], video[here], sigma[here], options)[0]
+
+            of_conds = [partial(call, video, cond) for video, cond in ((source, self.conds["source"]), *edits)]
+            predicted.append(as_one_call(of_conds)[1:])
             run.forget()
         return [torch.cat(frames) for frames in zip(*predicted, strict=True)]
 
@@ -119,7 +122,7 @@ def tokenflow(loaded: Loaded, video: VideoSize) -> list[Workload]:
     settings = TokenFlowSettings(cfg=CFG, attention_injection=1.0, feature_injection=1.0)
     prompts, workloads = (loaded.prompt(TARGET), loaded.prompt("")), []
     for guider in (PerFrameGuider, TokenFlowGuider):
-        made = guider(prepared(loaded.model, settings), inversion, settings, StepSchedule((TIMESTEP,), 1))
+        made = guider(loaded.model, inversion, settings, StepSchedule((TIMESTEP,), 1))
         edit = partial(made.edit, *prompts, inversion.trajectory[-1], "alpha0")
         workloads.append(Workload(guider.purpose, edit))
     return workloads

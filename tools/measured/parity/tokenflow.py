@@ -15,7 +15,7 @@ from ....nodes.methods.attention.method import RUN
 from ....nodes.methods.inversion.guidance import StepSchedule
 from ....nodes.methods.inversion.inversion import Inversion, identity_of, noise_levels
 from ....nodes.methods.inversion.sampling import denoise, denoising_sigmas
-from ....nodes.methods.tokenflow.edit import TokenFlowGuider, TokenFlowSettings, prepared, start_latent
+from ....nodes.methods.tokenflow.edit import TokenFlowGuider, TokenFlowSettings, start_latent
 from . import golden
 from .comparison import Comparison, compared, share_that_differs
 
@@ -108,8 +108,7 @@ def _edited(folder: Path, name: str, run: dict, inversion: Inversion) -> Iterato
     z = recorded[f"{name}.start"]
     yield compared(f"tokenflow {name} start", start_latent(inversion, timesteps[0], settings), z, ONE_STEP)
     schedule = StepSchedule(tuple(timesteps[::-1]), len(timesteps))
-    model = prepared(golden.model(folder), settings)
-    guider = RecordedKeyframes(model, inversion, settings, schedule)
+    guider = RecordedKeyframes(golden.model(folder), inversion, settings, schedule)
     guider.recorded = dict(zip(timesteps, recorded[f"{name}.pivot_frames"].long(), strict=True))
     prompts = {"positive": "target", "negative": "negative", "source": "source"}
     guider.inner_set_conds({key: golden.conditioning(folder, prompt) for key, prompt in prompts.items()})

@@ -50,7 +50,7 @@ def test_memory_is_that_of_the_rows_that_go_through_the_network_at_a_time(loaded
     asked.clear()
     three_keyframes = TokenFlowSettings(batch_size=2, attention_injection=0.0, feature_injection=0.0)
     edit(loaded.model, inversion, loaded.prompt("a castle"), loaded.prompt(""), three_keyframes)
-    assert asked[0] == (3, *video.shape[1:])  # one prompt after the other
+    assert asked[0] == (9, *video.shape[1:])  # beside the source, and for two prompts
 
 
 def test_what_is_told_is_what_comfyui_is_asked_to_leave(loaded, video, told, monkeypatch):

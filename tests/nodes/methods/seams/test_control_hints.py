@@ -230,7 +230,8 @@ def test_no_strength_is_no_controlnet(loaded, inversion):
     control = tiny_controlnet().copy().set_cond_hint(hints().movedim(-1, 1), 0.0)
     with_control = [[[embedding, {**options, "control": control}]] for ((embedding, options),) in prompts]
     settings = TokenFlowSettings(batch_size=2)
-    assert relative(*(edit(loaded.model, inversion, *two, settings) for two in (with_control, prompts))) < 1e-6
+    # one goes through the network in several calls, the other in one
+    assert relative(*(edit(loaded.model, inversion, *two, settings) for two in (with_control, prompts))) < 1e-3
 
 
 def test_a_range_of_the_schedule_is_kept(loaded, inversion, applied, seen):

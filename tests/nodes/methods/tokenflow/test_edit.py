@@ -232,8 +232,8 @@ def test_the_host_is_asked_for_the_memory_of_the_largest_pass(loaded, inversion,
         loaded.model.model, "memory_required", lambda shape, **kwargs: asked.append(shape[0]) or real(shape, **kwargs)
     )
     edited(loaded, inversion, replace(PLAIN, batch_size=2))
-    # Three keyframes, a conditioning at a time, and a little for latents; the host makes it two of each where it can.
-    assert max(asked) == 2 * 4
+    # Three keyframes of the source and of both conditionings, and a little for latents; doubled where the host can.
+    assert max(asked) == 2 * 10
 
 
 def test_odd_sizes_are_inverted_and_edited(loaded):

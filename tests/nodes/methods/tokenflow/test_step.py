@@ -74,8 +74,7 @@ def test_an_edit_does_not_depend_on_the_passes_that_its_keyframes_go_through_in(
 ):
     settings = SETTINGS[name]
     whole = edited(loaded, inversion, settings)
-    assert set(passes) == {1}
-    passes.clear()
+    assert not passes
     keyframes_at_once(2)
     split = edited(loaded, inversion, settings)
     assert set(passes) == {-(-FRAMES // settings.batch_size // 2)}
