@@ -92,6 +92,18 @@ class TokenFlowEdit(io.ComfyNode):
                     "number. Bases (keyframe_attention) are those of all keyframes in any case.",
                     **advanced(),
                 ),
+                io.Int.Input(
+                    "match_every",
+                    default=0,
+                    min=0,
+                    max=999,
+                    optional=True,
+                    tooltip="Steps that share keyframes and correspondences. The source's frames go through the "
+                    "network in the first of them alone, so 2 takes about a fifth less time. 0: 2 from 50 steps on, 3 "
+                    "from 75, and so on; every step on its own with fewer than 50. At 50 steps 2 was as good as 1, and "
+                    "4 moved less steadily.",
+                    **advanced(),
+                ),
             ],
             outputs=[io.Latent.Output(tooltip="The edited frames, for VAE Decode.")],
         )

@@ -103,7 +103,7 @@ class TokenFlowGuider(EditGuider):
         """The step in which the correspondences of a step are found."""
         steps = self.schedule.descending
         place = steps.index(timestep)
-        return steps[place - place % self.settings.match_every]
+        return steps[place - place % self.settings.steps_sharing(len(self.schedule.timesteps))]
 
     def _is_read_again(self, timestep: int) -> bool:
         """Whether the step after this one reads its correspondences."""

@@ -16,6 +16,10 @@ SourceRows = Literal["true", "propagated"]
 StartNoise = Literal["trajectory", "renoised", "shared"]
 
 
+# With fewer steps that draw keyframes, edits keep the background less well and move less steadily (docs/defaults.md).
+_MATCHED_STEPS = 25
+
+
 @dataclass(frozen=True)
 class TokenFlowSettings:
     """What TokenFlow Edit offers.
@@ -37,7 +41,8 @@ class TokenFlowSettings:
         seed: of the keyframes and of the shared noise.
         mask: see `EditGuider`.
         keyframe_window: see `TokenFlowAttention`.
-        match_every: steps that share keyframes and correspondences: the first of them runs the source's frames.
+        match_every: steps that share keyframes and correspondences: the first of them runs the source's frames. 0 for
+            as many as leave 25 such steps or more.
     """
 
     cfg: float = 7.5
@@ -56,4 +61,8 @@ class TokenFlowSettings:
     seed: int = 0
     mask: Tensor | None = None
     keyframe_window: int = 32
-    match_every: int = 1
+    match_every: int = 0
+
+    def steps_sharing(self, steps: int) -> int:
+        """How many steps of so many share correspondences."""
+        return self.match_every or max(1, steps // _MATCHED_STEPS)

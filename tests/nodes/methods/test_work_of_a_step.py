@@ -141,7 +141,7 @@ def test_a_reconstruction_waits_to_check_the_latents_and_once_for_all_bases(ther
     within(found, operations=OPERATIONS["paper"], waits=2, to_host=0)
 
 
-@pytest.mark.parametrize(("attention", "operations"), [("extended", 501), ("stem", 600)])
+@pytest.mark.parametrize(("attention", "operations"), [("extended", 251), ("stem", 357)])
 def test_tokenflow_waits_to_check_the_latents_and_to_know_its_step(there, prompts, video, work, attention, operations):
     stem = StemSelfAttention.from_settings(PRESETS["tokenflow"]) if attention == "stem" else None
     settings = TokenFlowSettings(batch_size=2, stem=stem, attention_injection=1.0, feature_injection=1.0)
@@ -152,7 +152,7 @@ def test_tokenflow_waits_to_check_the_latents_and_to_know_its_step(there, prompt
 
 
 @pytest.mark.parametrize(
-    ("preset", "batch", "operations"), [("style", 3, 305), ("shape", 3, 342), ("style", 2, 556), ("shape", 2, 816)]
+    ("preset", "batch", "operations"), [("style", 3, 207), ("shape", 3, 300), ("style", 2, 566), ("shape", 2, 836)]
 )
 def test_fatezero_waits_to_check_the_latents_and_to_know_its_step(
     there, prompts, video, work, preset, batch, operations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -32,6 +33,7 @@ from .timing import Workload
 
 SOURCE, TARGET = "a photo of a cat on a chair", "a photo of a dog on a chair"
 TIMESTEP = 501
+TWO_STEPS = (TIMESTEP - 20, TIMESTEP)
 CFG = 7.5
 PURPOSE = "make bench"
 
@@ -42,12 +44,14 @@ def latents(video: VideoSize, seed: int = 0) -> Tensor:
     return torch.randn(video.frames, 4, video.height // 8, video.width // 8, generator=generator)
 
 
-def made_up_inversion(model: Any, loaded: Loaded, video: VideoSize) -> Inversion:
-    """An INVERSION of one step whose latents are random: time and memory of an edit do not depend on their values."""
-    sigmas = noise_levels(model, (TIMESTEP,))
+def made_up_inversion(
+    model: Any, loaded: Loaded, video: VideoSize, timesteps: tuple[int, ...] = (TIMESTEP,)
+) -> Inversion:
+    """An INVERSION whose latents are random: time and memory of an edit do not depend on their values."""
+    sigmas = noise_levels(model, timesteps)
     return Inversion(
-        trajectory=torch.stack([latents(video), latents(video, 1)]),
-        timesteps=(TIMESTEP,),
+        trajectory=torch.stack([latents(video, seed) for seed in range(len(timesteps) + 1)]),
+        timesteps=timesteps,
         sigmas=tuple(sigmas.tolist()),
         convention="next",
         source=loaded.prompt(SOURCE),
@@ -117,12 +121,18 @@ class PerFrameGuider(TokenFlowGuider):
 
 
 def tokenflow(loaded: Loaded, video: VideoSize) -> list[Workload]:
-    """One step of Plug-and-play on every frame alone, and of TokenFlow with its defaults."""
-    inversion = made_up_inversion(loaded.model, loaded, video)
-    settings = TokenFlowSettings(cfg=CFG, attention_injection=1.0, feature_injection=1.0)
+    """Two steps of Plug-and-play on every frame alone, and of TokenFlow with guidance and injection in both, where each
+    finds its correspondences or the second reads those of the first."""
+    inversion = made_up_inversion(loaded.model, loaded, video, TWO_STEPS)
+    settings = TokenFlowSettings(cfg=CFG, attention_injection=1.0, feature_injection=1.0, match_every=1)
     prompts, workloads = (loaded.prompt(TARGET), loaded.prompt("")), []
-    for guider in (PerFrameGuider, TokenFlowGuider):
-        made = guider(loaded.model, inversion, settings, StepSchedule((TIMESTEP,), 1))
+    for name, guider, match_every in (
+        (PerFrameGuider.purpose, PerFrameGuider, 1),
+        ("TokenFlow Edit", TokenFlowGuider, 1),
+        ("TokenFlow Edit, match_every 2", TokenFlowGuider, 2),
+    ):
+        schedule = StepSchedule(TWO_STEPS, len(TWO_STEPS))
+        made = guider(loaded.model, inversion, replace(settings, match_every=match_every), schedule)
         edit = partial(made.edit, *prompts, inversion.trajectory[-1], "alpha0")
-        workloads.append(Workload(guider.purpose, edit))
+        workloads.append(Workload(name, edit, more={"steps": len(TWO_STEPS)}))
     return workloads

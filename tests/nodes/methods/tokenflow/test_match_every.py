@@ -63,6 +63,12 @@ def test_the_frames_of_the_source_run_in_the_first_step_of_those_that_share(
     assert rows == expected and torch.isfinite(result).all()
 
 
+@pytest.mark.parametrize(("steps", "sharing"), [(1, 1), (12, 1), (49, 1), (50, 2), (75, 3), (999, 39)])
+def test_by_default_no_fewer_than_25_steps_draw_keyframes(steps, sharing):
+    assert TokenFlowSettings().steps_sharing(steps) == sharing
+    assert replace(TokenFlowSettings(), match_every=4).steps_sharing(steps) == 4
+
+
 def test_steps_that_share_have_the_keyframes_of_the_first_of_them(loaded, inversion):
     schedule = StepSchedule(inversion.timesteps, STEPS)
     guider, alone = (
