@@ -167,6 +167,7 @@ def _add_edits(
             seed=seed,
             cfg_start_percent=start,
             cfg_end_percent=end,
+            match_every=0,
             **({} if mask is None else {"edit_mask": mask}),
         ).out(0)
         result = add("VAEDecode", _numbered("decode", number), samples=samples, vae=vae).out(0)

@@ -132,6 +132,7 @@ class TokenFlowEdit(io.ComfyNode):
         stem = stem_for_edit(model, inversion, PURPOSE) if edit_attention == "stem" else None
         window = guidance_window(settings)
         free = latent_mask(edit_mask, start_latent, inversion, PURPOSE)
+        settings.setdefault("match_every", 1)  # a workflow saved before it came
         wanted = TokenFlowSettings(stem=stem, cfg_window=window, mask=free, **settings)
         edited = edit(model, inversion, positive, negative, wanted, samples)
         return io.NodeOutput({"samples": edited})

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from comfyui_stem.nodes import tokenflow_edit
 from comfyui_stem.nodes.methods.inversion.guidance import StepSchedule
 from comfyui_stem.nodes.methods.inversion.sampling import invert
 from comfyui_stem.nodes.methods.stem.attention import StemSelfAttention
@@ -67,6 +68,15 @@ def test_the_frames_of_the_source_run_in_the_first_step_of_those_that_share(
 def test_by_default_no_fewer_than_25_steps_draw_keyframes(steps, sharing):
     assert TokenFlowSettings().steps_sharing(steps) == sharing
     assert replace(TokenFlowSettings(), match_every=4).steps_sharing(steps) == 4
+
+
+def test_a_workflow_that_was_saved_before_runs_as_it_did(loaded, inversion, monkeypatch):
+    asked = []
+    monkeypatch.setattr(tokenflow_edit, "edit", lambda *of_edit: asked.append(of_edit[4]) or inversion.trajectory[0])
+    prompts = {"positive": loaded.prompt("a castle"), "negative": loaded.prompt("rain")}
+    for more in ({}, {"match_every": 0}):
+        tokenflow_edit.TokenFlowEdit.execute(loaded.model, inversion, **prompts, **more)
+    assert [settings.steps_sharing(50) for settings in asked] == [1, 2]
 
 
 def test_steps_that_share_have_the_keyframes_of_the_first_of_them(loaded, inversion):
