@@ -132,28 +132,23 @@ class StepPasses:
         """
         guider, kept = self.guider, None
         conds = [number for number, cond in enumerate(self.conds) if cond is not None]
-        shared = share_weights(guider.source, guider.model_patcher)
+        roles: list[Role] = [(number,) for number in conds]
         beside: list[Role] = []
+        shared = share_weights(guider.source, guider.model_patcher)
+        joins_source = guider.joins and shared and latents is not None and keep_own is None
         if latents is not None:
-            readers = {
-                "self": [number for number in conds if self._reads_self(number)],
-                "cross": [number for number in conds if self._reads_cross(number)],
-            }
             if not self.whole and shared:
-                beside = [(number,) for number in conds if any(number in of for of in readers.values())]
+                beside = [role for role in roles if self._reads_self(*role) or self._reads_cross(*role)]
             if not beside:
-                counts = {kind: len(of) for kind, of in readers.items()}
-                kept = [SourceBefore(counts, in_host_memory=not self.whole) for _ in guider.batches]
+                readers = {"self": sum(map(self._reads_self, conds)), "cross": sum(map(self._reads_cross, conds))}
+                kept = [SourceBefore(readers, in_host_memory=not self.whole) for _ in guider.batches]
             # where words are decides about the edit's first layers, and is seen in the source's last
-            if keep_own is not None or not (beside or (guider.joins and shared)):
+            if keep_own is not None or not (beside or joins_source):
                 self._run_source(latents, kept)
             if keep_own is not None:
                 self.step = replace(self.step, keep_own=cache(partial(keep_own, self.source_words)))
-                latents = None if not beside else latents
-        roles: list[Role] = [(number,) for number in conds]
         if guider.joins:
-            with_source = latents is not None and shared
-            return self._predicted(self._run_joined(latents if with_source else None, roles, kept))
+            return self._predicted(self._run_joined(latents if joins_source else None, roles, kept))
         found = self._run_beside(latents, beside) if beside else {}
         # calls that meet have to be alike
         for role in roles:

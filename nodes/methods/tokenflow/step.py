@@ -69,6 +69,8 @@ class Step:
             of_keyframes, of_first = self._of_conds(self._of_keyframes(keyframes), self._of_batch(batches[0]))
         else:
             of_keyframes = self.keyframes(keyframes, parts)
+        for kind in (QUERIES, KEYS):
+            self.run.kept.drop(kind)
         for batch in batches:
             of_batch = self.batch(batch) if of_first is None else of_first
             of_first = None
@@ -84,14 +86,11 @@ class Step:
         """The source's keyframes, then the edit's, whose predictions are returned by cond."""
         if len(parts) == 1:
             (found,) = self._of_conds(self._of_keyframes(frames))
-        else:
-            if self.reads_keyframes:
-                for part in parts:
-                    self._call(self._pass(True, frames[part], range(part.start, part.stop)))
-            found = [self._keyframes_of(place, frames, parts) for place in range(len(self.conds))]
-        for kind in (QUERIES, KEYS):
-            self.run.kept.drop(kind)
-        return found
+            return found
+        if self.reads_keyframes:
+            for part in parts:
+                self._call(self._pass(True, frames[part], range(part.start, part.stop)))
+        return [self._keyframes_of(place, frames, parts) for place in range(len(self.conds))]
 
     def batch(self, batch: BatchPasses) -> list[Tensor]:
         """The source of a batch, then its edit, whose predictions are returned by cond."""
