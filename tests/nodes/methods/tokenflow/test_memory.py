@@ -17,7 +17,12 @@ from comfyui_stem.nodes.methods.batching.memory_budget import held_bytes
 from comfyui_stem.nodes.methods.inversion.guidance import one_by_one
 from comfyui_stem.nodes.methods.tokenflow import keyframe_store, memory
 from comfyui_stem.nodes.methods.tokenflow.edit import TokenFlowSettings, prepared
-from comfyui_stem.nodes.methods.tokenflow.memory import frames_at_once, frames_to_budget, room_for_keyframes
+from comfyui_stem.nodes.methods.tokenflow.memory import (
+    bytes_in_one_call,
+    frames_at_once,
+    frames_to_budget,
+    room_for_keyframes,
+)
 from comfyui_stem.nodes.methods.tokenflow.passes import batch_passes
 from comfyui_stem.nodes.methods.tokenflow.step import Step
 from comfyui_stem.stem_kernels import correspondence
@@ -73,8 +78,9 @@ class Copies(TorchDispatchMode):
         return result
 
 
-def step_of(model, frames):
-    """A step that keeps nothing on the device: the passes over its keyframes as a function, and those of a batch."""
+def step_of(model, frames, read_again=False):
+    """A step that keeps nothing on the device: the passes over its keyframes as a function, those of a batch, and what
+    they leave for each other."""
     model = prepared(model, SETTINGS)
     base = model.model
     base.current_patcher = model
@@ -97,16 +103,25 @@ def step_of(model, frames):
     options = {"transformer_options": options}
     conds = [prompt(), prompt()], [prompt()]
     step = Step(
-        partial(one_by_one, base), run, *conds, x, source, sigma, options, inject_attention=True, inject_features=True
+        partial(one_by_one, base),
+        run,
+        *conds,
+        x,
+        source,
+        sigma,
+        options,
+        inject_attention=True,
+        inject_features=True,
+        read_again=read_again,
     )
     parts = batch_slices(len(keyframes), memory.keyframes_at_once(SETTINGS))
-    return lambda: step.keyframes(keyframes, parts), [lambda of=of: step.batch(of) for of in passes]
+    return lambda: step.keyframes(keyframes, parts), [lambda of=of: step.batch(of) for of in passes], run
 
 
 def test_beside_the_weights_keyframes_take_little_for_each_frame_and_comfyui_is_told(full_model, without_content):
     peaks, told, frames = [], [], (72, 136)
     for count in frames:
-        run_keyframes, _ = step_of(full_model, count)
+        run_keyframes, *_ = step_of(full_model, count)
         with LiveTensors("meta") as live:
             run_keyframes()
         peaks.append(live.peak)
@@ -117,11 +132,27 @@ def test_beside_the_weights_keyframes_take_little_for_each_frame_and_comfyui_is_
 
 
 def test_nothing_in_a_step_waits_for_the_device_and_a_batch_is_sent_its_plan_once(full_model, without_content):
-    run_keyframes, (_, run_batch, _) = step_of(full_model, 24)
+    run_keyframes, (_, run_batch, _), _ = step_of(full_model, 24)
     run_keyframes()
     with Copies() as copies:
         run_batch()
     assert 0 < copies.count <= COPIES_A_BATCH
+
+
+def test_what_steps_share_takes_little_for_each_frame_and_the_device_its_matches_alone(full_model, without_content):
+    run_keyframes, batches, run = step_of(full_model, 16, read_again=True)
+    run_keyframes()
+    for run_batch in batches:
+        run_batch()
+    kept = run.matched.values()
+    matches = sum(one.nbytes for of in kept for found in of.matches.values() for one in {found.first, found.second})
+    features = sum(of.feature.nbytes for of in kept)
+    assert all(of.feature.device.type == "cpu" for of in kept)
+    tokens, dtype = [4096] * 5 + [1024] * 5 + [256] * 5 + [64], 2
+    # the first batch reads one keyframe, whose edit is done; the second reads two
+    assert matches == (7 + 2 * 8) * sum(tokens) * dtype
+    assert features == (7 + 8) * 1280 * 16 * 16 * dtype
+    assert (matches + features) / 16 < 1e6
 
 
 @pytest.mark.parametrize(
@@ -143,6 +174,16 @@ def test_comfyui_leaves_room_for_the_largest_pass_and_for_the_keyframes_that_wai
     largest = max(waiting, base.memory_required([frames_at_once(frames, SETTINGS)])) + held_bytes(base, frames, SIZE)
     assert (waiting > 0) == (frames > 64)
     assert largest <= base.memory_required([rows]) < largest + 86e6
+
+
+@pytest.mark.parametrize(("frames", "rows"), [(8, 3 * (8 + 1)), (32, 3 * (8 + 4)), (40, 3 * 8), (960, 3 * 8)])
+def test_a_call_for_source_and_edit_holds_three_conds_and_few_keyframes_beside(full_model, monkeypatch, frames, rows):
+    base = full_model.model
+    monkeypatch.setattr(base, "memory_required", lambda shape, **more: shape[0] * 1e9)
+    needed = bytes_in_one_call(base, frames, SETTINGS, SIZE)
+    waiting = memory.while_waiting(base, frames, SETTINGS, SIZE)
+    assert needed == max(rows * 1e9, waiting) + held_bytes(base, frames, SIZE)
+    assert frames_to_budget(base, frames, SETTINGS, SIZE, memory.CONDS) == math.ceil(needed / 1e9)
 
 
 def test_what_keyframes_leave_gets_what_a_step_leaves_free(monkeypatch):
