@@ -25,6 +25,8 @@ from .rows import comfyui_attention
 Result = TypeVar("Result")
 # How a call meets the others, and in their common call what each of them is: keys of the transformer options.
 _MEET, PARTS = f"{OURS}_meet", f"{OURS}_parts"
+# Those that ComfyUI makes for each call.
+_OF_A_CALL = {"cond_or_uncond", "uuids", "sigmas", "patches", "patches_replace", "wrappers", "callbacks"}
 
 
 def as_one_call(calls: Sequence[Callable[[dict], Result]]) -> list[Result]:
@@ -168,6 +170,7 @@ def _can_be_joined(calls: Sequence[NetworkCall]) -> bool:
 
     return all(
         kinds(call) == kinds(calls[0])
+        and _same_options(call.options, calls[0].options)
         and call.context is not None
         and call.context.shape[0] == 1
         and call.control is None
@@ -175,6 +178,18 @@ def _can_be_joined(calls: Sequence[NetworkCall]) -> bool:
         and has_only_ours(call.options)
         for call in calls
     )
+
+
+def _same_options(some: dict, others: dict) -> bool:
+    """Whether two calls have the same transformer options of other packs; patches and wrappers are looked at apart."""
+    names, found = (
+        {name for name in options if not name.startswith(OURS) and name not in _OF_A_CALL} for options in (some, others)
+    )
+
+    def same(one: Any, other: Any) -> bool:
+        return one is other or not isinstance(one, Tensor) and not isinstance(other, Tensor) and one == other
+
+    return names == found and all(same(some[name], others[name]) for name in names)
 
 
 def _alone(call: NetworkCall) -> NetworkCall:

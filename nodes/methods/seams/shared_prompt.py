@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -46,16 +46,20 @@ def _one_prompt(
     # what others have put there may count rows
     if context is not None and len(options.get("cond_or_uncond", ())) == 1 and has_only_ours(options):
         context = context[:1]
-        options = {**options, _OVERRIDE: partial(_for_every_row, options.get(_OVERRIDE))}
+        options = {**options, _OVERRIDE: _ForEveryRow(options.get(_OVERRIDE))}
     return executor(x, timesteps, context, y, control, options, **kwargs)
 
 
-def _for_every_row(
-    override: Callable | None, attention: Callable, q: Tensor, k: Tensor, v: Tensor, *arguments: Any, **named: Any
-) -> Tensor:
-    if q.shape[0] != k.shape[0]:
-        rows = named["transformer_options"].get(PROMPT_ROWS, q.shape[0])
-        k, v = of_rows(k, rows), of_rows(v, rows)
-    if override is None:
-        return attention(q, k, v, *arguments, **named)
-    return override(attention, q, k, v, *arguments, **named)
+@dataclass(frozen=True)
+class _ForEveryRow:
+    """Attention whose keys and values may be those of a prompt for all rows, with the override that there was."""
+
+    override: Callable | None
+
+    def __call__(self, attention: Callable, q: Tensor, k: Tensor, v: Tensor, *arguments: Any, **named: Any) -> Tensor:
+        if q.shape[0] != k.shape[0]:
+            rows = named["transformer_options"].get(PROMPT_ROWS, q.shape[0])
+            k, v = of_rows(k, rows), of_rows(v, rows)
+        if self.override is None:
+            return attention(q, k, v, *arguments, **named)
+        return self.override(attention, q, k, v, *arguments, **named)

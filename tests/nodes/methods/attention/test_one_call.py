@@ -162,6 +162,24 @@ def test_a_lora_of_the_edit_runs_the_source_with_other_weights(loaded, inverted,
     assert rows[2 * STEPS :] == [15] * STEPS
 
 
+def test_an_attention_that_the_edit_alone_has_is_not_that_of_the_source(loaded, inverted, rows):
+    asked = []
+
+    def chosen(attention, q, *arguments, **named):
+        asked.append(q.shape[0])
+        return attention(q, *arguments, **named)
+
+    model = loaded.model.clone()
+    model.model_options["transformer_options"]["optimized_attention_override"] = chosen
+    inversion = inverted()
+    rows.clear()
+    by_fatezero(loaded, inversion, model=model)
+    assert rows == [5, 5, 5] * STEPS and asked
+    rows.clear()
+    by_tokenflow(loaded, inversion, replace(INJECTED, batch_size=8), model=model)
+    assert rows == [15] * STEPS
+
+
 @pytest.mark.parametrize(("free", "joined"), [(1e15, True), (0.0, False)])
 def test_what_is_free_only_matters_where_it_is_short_and_is_told(loaded, inverted, rows, monkeypatch, free, joined):
     told = []
