@@ -29,11 +29,11 @@ class KeyframeStore:
         self._rows.setdefault(kind, {}).setdefault(layer, []).extend(self.placed(rows).unbind())
 
     def placed(self, rows: Tensor) -> Tensor:
-        """Rows where there is room for them."""
+        """Rows where there is room for them, without those of the same call that are not kept."""
         if rows.nbytes > self.room:
             return _in_host_memory(rows)
         self.room -= rows.nbytes
-        return rows
+        return rows if rows.nbytes == rows.untyped_storage().nbytes() else rows.clone()
 
     def rows(self, kind: Hashable, layer: int, keyframes: Sequence[int]) -> Tensor:
         """The rows of some keyframes, [len(keyframes), ...], on the device."""

@@ -45,6 +45,14 @@ def test_what_is_in_host_memory_is_a_copy(moved):
     assert not store.rows("tokens", 0, [0, 1]).any() and moved
 
 
+def test_rows_of_the_same_call_that_are_not_kept_do_not_stay(moved):
+    rows = torch.randn(24, 8, 5)
+    store = KeyframeStore(rows.device)
+    placed = store.placed(rows[2:4])
+    assert torch.equal(placed, rows[2:4]) and placed.untyped_storage().nbytes() == placed.nbytes
+    assert store.placed(rows) is rows
+
+
 def test_memory_that_cannot_be_pinned_does_as_well(monkeypatch):
     empty = torch.empty
 
