@@ -21,6 +21,7 @@ from ..batching.frame_batches import add_batching, remove_batching
 from ..seams.comfyui_versions import runs_on_several_devices
 from ..seams.cpu_attention import faster_on_cpu
 from ..seams.layer_map import AttentionLayer, self_attention_layers
+from ..seams.network_call import NetworkCall, network_wrapper
 from ..seams.patch_marks import is_marked, mark, method_of, origin
 from ..seams.shared_prompt import of_rows
 from . import one_call
@@ -155,20 +156,11 @@ def _replace_patch(
 
 
 def _call_wrapper(method: SelfAttentionMethod, layers: Sequence[AttentionLayer]) -> Callable:
-    def diffusion_model(
-        executor: Any,
-        x: Tensor,
-        timesteps: Tensor | None = None,
-        context: Tensor | None = None,
-        y: Tensor | None = None,
-        control: dict | None = None,
-        transformer_options: dict | None = None,
-        **kwargs: Any,
-    ) -> Tensor:
-        options = transformer_options or {}
+    @network_wrapper
+    def diffusion_model(executor: Any, call: NetworkCall) -> Tensor:
         # Patches may have been added after ours, or for this call (perturbed-attention guidance does): the last wins.
-        refuse_foreign_patches({"transformer_options": options}, layers, method)
-        return one_call.NetworkCall(method, x, timesteps, context, y, control, options, kwargs).made(executor)
+        refuse_foreign_patches({"transformer_options": call.options}, layers, method)
+        return one_call.made(executor, method, call)
 
     return diffusion_model
 

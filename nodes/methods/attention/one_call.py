@@ -8,7 +8,7 @@ on a GPU the host starts a thousand kernels, on a CPU the weights are brought in
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..batching.lockstep import run_in_lockstep
 from ..seams.layer_map import AttentionLayer
+from ..seams.network_call import NetworkCall
 from ..seams.patch_marks import OURS, has_only_ours
 from ..seams.shared_prompt import PROMPT_ROWS, of_rows
 from .method import SelfAttentionMethod
@@ -39,25 +40,13 @@ def as_one_call(calls: Sequence[Callable[[dict], Result]]) -> list[Result]:
     return run_in_lockstep([lambda meet, call=call: call({_MEET: meet}) for call in calls])
 
 
-@dataclass(frozen=True, eq=False)
-class NetworkCall:
-    """Arguments of one call of the network, and the method at its layers."""
-
-    method: SelfAttentionMethod
-    x: Tensor
-    timesteps: Tensor | None
-    context: Tensor | None
-    y: Tensor | None
-    control: dict | None
-    options: dict
-    more: dict
-
-    def made(self, executor: Any) -> Tensor:
-        """The output of the network for this call, or its part of the output of one call for those it meets."""
-        meet = self.options.get(_MEET)
-        if meet is None:
-            return executor(self.x, self.timesteps, self.context, self.y, self.control, self.options, **self.more)
-        return meet(self, partial(_made_as_one, executor)).pop(self)
+def made(executor: Any, method: SelfAttentionMethod, call: NetworkCall) -> Tensor:
+    """The output of the network for a call with a method at its layers, or its part of that of one call for several."""
+    meet = call.options.get(_MEET)
+    if meet is None:
+        return call.made(executor)
+    alone = replace(call, options={name: value for name, value in call.options.items() if name != _MEET})
+    return meet((method, alone), partial(_made_as_one, executor)).pop(alone)
 
 
 @dataclass(eq=False)
@@ -137,19 +126,21 @@ def _own_cross(q: Tensor, k: Tensor, v: Tensor, layer: AttentionLayer, extra_opt
     return comfyui_attention(q, k, v, extra_options)
 
 
-def _made_as_one(executor: Any, calls: Sequence[NetworkCall]) -> dict[NetworkCall, Tensor]:
+def _made_as_one(
+    executor: Any, arrived: Sequence[tuple[SelfAttentionMethod, NetworkCall]]
+) -> dict[NetworkCall, Tensor]:
     """The output of each call."""
-    if not _can_be_joined(calls):
-        return {call: _alone(call).made(executor) for call in calls}
+    calls = [call for _, call in arrived]
+    if len(calls) == 1 or not _can_be_joined(calls):
+        return {call: call.made(executor) for call in calls}
     counts, parts = [call.x.shape[0] for call in calls], []
-    for call in calls:
+    for method, call in arrived:
         start = parts[-1].rows.stop if parts else 0
-        own = {name: value for name, value in call.options.items() if name.startswith(OURS) and name != _MEET}
+        own = {name: value for name, value in call.options.items() if name.startswith(OURS)}
         own |= {name: call.options[name] for name in ("cond_or_uncond", "uuids")}
-        parts.append(Part(call.method, slice(start, start + call.x.shape[0]), own))
-    first = calls[0]
+        parts.append(Part(method, slice(start, start + call.x.shape[0]), own))
     options = {
-        **{name: value for name, value in first.options.items() if name != _MEET},
+        **calls[0].options,
         **{name: [one for part in parts for one in part.own[name]] for name in ("cond_or_uncond", "uuids")},
         PARTS: parts,
         PROMPT_ROWS: counts,
@@ -157,9 +148,9 @@ def _made_as_one(executor: Any, calls: Sequence[NetworkCall]) -> dict[NetworkCal
     x, timesteps, prompts = (
         torch.cat([getattr(call, name) for call in calls]) for name in ("x", "timesteps", "context")
     )
-    y = None if first.y is None else torch.cat([call.y for call in calls])
-    out = executor(x, timesteps, prompts, y, None, options, **first.more)
-    return dict(zip(calls, out.split(counts), strict=True))
+    y = None if calls[0].y is None else torch.cat([call.y for call in calls])
+    together = replace(calls[0], x=x, timesteps=timesteps, context=prompts, y=y, options=options)
+    return dict(zip(calls, together.made(executor).split(counts), strict=True))
 
 
 def _can_be_joined(calls: Sequence[NetworkCall]) -> bool:
@@ -190,8 +181,3 @@ def _same_options(some: dict, others: dict) -> bool:
         return one is other or not isinstance(one, Tensor) and not isinstance(other, Tensor) and one == other
 
     return names == found and all(same(some[name], others[name]) for name in names)
-
-
-def _alone(call: NetworkCall) -> NetworkCall:
-    options = {name: value for name, value in call.options.items() if name != _MEET}
-    return NetworkCall(call.method, call.x, call.timesteps, call.context, call.y, call.control, options, call.more)

@@ -19,6 +19,7 @@ from torch import Tensor
 from ....stem_kernels.attention import joined
 from ....stem_kernels.correspondence import batch_slices
 from ..seams.frame_dependent_patches import with_tried_patches
+from ..seams.network_call import NetworkCall, network_wrapper
 from .lockstep import Meet, alone, run_in_lockstep
 from .memory_budget import frames_that_fit, frames_to_budget, usual_room
 
@@ -103,38 +104,30 @@ def rows_of(value: Any, frames: slice, groups: int, total: int, what: str) -> An
 
 
 def _split_call(model: Any, method: Any, run_key: str) -> Callable:
-    def diffusion_model(
-        executor: Any,
-        x: Tensor,
-        timesteps: Tensor | None = None,
-        context: Tensor | None = None,
-        y: Tensor | None = None,
-        control: dict | None = None,
-        transformer_options: dict | None = None,
-        **kwargs: Any,
-    ) -> Tensor:
-        options = transformer_options or {}
-        groups = len(options["cond_or_uncond"])
-        frames = x.shape[0] // groups
-        size = frames_at_a_time(model, method, frames, x.shape[-2:], groups)
+    @network_wrapper
+    def diffusion_model(executor: Any, whole: NetworkCall) -> Tensor:
+        groups = len(whole.options["cond_or_uncond"])
+        frames = whole.x.shape[0] // groups
+        size = frames_at_a_time(model, method, frames, whole.x.shape[-2:], groups)
         if size >= frames:
-            return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
-        options = with_tried_patches(options, frames, method.name)
+            return whole.made(executor)
+        options = with_tried_patches(whole.options, frames, method.name)
 
         def call(batch: slice, meet: Meet) -> Tensor:
             def rows(value: Any, what: str) -> Any:
                 return rows_of(value, batch, groups, frames, f"{method.name}: {what}")
 
             comfy.model_management.throw_exception_if_processing_interrupted()
-            return executor(
-                rows(x, "the latent"),
-                rows(timesteps, "the timestep"),
-                rows(context, "the prompt"),
-                rows(y, "the vector conditioning"),
-                rows(control, "a ControlNet"),
-                {**options, run_key: method.of_batch(options[run_key]), BATCH: FrameBatch(batch, meet)},
-                **{name: rows(value, f"the conditioning '{name}'") for name, value in kwargs.items()},
-            )
+            of_batch = {run_key: method.of_batch(options[run_key]), BATCH: FrameBatch(batch, meet)}
+            return NetworkCall(
+                rows(whole.x, "the latent"),
+                rows(whole.timesteps, "the timestep"),
+                rows(whole.context, "the prompt"),
+                rows(whole.y, "the vector conditioning"),
+                rows(whole.control, "a ControlNet"),
+                {**options, **of_batch},
+                {name: rows(value, f"the conditioning '{name}'") for name, value in whole.more.items()},
+            ).made(executor)
 
         outputs: list[Tensor] = []
         for batches in batches_that_meet(frames, size, method.frames_that_meet(frames)):

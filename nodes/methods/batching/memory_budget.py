@@ -17,6 +17,8 @@ from ....stem_kernels.prompt_alignment import TOKENS
 from ..seams.comfyui_versions import free_memory
 from ..seams.telling import tell
 
+# What goes through the network in one call where there is room: the source, the positive and the negative prompt.
+CONDS = 3
 # Numbers of a frame that waits for others, per latent pixel, in units of the network's width. Most live in the first
 # layer of the decoder at full resolution: features that wait for the decoder (2) and those that were joined with some
 # (3), the input of the block and its current features (2), and their normalised form (1) or, with bases of keys, the

@@ -22,15 +22,15 @@ from ..attention.method import RUN
 from ..attention.one_call import as_one_call
 from ..batching.frame_batches import BATCH, FrameBatch, budget_of
 from ..batching.lockstep import Meet, alone, run_in_lockstep
-from ..batching.memory_budget import source_and_edit_join
+from ..batching.memory_budget import CONDS, source_and_edit_join
 from ..editing.guider import EditGuider
 from ..inversion.guidance import StepSchedule
 from ..inversion.inversion import Inversion
 from ..seams.control_hints import controls_of_frames
 from ..seams.frame_dependent_patches import with_tried_patches
 from .attention import POSITIVE, FateZeroAttention, FateZeroRun
-from .replay import CONDS, FusedStep, replay_options, replayed, share_weights, weights_of
-from .source import SourceBefore, SourceBeside
+from .replay import FusedStep, replay_options, replayed, share_weights, weights_of
+from .source import Kind, SourceBefore, SourceBeside
 
 # Who makes a call: the edit, with the conds of these numbers, or the source.
 Role = tuple[int, ...]
@@ -131,17 +131,17 @@ class StepPasses:
                 self-attention, as `FusedStep.keep_own`; None for no pixel.
         """
         guider, kept = self.guider, None
-        conds = [number for number, cond in enumerate(self.conds) if cond is not None]
-        roles: list[Role] = [(number,) for number in conds]
+        roles: list[Role] = [(number,) for number, cond in enumerate(self.conds) if cond is not None]
         beside: list[Role] = []
         shared = share_weights(guider.source, guider.model_patcher)
         joins_source = guider.joins and shared and latents is not None and keep_own is None
         if latents is not None:
+            readers = self._readers(roles)
             if not self.whole and shared:
-                beside = [role for role in roles if self._reads_self(*role) or self._reads_cross(*role)]
+                beside = [role for role in roles if any(role in of for of in readers.values())]
             if not beside:
-                readers = {"self": sum(map(self._reads_self, conds)), "cross": sum(map(self._reads_cross, conds))}
-                kept = [SourceBefore(readers, in_host_memory=not self.whole) for _ in guider.batches]
+                counts = {kind: len(of) for kind, of in readers.items()}
+                kept = [SourceBefore(counts, in_host_memory=not self.whole) for _ in guider.batches]
             # where words are decides about the edit's first layers, and is seen in the source's last
             if keep_own is not None or not (beside or joins_source):
                 self._run_source(latents, kept)
@@ -188,10 +188,7 @@ class StepPasses:
 
     def _run_beside(self, latents: Tensor, beside: Sequence[Role]) -> dict[Role, list]:
         """The source, and those of the edit's calls that read it."""
-        readers = {
-            "self": [role for role in beside if self._reads_self(*role)],
-            "cross": [role for role in beside if self._reads_cross(*role)],
-        }
+        readers = self._readers(beside)
 
         def run(call: Call) -> Any:
             source = SourceBeside({kind: call.among([*roles, SOURCE]) for kind, roles in readers.items()})
@@ -239,11 +236,12 @@ class StepPasses:
             self.source_words = _of_all_frames(noted)
             self.step = replace(self.step, source_words=None)  # once is enough
 
-    def _reads_self(self, cond: int) -> bool:
-        return self.step.fuses_self and self.guider.method.fuses(cond)
-
-    def _reads_cross(self, cond: int) -> bool:
-        return self.step.control.reads_source and cond == POSITIVE
+    def _readers(self, roles: Sequence[Role]) -> dict[Kind, list[Role]]:
+        """Which calls of the edit read the source's self- and cross-attention."""
+        return {
+            "self": [role for role in roles if self.step.fuses_self and self.guider.method.fuses(*role)],
+            "cross": [role for role in roles if self.step.control.reads_source and role == (POSITIVE,)],
+        }
 
     def _tried(self, model_options: dict) -> dict:
         options = with_tried_patches(model_options["transformer_options"], len(self.x), self.guider.purpose)

@@ -25,15 +25,12 @@ from ..attention.installing import install, installed_method
 from ..attention.method import RUN, SelfAttentionMethod, check_replayable
 from ..attention.rows import comfyui_attention, size_of
 from ..batching.frame_batches import budget_of
-from ..batching.memory_budget import frames_that_fit, usual_room
+from ..batching.memory_budget import CONDS, frames_that_fit, usual_room
 from ..inversion.inversion import Inversion
 from ..seams.cpu_attention import faster_on_cpu
 from ..seams.layer_map import AttentionLayer
 from ..seams.shared_prompt import share_prompt
 from .source import CrossAttention, SelfAttention, SourceBefore, SourceBeside
-
-# What goes through the network at a time: the source, the positive and the negative prompt.
-CONDS = 3
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
+from .network_call import NetworkCall, network_wrapper
 from .patch_marks import has_only_ours
 
 _WRAPPER_KEY = "stem_inversion_shared_prompt"
@@ -32,22 +33,14 @@ def of_rows(prompts: Tensor, rows: int | Sequence[int]) -> Tensor:
     return torch.cat([of_rows(prompts[place : place + 1], count) for place, count in enumerate(rows)])
 
 
-def _one_prompt(
-    executor: Any,
-    x: Tensor,
-    timesteps: Tensor | None = None,
-    context: Tensor | None = None,
-    y: Tensor | None = None,
-    control: dict | None = None,
-    transformer_options: dict | None = None,
-    **kwargs: Any,
-) -> Tensor:
-    options = transformer_options or {}
+@network_wrapper
+def _one_prompt(executor: Any, call: NetworkCall) -> Tensor:
+    options, context = call.options, call.context
     # what others have put there may count rows
     if context is not None and len(options.get("cond_or_uncond", ())) == 1 and has_only_ours(options):
-        context = context[:1]
         options = {**options, _OVERRIDE: _ForEveryRow(options.get(_OVERRIDE))}
-    return executor(x, timesteps, context, y, control, options, **kwargs)
+        call = replace(call, context=context[:1], options=options)
+    return call.made(executor)
 
 
 @dataclass(frozen=True)

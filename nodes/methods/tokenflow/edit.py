@@ -17,15 +17,16 @@ from ....stem_kernels.correspondence import (
 from ....stem_kernels.ddim import add_noise, alpha_of, renoise, select_timesteps, to_preserving
 from ....stem_kernels.random_streams import KEYFRAMES, SHARED_NOISE, keyed_generator
 from ..attention.installing import install
-from ..batching.memory_budget import source_and_edit_join
+from ..batching.memory_budget import CONDS, source_and_edit_join
 from ..editing.guider import EditGuider
 from ..inversion.guidance import StepSchedule
 from ..inversion.inversion import Inversion
 from ..seams.frame_dependent_patches import with_tried_patches
 from ..seams.layer_map import feature_block, self_attention_layers
+from ..seams.network_call import network_wrapper
 from .attention import TokenFlowAttention
 from .feature_injection import inject_feature
-from .memory import CONDS, bytes_in_one_call, frames_to_budget, keyframes_at_once, room_for_keyframes
+from .memory import bytes_in_one_call, frames_to_budget, keyframes_at_once, room_for_keyframes
 from .passes import batch_passes
 from .run import TokenFlowRun
 from .settings import TokenFlowSettings
@@ -83,8 +84,8 @@ class TokenFlowGuider(EditGuider):
 
     def __init__(self, model: Any, inversion: Inversion, settings: TokenFlowSettings, schedule: StepSchedule) -> None:
         frames, size = inversion.frames, inversion.size
-        self.joins = source_and_edit_join(model, bytes_in_one_call(model.model, frames, settings, size))
-        self.conds_at_once = CONDS if self.joins else 1
+        joins = source_and_edit_join(model, bytes_in_one_call(model.model, frames, settings, size))
+        self.conds_at_once = CONDS if joins else 1
         super().__init__(prepared(model, settings, self.conds_at_once), inversion, schedule, settings.mask)
         self.set_guidance(settings.cfg, settings.cfg_window)
         self.settings = settings
@@ -134,7 +135,7 @@ class TokenFlowGuider(EditGuider):
             self.schedule.within(timestep, settings.feature_injection),
             fresh,
             fresh and self._is_read_again(timestep),
-            self.joins,
+            self.conds_at_once > 1,
         )
         parts = batch_slices(len(keyframes), keyframes_at_once(settings))
         return step.predict(keyframes, parts, batch_passes(self.batches, keyframes, plan, self.reuses_keyframes))
@@ -146,9 +147,8 @@ def prepared(model: Any, settings: TokenFlowSettings, conds: int = 1) -> Any:
     layers = self_attention_layers(model.model.diffusion_model)
     method = TokenFlowAttention(settings.source_rows, settings.stem, settings.keyframe_window)
     clone = install(model, method, layers)
-    for kind in (WrappersMP.DIFFUSION_MODEL, WrappersMP.PREPARE_SAMPLING):
-        clone.remove_wrappers_with_key(kind, _WRAPPER_KEY)
-    clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, _WRAPPER_KEY, partial(inject_feature, feature_block(layers)))
+    inject = network_wrapper(partial(inject_feature, feature_block(layers)))
+    clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, _WRAPPER_KEY, inject)
 
     def prepare_sampling(executor: Any, model: Any, noise_shape: Any, *args: Any, **kwargs: Any) -> Any:
         # ComfyUI budgets for all frames in one batch; no pass here holds as many

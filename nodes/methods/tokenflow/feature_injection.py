@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from ....stem_kernels.attention import joined
 from ..attention.method import RUN
 from ..attention.one_call import parts_of
+from ..seams.network_call import NetworkCall
 from .run import Pass
 
 
-def inject_feature(block: int, executor: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """DIFFUSION_MODEL wrapper, once `block` is given (see `feature_block`): records the feature in source passes and
+def inject_feature(block: int, executor: Any, call: NetworkCall) -> Tensor:
+    """Around the network, once `block` is given (see `feature_block`): records the feature in source passes and
     replaces it in edit passes, whose convolutions are not computed."""
-    options = kwargs.get("transformer_options") or args[-1]
-    passes, mine = [(of[RUN], rows) for of, rows in parts_of(options, x.shape[0])], getcurrent()
+    passes, mine = [(of[RUN], rows) for of, rows in parts_of(call.options, call.x.shape[0])], getcurrent()
     if not all(isinstance(current, Pass) and current.inject_features for current, _ in passes):
-        return executor(x, *args, **kwargs)
+        return call.made(executor)
     # a network wants at least one row
     computed = [rows for current, rows in passes if current.source] or [slice(0, 1)]
 
@@ -50,7 +50,7 @@ def inject_feature(block: int, executor: Any, x: Tensor, *args: Any, **kwargs: A
         layers.out_layers.register_forward_hook(replaced),
     ]
     try:
-        return executor(x, *args, **kwargs)
+        return call.made(executor)
     finally:
         for handle in handles:
             handle.remove()

@@ -8,11 +8,9 @@ from typing import Any
 
 import comfy.model_management
 
-from ..batching.memory_budget import held_bytes, waiting_bytes
+from ..batching.memory_budget import CONDS, held_bytes, waiting_bytes
 from .settings import TokenFlowSettings
 
-# What goes through the network in one call where there is room: the source, the positive and the negative prompt.
-CONDS = 3
 # Keyframes in a pass, where batches of frames are no larger.
 KEYFRAMES_AT_ONCE = 8
 # Numbers that a keyframe holds while others are computed, counted, per latent pixel in units of the network's width:

@@ -18,3 +18,13 @@ def calls(monkeypatch):
 
     monkeypatch.setattr(frame_batches, "run_in_lockstep", counted)
     return found
+
+
+@pytest.fixture
+def rows(loaded):
+    """The rows of every call of the network."""
+    found: list[int] = []
+    first = loaded.model.model.diffusion_model.input_blocks[0][0]
+    hook = first.register_forward_pre_hook(lambda _, inputs: found.append(len(inputs[0])))
+    yield found
+    hook.remove()

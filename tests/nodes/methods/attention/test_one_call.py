@@ -42,16 +42,6 @@ def inverted(loaded, video):
         yield get
 
 
-@pytest.fixture
-def rows(loaded):
-    """The rows of every call of the network."""
-    found: list[int] = []
-    first = loaded.model.model.diffusion_model.input_blocks[0][0]
-    hook = first.register_forward_pre_hook(lambda _, inputs: found.append(len(inputs[0])))
-    yield found
-    hook.remove()
-
-
 def by_tokenflow(loaded, inversion, settings, model=None, target=TARGET):
     prompts = loaded.prompt(target), loaded.prompt("rain")
     return tokenflow.edit(model or loaded.model, inversion, *prompts, settings)
