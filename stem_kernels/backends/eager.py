@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -70,5 +71,10 @@ def _expectation_(features: Tensor, directions: Tensor, temperature: float, buff
     torch.bmm(features, directions.transpose(1, 2), out=buffer)
     # Dividing the bases would be cheaper, but round them once more, by an error that every token shares.
     buffer /= temperature
+    least = least_weight(buffer.dtype)
+    if buffer.device.type == "cpu":
+        # Otherwise softmax itself would compute with the subnormal numbers that are left out below.
+        buffer -= buffer.amax(dim=-1, keepdim=True)
+        torch.nn.functional.threshold_(buffer, math.log(least), -math.inf)
     torch.softmax(buffer, dim=-1, out=buffer)
-    return torch.nn.functional.threshold_(buffer, least_weight(buffer.dtype), 0.0)
+    return torch.nn.functional.threshold_(buffer, least, 0.0)

@@ -11,6 +11,8 @@ from comfyui_stem.tools.measured.bench.results import VideoSize
 from comfyui_stem.tools.measured.gpu.counting import Counts, Watch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
 
 PROPERTY = settings(max_examples=25)
 
@@ -79,6 +81,31 @@ def test_tokens_are_not_changed():
     eager.weighted_means(tokens, (tokens,), directions, 0.05, EMSettings().divisor)
     assert torch.equal(tokens, before[0])
     assert torch.equal(directions, before[1])
+
+
+class Subnormal(TorchDispatchMode):
+    """Collects the operations that give subnormal numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), named=None):
+        result = function(*arguments, **(named or {}))
+        for value in () if function.is_view or "empty" in str(function) else tree_iter(result):
+            if isinstance(value, torch.Tensor) and value.is_floating_point():
+                least = torch.finfo(value.dtype).tiny
+                self.found += [str(function)] * bool(((value != 0) & (value.abs() < least)).any())
+        return result
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.05])
+def test_no_operation_of_em_on_a_cpu_gives_subnormal_numbers(temperature):
+    tokens, directions = normal(2, 400, 6, seed=0, dtype=torch.float32), normal(2, 50, 6, seed=1, dtype=torch.float32)
+    directions /= directions.norm(dim=-1, keepdim=True)
+    with Subnormal() as subnormal:
+        eager.weighted_means(tokens, (tokens,), directions, temperature, lambda mass: mass + 1e-4)
+    assert subnormal.found == []
 
 
 def test_em_on_a_gpu_launches_at_most_a_thousand_kernels_a_step_of_48_frames_of_512x512():
