@@ -310,7 +310,8 @@ def with_lora(loaded):
 def test_a_lora_of_the_edit_leaves_the_source_pass_alone(loaded, inverted, with_lora):
     settings = replace(EVERYTHING, own=METHODS["stem"])
     plain, lora = (listened(loaded, inverted("stem"), settings, model=model) for model in (loaded.model, with_lora))
-    assert all(torch.equal(a[0], b[0]) for a, b in zip(plain.noise, lora.noise, strict=True))
+    # not bit for bit: without the LoRA, source and edit share a call, and the number of rows may change the rounding
+    assert all(relative(b[0], a[0]) < 1e-5 for a, b in zip(plain.noise, lora.noise, strict=True))
     assert relative(lora.predictions[0], plain.predictions[0]) > 1e-4
 
 
